@@ -1,0 +1,27 @@
+"""What does learning write into a recurrent network, and how many directions does that need?
+
+    import rankscope as rs
+
+    task = rs.tasks.FlipFlop()
+    network = rs.RateRNN.initialise(task, hidden_size=256, gain=0.9, rng=0)
+    before = network.snapshot()
+    history = rs.train(network, task, epochs=1000, rng=0)
+    losses = rs.analysis.truncation_losses(before, network, task.sample(512, rng=1))
+    print(rs.analysis.convergence_epoch(history.losses), rs.analysis.functional_rank(losses))
+
+The science is that of Schuessler, Mastrogiuseppe, Dubreuil, Ostojic and Barak, "The interplay between randomness and
+structure during learning in RNNs", NeurIPS 2020.
+"""
+
+from rankscope import analysis as analysis
+from rankscope import tasks as tasks
+from rankscope.errors import InputError as InputError
+from rankscope.networks import RateRNN as RateRNN
+from rankscope.tasks import Task as Task
+from rankscope.tasks import Trials as Trials
+from rankscope.training import History as History
+from rankscope.training import evaluate as evaluate
+from rankscope.training import squared_loss as squared_loss
+from rankscope.training import train as train
+
+__version__ = "0.1.0"

@@ -1,0 +1,198 @@
+"""What learning wrote: the change dW = W - W0, its singular values, and the loss when part of it is taken away.
+
+Three questions of the paper are answered here. How many directions does dW have (singular values, variance
+explained)? How many of them does the task need (truncation losses, functional rank)? And is dW tied to the W0
+it was learned on (loss after shuffling W0)? (paper section 3)
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from rankscope.arguments import RngLike, generator, number
+from rankscope.errors import InputError
+from rankscope.networks.many import outputs_of_many
+from rankscope.networks.rate import RateRNN
+from rankscope.tasks.trials import Trials
+from rankscope.training.loss import squared_loss
+
+Array = NDArray[np.float64]
+
+
+class Change:
+    """dW = W - W0 and its singular value decomposition, computed once, in double precision.
+
+    Attributes
+    ----------
+    before, after, matrix
+        W0, W and dW = W - W0, (post, pre).
+    """
+
+    def __init__(self, before: Array, after: Array) -> None:
+        self.before = before
+        self.after = after
+        self.matrix = after - before
+
+    @cached_property
+    def svd(self) -> tuple[Array, Array, Array]:
+        """U (post, k), s (k,), V^T (k, pre) with dW = U diag(s) V^T and k = min(post, pre)."""
+        U, s, Vt = np.linalg.svd(self.matrix, full_matrices=False)
+        return U, s, Vt
+
+    @property
+    def singular_values(self) -> Array:
+        """Singular values of dW, largest first, (k,)."""
+        return self.svd[1]
+
+    @cached_property
+    def norm(self) -> float:
+        """Frobenius norm |dW|."""
+        return float(np.linalg.norm(self.matrix))
+
+    @property
+    def variance_explained(self) -> Array:
+        """Fraction of |dW|^2 in the first 1, 2, ... directions, (k,)."""
+        return variance_explained(self.singular_values)
+
+    def truncated(self, rank: int) -> Array:
+        """Return the best approximation of dW of that rank, (post, pre)."""
+        U, s, Vt = self.svd
+        R = _rank(rank, len(s))
+        return (U[:, :R] * s[:R]) @ Vt[:R]
+
+
+def change(before: RateRNN | Tensor | ArrayLike, after: RateRNN | Tensor | ArrayLike) -> Change:
+    """Return what was added to the (recurrent) weights.
+
+    Parameters
+    ----------
+    before, after
+        Two networks, whose recurrent weights are compared, or two matrices of one shape.
+
+    Raises
+    ------
+    InputError
+        If shapes differ, or a matrix holds values that are not finite.
+    """
+    W0, W = _matrix("before", before), _matrix("after", after)
+    if W0.shape != W.shape:
+        raise InputError(f"after must have the shape of before, {W0.shape}, got {W.shape}")
+    return Change(W0, W)
+
+
+def variance_explained(singular_values: ArrayLike) -> Array:
+    """Return cumulative s^2 / sum s^2, (k,); all ones where there is no variance to explain."""
+    s2 = np.square(np.asarray(singular_values, dtype=np.float64))
+    total = s2.sum()
+    return np.cumsum(s2) / total if total > 0 else np.ones_like(s2)
+
+
+def truncation_losses(
+    before: RateRNN,
+    after: RateRNN,
+    trials: Trials,
+    ranks: Iterable[int] = range(26),
+    rng: RngLike = None,
+) -> Array:
+    """Return the loss of W0 + (dW truncated to rank R), with the trained input and output weights, for each R.
+
+    Parameters
+    ----------
+    before, after
+        The network before and after learning.
+    trials
+        What to evaluate on; the paper takes a fresh batch of 512.
+    ranks
+        Ranks R to truncate at; the paper takes 0 to 25.
+    rng
+        Source of the network's noise, the same for all ranks; not touched where it has none.
+
+    Returns
+    -------
+    (len(ranks),) losses.
+
+    Raises
+    ------
+    InputError
+        If a rank is negative or above N, or the networks do not fit together.
+    """
+    dW = change(before, after)
+    matrices = [dW.before + dW.truncated(rank) for rank in ranks]
+    return _losses(after, matrices, trials, rng)
+
+
+def functional_rank(losses: ArrayLike, ranks: Sequence[int] | None = None, tolerance: float = 0.05) -> int | None:
+    """Return the smallest rank whose truncation loss is below `tolerance` times that of rank 0, or None.
+
+    Parameters
+    ----------
+    losses
+        (R,) truncation losses; the first belongs to rank 0.
+    ranks
+        The ranks they belong to; by default 0, 1, 2, ...
+
+    Raises
+    ------
+    InputError
+        If `losses` is empty or does not begin at rank 0.
+    """
+    curve = np.asarray(losses, dtype=np.float64)
+    steps = range(curve.size) if ranks is None else list(ranks)
+    if curve.ndim != 1 or curve.size == 0 or len(steps) != curve.size or steps[0] != 0:
+        raise InputError(
+            f"losses must be one loss a rank beginning at rank 0, got shape {curve.shape}, ranks {list(steps)}"
+        )
+    enough = np.flatnonzero(curve < number("tolerance", tolerance, above=0) * curve[0])
+    return int(steps[enough[0]]) if enough.size else None
+
+
+def shuffled_loss(before: RateRNN, after: RateRNN, trials: Trials, rng: RngLike = None) -> float:
+    """Return the loss of (W0 with its entries randomly permuted) + dW, with the trained input and output weights.
+
+    Divided by the loss at epoch 0, this is the paper's measure of how much dW is tied to its own W0.
+
+    Parameters
+    ----------
+    rng
+        Seed or Generator for the permutation.
+    """
+    rng = generator(rng)
+    dW = change(before, after)
+    shuffled = rng.permutation(dW.before.ravel()).reshape(dW.before.shape)
+    return float(_losses(after, [shuffled + dW.matrix], trials, rng)[0])
+
+
+def _losses(network: RateRNN, matrices: Sequence[Array], trials: Trials, rng: RngLike) -> Array:
+    like = network.recurrent_weights
+    recurrent = [torch.as_tensor(matrix).to(like) for matrix in matrices]
+    inputs = network.checked(trials.inputs)
+    kicks = network.draw_noise(inputs, rng)
+    outputs = outputs_of_many(inputs, network.weights, recurrent, network.dynamics, kicks)
+    targets, mask = trials.targets.to(like), trials.mask.to(like)
+    return np.array([float(squared_loss(z, targets, mask)) for z in outputs])
+
+
+def _matrix(name: str, value: RateRNN | Tensor | ArrayLike) -> Array:
+    weights = value.recurrent_weights if isinstance(value, RateRNN) else value
+    if isinstance(weights, Tensor):
+        weights = weights.detach().cpu().double().numpy()
+    matrix = np.asarray(weights, dtype=np.float64)
+    if matrix.ndim != 2:
+        raise InputError(f"{name} must be a network or a matrix, got shape {matrix.shape}")
+    if not np.isfinite(matrix).all():
+        raise InputError(f"{name} must be finite, got {np.count_nonzero(~np.isfinite(matrix))} entries that are not")
+    return matrix
+
+
+def _rank(rank: int, most: int) -> int:
+    R = operator.index(rank)
+    if not 0 <= R <= most:
+        raise InputError(f"rank must be between 0 and {most}, got {rank}")
+    return R

@@ -1,0 +1,401 @@
+"""RateRNN: a recurrent network of rate units, as a torch module.
+
+It holds the weights and the description of the dynamics, and calls the engine; the equation itself is in
+`recurrence.py`.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+import os
+from collections.abc import Collection
+from typing import Any, Literal, overload
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+
+from rankscope.arguments import RngLike, choice, generator, number
+from rankscope.errors import InputError
+from rankscope.networks import storage
+from rankscope.networks.fused import fused
+from rankscope.networks.initialisation import draw_weights
+from rankscope.networks.nonlinearities import Elementwise, Nonlinearity, find_nonlinearity
+from rankscope.networks.recurrence import Convention, Dynamics, Engine, Weights, plain
+from rankscope.networks.workspace import WorkspacePool
+from rankscope.tasks.trials import Task
+
+TRAINABLE = ("input", "recurrent", "output", "bias", "initial_state")
+"""What `trained` can name, in the order of the constructor's arguments."""
+
+PARAMETERS = dict(
+    zip(
+        TRAINABLE,
+        ("input_weights", "recurrent_weights", "output_weights", "bias", "initial_state"),
+        strict=True,
+    )
+)
+"""Trainable part -> its name in the `state_dict`."""
+
+
+class RateRNN(nn.Module):
+    """A rate network of N units (Schuessler et al. 2020, section 2 and supplement).
+
+    Parameters
+    ----------
+    input_weights, recurrent_weights, output_weights
+        (N, in), (N, N) and (out, N), postsynaptic index first; arrays or tensors, float32 or float64.
+    bias, initial_state
+        (N,) or None for zero.
+    dt
+        Time step in membrane time constants, 0 < dt <= 1.
+    nonlinearity
+        phi: "tanh", "relu", "softplus", "identity", or any elementwise callable on tensors (which runs by plain
+        autograd).
+    readout_nonlinearity
+        phi_out, likewise; None means the same as `nonlinearity`.
+    convention
+        "current": h[t+1] = (1-dt) h + dt (W phi(h) + W_in u + b), z = W_out phi_out(h).
+        "rate": h[t+1] = (1-dt) h + dt phi(W h + W_in u + b), z = phi_out(W_out h).
+    noise_std
+        sigma of the noise sqrt(dt) sigma xi added in every step.
+    trained
+        Which of "input", "recurrent", "output", "bias", "initial_state" learn; the others stay as they are.
+    engine
+        "auto" takes the fused engine where it applies; "fused" and "plain" insist.
+
+    Raises
+    ------
+    InputError
+        If shapes or types do not fit together, or an option is unknown or out of range.
+    """
+
+    input_weights: nn.Parameter
+    recurrent_weights: nn.Parameter
+    output_weights: nn.Parameter
+    bias: nn.Parameter | None
+    initial_state: nn.Parameter | None
+
+    def __init__(
+        self,
+        input_weights: Tensor | ArrayLike,
+        recurrent_weights: Tensor | ArrayLike,
+        output_weights: Tensor | ArrayLike,
+        bias: Tensor | ArrayLike | None = None,
+        initial_state: Tensor | ArrayLike | None = None,
+        *,
+        dt: float = 0.5,
+        nonlinearity: str | Elementwise = "tanh",
+        readout_nonlinearity: str | Elementwise | None = None,
+        convention: Convention = "current",
+        noise_std: float = 0.0,
+        trained: Collection[str] = ("input", "recurrent", "output"),
+        engine: Engine = "auto",
+    ) -> None:
+        super().__init__()
+        if isinstance(trained, str):
+            raise InputError(
+                f"trained must be a collection of names such as ({trained!r},), got the string {trained!r}"
+            )
+        self.trained = tuple(part for part in TRAINABLE if part in {choice("trained", t, TRAINABLE) for t in trained})
+        phi = find_nonlinearity(nonlinearity)
+        self.dynamics = Dynamics(
+            dt=number("dt", dt, above=0, maximum=1),
+            nonlinearity=phi,
+            readout_nonlinearity=(
+                phi if readout_nonlinearity is None else find_nonlinearity(readout_nonlinearity, "readout_nonlinearity")
+            ),
+            convention=choice("convention", convention, ("current", "rate")),  # type: ignore[arg-type]
+        )
+        self.noise_std = number("noise_std", noise_std, minimum=0)
+        self.engine = choice("engine", engine, ("auto", "fused", "plain"))
+        if self.engine == "fused" and not self.dynamics.differentiated_by_hand:
+            raise InputError("engine must be 'auto' or 'plain' for a nonlinearity given as a callable, got 'fused'")
+        self._register(input_weights, recurrent_weights, output_weights, bias, initial_state)
+        self._workspaces = WorkspacePool()
+
+    @classmethod
+    def initialise(
+        cls,
+        task: Task,
+        hidden_size: int = 256,
+        gain: float = 0.9,
+        rng: RngLike = None,
+        *,
+        orthogonal: bool = False,
+        input_is_output: bool = False,
+        recurrent_rng: RngLike = None,
+        dtype: torch.dtype = torch.float32,
+        **options: Any,
+    ) -> RateRNN:
+        """Draw an untrained network with the channels and the time step of `task` (paper section 1).
+
+        Parameters
+        ----------
+        task
+            Anything with `sample(batch_size, rng) -> Trials`. Its `dt`, if it has one, is the default step; an
+            `autonomous` task (Cosine) starts from h[0] = the input vector.
+        hidden_size, gain, rng, orthogonal, input_is_output, recurrent_rng
+            As in `draw_weights`: N, g, the source of randomness, and the variants of the paper.
+        dtype
+            torch.float32 or torch.float64. The draws are the same for both.
+        options
+            Any keyword of the constructor.
+
+        Raises
+        ------
+        InputError
+            For anything out of range.
+        """
+        input_size, output_size = _channels_of(task)
+        drawn = draw_weights(
+            input_size,
+            output_size,
+            hidden_size,
+            gain,
+            rng,
+            orthogonal=orthogonal,
+            input_is_output=input_is_output,
+            recurrent_rng=recurrent_rng,
+        )
+        options.setdefault("dt", getattr(task, "dt", 0.5))
+        if getattr(task, "autonomous", False):
+            options.setdefault("initial_state", torch.as_tensor(drawn.input[:, 0], dtype=dtype))
+        weights = (torch.as_tensor(w, dtype=dtype) for w in (drawn.input, drawn.recurrent, drawn.output))
+        return cls(*weights, **options)
+
+    @property
+    def hidden_size(self) -> int:
+        """Number of units N."""
+        return self.recurrent_weights.shape[0]
+
+    @property
+    def weights(self) -> Weights:
+        """The trainable parts, as one tuple."""
+        return Weights(*(getattr(self, name) for name in PARAMETERS.values()))
+
+    @overload
+    def forward(
+        self,
+        inputs: Tensor,
+        *,
+        return_states: Literal[False] = False,
+        noise: Tensor | None = None,
+        rng: RngLike = None,
+    ) -> Tensor: ...
+    @overload
+    def forward(
+        self,
+        inputs: Tensor,
+        *,
+        return_states: Literal[True],
+        noise: Tensor | None = None,
+        rng: RngLike = None,
+    ) -> tuple[Tensor, Tensor]: ...
+
+    def forward(
+        self,
+        inputs: Tensor,
+        *,
+        return_states: bool = False,
+        noise: Tensor | None = None,
+        rng: RngLike = None,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Run the network.
+
+        Parameters
+        ----------
+        inputs
+            (batch, time, in); converted to the type of the weights.
+        return_states
+            Also return the states.
+        noise
+            The standard normal xi, (batch, time, N), scaled here by sqrt(dt) noise_std. None draws it from `rng`.
+        rng
+            Source of the noise; not touched where `noise_std` is 0.
+
+        Returns
+        -------
+        outputs
+            (batch, time, out). Entry t reads the state after step t.
+        states
+            (batch, time, N), if asked for.
+
+        Raises
+        ------
+        InputError
+            If `inputs` or `noise` has the wrong shape.
+        """
+        inputs = self.checked(inputs)
+        kicks = self.draw_noise(inputs, rng, noise)
+        use_fused = self.engine != "plain" and self.dynamics.differentiated_by_hand
+        run = (
+            fused(inputs, self.weights, self.dynamics, kicks, return_states, self._workspaces)
+            if use_fused
+            else plain(inputs, self.weights, self.dynamics, kicks, return_states)
+        )
+        return run.outputs if run.states is None else (run.outputs, run.states)
+
+    def snapshot(self) -> RateRNN:
+        """Return an independent copy of the network as it is now, without gradients."""
+        twin = copy.deepcopy(self)
+        twin.zero_grad(set_to_none=True)
+        return twin
+
+    def architecture(self) -> dict[str, Any]:
+        """Return the constructor's options as plain values, enough to build the same function around the weights."""
+        return {
+            "dt": self.dynamics.dt,
+            "nonlinearity": _name_of(self.dynamics.nonlinearity),
+            "readout_nonlinearity": _name_of(self.dynamics.readout_nonlinearity),
+            "convention": self.dynamics.convention,
+            "noise_std": self.noise_std,
+            "trained": list(self.trained),
+        }
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write weights and architecture to one safetensors file, atomically.
+
+        Raises
+        ------
+        InputError
+            If a nonlinearity is a callable (no file can hold one), or the folder cannot be written to.
+        """
+        for argument in ("nonlinearity", "readout_nonlinearity"):
+            phi = getattr(self.dynamics, argument)
+            if not isinstance(phi, Nonlinearity):
+                raise InputError(
+                    f"{argument} must be a named one to be saved, got {phi!r}; save its state_dict instead"
+                )
+        storage.save(path, self.state_dict(), self.architecture())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> RateRNN:
+        """Read a network that `save` wrote; it is the same function.
+
+        Raises
+        ------
+        InputError
+            If the file is missing, is not a safetensors file, or holds something else.
+        """
+        tensors, architecture = storage.load(path)
+        missing = [name for name in list(PARAMETERS.values())[:3] if name not in tensors]
+        unknown = [name for name in tensors if name not in PARAMETERS.values()]
+        if missing or unknown:
+            raise InputError(f"{path} must hold the tensors of a RateRNN, missing: {missing}, unknown: {unknown}")
+        options = [name for name in inspect.signature(cls).parameters if name not in PARAMETERS.values()]
+        for option in architecture:
+            choice(f"the architecture in {path}", option, options)
+        parts: dict[str, Any] = {**tensors, **architecture}
+        return cls(**parts)
+
+    def extra_repr(self) -> str:
+        """Describe the network in one line."""
+        d = self.dynamics
+        sizes = f"{self.input_weights.shape[1]} -> {self.hidden_size} -> {self.output_weights.shape[0]}"
+        return f"{sizes}, dt={d.dt:g}, {_name_of(d.nonlinearity)}, {d.convention}, trained={self.trained}"
+
+    def _register(self, *values: Any) -> None:
+        tensors = {
+            part: None if value is None else _as_tensor(PARAMETERS[part], value)
+            for part, value in zip(TRAINABLE, values, strict=True)
+        }
+        W = tensors["recurrent"]
+        if W is None or W.ndim != 2 or W.shape[0] != W.shape[1]:
+            raise InputError(f"recurrent_weights must be a square matrix (N, N), got {_shape(W)}")
+        N = W.shape[0]
+        expected = {"input": (N, None), "output": (None, N), "bias": (N,), "initial_state": (N,)}
+        for part, shape in expected.items():
+            tensor, name = tensors[part], PARAMETERS[part]
+            if tensor is None and len(shape) == 1:
+                # Something that is to be learned has to exist; it starts from zero.
+                tensors[part] = W.new_zeros(N) if part in self.trained else None
+                continue
+            fits = tensor is not None and tensor.ndim == len(shape)
+            fits = fits and all(n is None or n == m for n, m in zip(shape, tensor.shape, strict=True))  # type: ignore[union-attr]
+            if not fits:
+                wanted = ", ".join("any" if n is None else str(n) for n in shape)
+                raise InputError(
+                    f"{name} must have shape ({wanted}) beside recurrent_weights ({N}, {N}), got {_shape(tensor)}"
+                )
+            assert tensor is not None
+            if tensor.dtype != W.dtype or tensor.device != W.device:
+                raise InputError(
+                    f"{name} must be {W.dtype} on {W.device} like recurrent_weights, "
+                    f"got {tensor.dtype} on {tensor.device}"
+                )
+        for part, tensor in tensors.items():
+            parameter = None if tensor is None else nn.Parameter(tensor, requires_grad=part in self.trained)
+            self.register_parameter(PARAMETERS[part], parameter)
+
+    def checked(self, inputs: Tensor) -> Tensor:
+        """Return `inputs` in the type of the weights.
+
+        Raises
+        ------
+        InputError
+            If they are not (batch, time, in).
+        """
+        W_in = self.input_weights
+        if not isinstance(inputs, Tensor) or inputs.ndim != 3 or inputs.shape[2] != W_in.shape[1] or 0 in inputs.shape:
+            got = f"shape {tuple(inputs.shape)}" if isinstance(inputs, Tensor) else type(inputs).__name__
+            raise InputError(f"inputs must be a non-empty tensor (batch, time, {W_in.shape[1]}), got {got}")
+        return inputs.to(W_in)
+
+    def draw_noise(self, inputs: Tensor, rng: RngLike = None, noise: Tensor | None = None) -> Tensor | None:
+        """Return the noise increments eta = sqrt(dt) noise_std xi, (batch, time, N); None for a noiseless network.
+
+        Parameters
+        ----------
+        inputs
+            The inputs that the noise is to accompany.
+        rng
+            Source of xi; not touched where there is no noise or `noise` is given.
+        noise
+            xi itself.
+
+        Raises
+        ------
+        InputError
+            If `noise` has the wrong shape.
+        """
+        shape = (inputs.shape[0], inputs.shape[1], self.hidden_size)
+        if noise is not None and tuple(noise.shape) != shape:
+            raise InputError(f"noise must have shape {shape} (batch, time, N), got {tuple(noise.shape)}")
+        if self.noise_std == 0:
+            return None
+        if noise is None:
+            kind = np.float64 if inputs.dtype == torch.float64 else np.float32
+            noise = torch.from_numpy(generator(rng).standard_normal(shape, dtype=kind))
+        return noise.to(inputs) * (math.sqrt(self.dynamics.dt) * self.noise_std)
+
+
+def _as_tensor(name: str, value: Any) -> Tensor:
+    try:
+        tensor = torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{name} must be an array or a tensor, got {type(value).__name__}") from error
+    if tensor.dtype not in (torch.float32, torch.float64):
+        raise InputError(f"{name} must be float32 or float64, got {tensor.dtype}")
+    return tensor.detach().clone()
+
+
+def _shape(tensor: Tensor | None) -> str:
+    return "None" if tensor is None else f"shape {tuple(tensor.shape)}"
+
+
+def _name_of(phi: Nonlinearity | Elementwise) -> str:
+    return phi.name if isinstance(phi, Nonlinearity) else getattr(phi, "__name__", type(phi).__name__)
+
+
+def _channels_of(task: Task) -> tuple[int, int]:
+    """Return the numbers of input and output channels: what the task says, or what a trial of it has."""
+    if hasattr(task, "input_size") and hasattr(task, "output_size"):
+        return int(task.input_size), int(task.output_size)
+    if not isinstance(task, Task):
+        raise InputError(f"task must have a method sample(batch_size, rng), got {task!r}")
+    trials = task.sample(1, np.random.default_rng(0))
+    return trials.inputs.shape[2], trials.targets.shape[2]

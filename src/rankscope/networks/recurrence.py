@@ -1,0 +1,106 @@
+"""The equation of the rate network, written once so that it can be read.
+
+State h (N units), rate r = phi(h), time in membrane time constants, step dt, noise increments eta:
+
+    current convention:    h[t+1] = (1-dt) h[t] + dt (W phi(h[t]) + W_in u[t] + b) + eta[t]
+                           z[t]   = W_out phi_out(h[t+1])
+    rate convention:       h[t+1] = (1-dt) h[t] + dt phi(W h[t] + W_in u[t] + b) + eta[t]
+                           z[t]   = phi_out(W_out h[t+1])
+
+`plain` below is that equation in autograd: the definition that the tests compare with, and the engine for callables
+nobody has differentiated by hand. `fused.py` computes the same several times faster. `run` chooses. (paper section 1)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from rankscope.networks.nonlinearities import Elementwise, Nonlinearity
+
+Convention = Literal["current", "rate"]
+Engine = Literal["auto", "fused", "plain"]
+
+
+class Weights(NamedTuple):
+    """Everything that can be trained: (N, in), (N, N), (out, N), and (N,) or None."""
+
+    input: Tensor
+    recurrent: Tensor
+    output: Tensor
+    bias: Tensor | None = None
+    initial_state: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Dynamics:
+    """Everything that is not trained: step `dt` in time constants, the two nonlinearities, the convention."""
+
+    dt: float
+    nonlinearity: Nonlinearity | Elementwise
+    readout_nonlinearity: Nonlinearity | Elementwise
+    convention: Convention
+
+    @property
+    def differentiated_by_hand(self) -> bool:
+        """Whether the fused engine can run these dynamics."""
+        # In the rate convention phi_out acts on the few output channels, outside the fused part.
+        readout_is_known = self.convention == "rate" or isinstance(self.readout_nonlinearity, Nonlinearity)
+        return isinstance(self.nonlinearity, Nonlinearity) and readout_is_known
+
+
+class Run(NamedTuple):
+    """Outputs (batch, time, out), and the states after each step (batch, time, N) if they were asked for."""
+
+    outputs: Tensor
+    states: Tensor | None
+
+
+def plain(
+    inputs: Tensor,
+    weights: Weights,
+    dynamics: Dynamics,
+    noise: Tensor | None = None,
+    return_states: bool = False,
+) -> Run:
+    """Run the network by the book, one autograd operation after the other.
+
+    Parameters
+    ----------
+    inputs
+        (batch, time, in).
+    noise
+        Increments eta, (batch, time, N), or None for a noiseless network.
+    """
+    phi, phi_out, dt = dynamics.nonlinearity, dynamics.readout_nonlinearity, dynamics.dt
+    batch, steps, _ = inputs.shape
+    drive = inputs @ weights.input.t()
+    if weights.bias is not None:
+        drive = drive + weights.bias
+    h = initial_states(weights, batch)
+    trajectory = []
+    for t in range(steps):
+        if dynamics.convention == "current":
+            h = (1 - dt) * h + dt * (phi(h) @ weights.recurrent.t() + drive[:, t])
+        else:
+            h = (1 - dt) * h + dt * phi(h @ weights.recurrent.t() + drive[:, t])
+        if noise is not None:
+            h = h + noise[:, t]
+        trajectory.append(h)
+    states = torch.stack(trajectory, dim=1)
+    if dynamics.convention == "current":
+        outputs = phi_out(states) @ weights.output.t()
+    else:
+        outputs = phi_out(states @ weights.output.t())
+    return Run(outputs, states if return_states else None)
+
+
+def initial_states(weights: Weights, batch: int) -> Tensor:
+    """Return h[0] for every trial, (batch, N): the initial state, or zeros."""
+    hidden_size = weights.recurrent.shape[0]
+    if weights.initial_state is None:
+        return weights.recurrent.new_zeros(batch, hidden_size)
+    return weights.initial_state.expand(batch, hidden_size)

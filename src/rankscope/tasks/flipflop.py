@@ -1,0 +1,176 @@
+"""The flip-flop: remember the sign of the last pulse.
+
+Every now and then a short pulse, up or down, arrives on one of a few input channels. A little later, and
+until the next pulse comes, the output of that same channel has to hold the pulse's sign while the other
+outputs are zero. Each new pulse replaces what was remembered, so the network must store one of (two signs x
+channels) states.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankscope.arguments import integer
+from rankscope.errors import InputError
+from rankscope.tasks.trials import BuiltInTask, Trials, steps_in
+
+
+@dataclass(frozen=True)
+class FlipFlop(BuiltInTask):
+    """Hold the sign of the last pulse on the channel it came from.
+
+    Repeated until past the end of the trial: an interval is drawn, uniform between `interval_min` and
+    `interval_max`, and the decision delay is added to it; a channel and a sign are drawn at random; the
+    input on that channel is the sign for the length of a pulse. From the decision delay after the pulse
+    onset until the next onset, the target of that channel is sign x `target`, that of the others is 0, and
+    the mask is 1 on all. Everywhere else the mask is 0. The end of the trial cuts whatever is going on.
+    Onsets are counted in steps: each distance from onset to onset is `steps_in(interval + decision_delay,
+    dt)`.
+
+    Parameters
+    ----------
+    channels : int
+        Number of input channels, and of outputs.
+    dt : float
+        Length of a step. This and all durations are in time constants.
+    duration : float
+        Length of a trial.
+    first_pulse : float
+        Onset of the first pulse.
+    pulse : float
+        Length of a pulse; at most `interval_min`.
+    interval_min, interval_max : float
+        Bounds of the interval, which is what is left between pulses after the decision delay.
+    decision_delay : float
+        Time from the onset of a pulse until the output has to hold its sign; may be 0.
+    amplitude : float
+        Height of a pulse.
+    target : float
+        Height of the wanted output.
+
+    Raises
+    ------
+    InputError
+        If a parameter has the wrong type or sign; if `dt` leaves a phase without a step; if `pulse` is
+        longer than `interval_min` or that larger than `interval_max`; if the first decision would start
+        after the end.
+
+    References
+    ----------
+    Schuessler et al. 2020, task descriptions (paper section 2, flip-flop).
+    """
+
+    name: ClassVar[str] = "flipflop"
+
+    channels: int = 2
+    dt: float = 0.5
+    duration: float = 50.0
+    first_pulse: float = 1.0
+    pulse: float = 1.0
+    interval_min: float = 5.0
+    interval_max: float = 25.0
+    decision_delay: float = 5.0
+    amplitude: float = 1.0
+    target: float = 0.5
+
+    def __post_init__(self) -> None:
+        self._settle("channels", integer("channels", self.channels, minimum=1))
+        self._check_times(
+            "duration", "pulse", "interval_min", "interval_max", may_be_zero=("first_pulse", "decision_delay")
+        )
+        self._check_number("amplitude", above=0)
+        self._check_number("target", above=0)
+        if self.interval_min > self.interval_max:
+            raise InputError(
+                f"interval_min must be at most interval_max = {self.interval_max:g}, got {self.interval_min!r}"
+            )
+        if self.pulse > self.interval_min:
+            raise InputError(
+                f"pulse must be at most interval_min = {self.interval_min:g}, so that pulses do not run "
+                f"into each other, got {self.pulse!r}"
+            )
+        if self._first + self._delay >= self.steps:
+            raise InputError(
+                f"duration must be longer than first_pulse + decision_delay = "
+                f"{self.first_pulse + self.decision_delay:g} by a step or more, got {self.duration!r}"
+            )
+
+    @property
+    def input_size(self) -> int:
+        """Number of input channels."""
+        return self.channels
+
+    @property
+    def output_size(self) -> int:
+        """Number of output channels, equal to the number of inputs."""
+        return self.channels
+
+    @cached_property
+    def steps(self) -> int:
+        """Number of time steps of a trial."""
+        return steps_in(self.duration, self.dt)
+
+    def example(self) -> Trials:
+        """Return one trial with a pulse at every mean interval.
+
+        The pulses take the channels in turn, with signs +, -, -, + and so on. With the default parameters
+        they start at 1, 21 and 41: up on channel 0, down on channel 1, down on channel 0.
+        """
+        gap = steps_in((self.interval_min + self.interval_max) / 2 + self.decision_delay, self.dt)
+        k = np.arange(self._most_pulses)
+        signs = np.array([1, -1, -1, 1])[k % 4]
+        return self._paint((self._first + gap * k)[None], (k % self.channels)[None], signs[None])
+
+    def _draw(self, batch_size: int, rng: np.random.Generator) -> Trials:
+        size = (batch_size, self._most_pulses)
+        intervals = self.interval_min + (self.interval_max - self.interval_min) * rng.random(size)
+        onsets = steps_in(intervals + self.decision_delay, self.dt)
+        onsets[:, 0] = self._first
+        np.cumsum(onsets, axis=1, out=onsets)
+        channels = rng.integers(self.channels, size=size)
+        signs = 2 * rng.integers(2, size=size) - 1
+        return self._paint(onsets, channels, signs)
+
+    def _paint(self, onsets: NDArray[np.int64], channels: NDArray[np.int64], signs: NDArray[np.int64]) -> Trials:
+        """Turn pulses, given as (batch, pulse) arrays with onsets in steps, into trials.
+
+        Time falls into segments, from one onset to the next. What a segment holds is written once and then
+        repeated for as many steps as the segment lasts.
+        """
+        batch, steps = len(onsets), self.steps
+        starts = np.zeros((batch, onsets.shape[1] + 1), dtype=np.int64)
+        np.minimum(onsets, steps, out=starts[:, 1:])  # a pulse past the end gets a segment of no length
+        lengths = np.diff(starts, axis=1, append=steps).ravel()
+        # Nothing has happened yet in the segment before the first pulse. Its age must stay negative.
+        starts[:, 0] = steps
+        held = np.zeros((*starts.shape, self.channels), dtype=np.float32)
+        np.put_along_axis(held[:, 1:], channels[..., None], signs[..., None], axis=2)
+        state = np.repeat(held.reshape(-1, self.channels), lengths, axis=0).reshape(batch, steps, -1)
+        onset = np.repeat(starts.ravel(), lengths).reshape(batch, steps, 1)
+        age = np.arange(steps)[:, None] - onset  # steps since the onset of the last pulse
+        mask = np.repeat((age >= self._delay).astype(np.float32), self.channels, axis=2)
+        inputs = state * np.where(age < self._width, np.float32(self.amplitude), np.float32(0))
+        return Trials.from_arrays(inputs, state * mask * np.float32(self.target), mask)
+
+    @cached_property
+    def _first(self) -> int:
+        return steps_in(self.first_pulse, self.dt)
+
+    @cached_property
+    def _width(self) -> int:
+        return steps_in(self.pulse, self.dt)
+
+    @cached_property
+    def _delay(self) -> int:
+        return steps_in(self.decision_delay, self.dt)
+
+    @cached_property
+    def _most_pulses(self) -> int:
+        """How many pulses start within the trial if every interval is the shortest."""
+        shortest = steps_in(self.interval_min + self.decision_delay, self.dt)
+        return 1 + (self.steps - 1 - self._first) // shortest

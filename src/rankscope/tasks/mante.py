@@ -1,0 +1,135 @@
+"""The Mante task: decide on the evidence that the context points to.
+
+Two noisy sensory channels each carry some evidence, positive or negative. A third signal, the context, says
+which of the two matters in this trial. After a delay the output has to give the sign of the relevant
+evidence; the other channel, which is as loud, has to be ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankscope.arguments import number
+from rankscope.errors import InputError
+from rankscope.tasks.trials import BuiltInTask, Trials, steps_in
+
+
+@dataclass(frozen=True)
+class Mante(BuiltInTask):
+    """Context-dependent decision between two sensory channels.
+
+    Inputs are context 0, context 1, sensory 0, sensory 1. Fixation, stimulus, delay and decision follow
+    each other. Sensory noise, normal with standard deviation `noise` / sqrt(dt), is there at every step of
+    the trial. During the stimulus each sensory channel has a coherence, drawn from `coherences`, added to
+    it, and the context channel that was drawn is 1 (it is 0 at all other times). The target is 0 during
+    fixation and stimulus, and `target` x sign(coherence of the channel that the context names) during the
+    decision. The mask is 1 in these phases and 0 in the delay.
+
+    Parameters
+    ----------
+    dt : float
+        Length of a step. This and all durations are in time constants.
+    fixation, stimulus, delay, decision : float
+        Lengths of the four phases; fixation and delay may be 0.
+    noise : float
+        Sensory noise strength; 0 for none.
+    coherences : tuple of float
+        What the evidence is drawn from; none of them 0, which would leave no right answer.
+    target : float
+        Height of the wanted output.
+
+    Raises
+    ------
+    InputError
+        If a parameter has the wrong type or sign; if `dt` leaves a phase without a step; if `coherences` is
+        empty or contains 0.
+
+    References
+    ----------
+    Schuessler et al. 2020, task descriptions (paper section 2, Mante), after Mante et al. 2013.
+    """
+
+    name: ClassVar[str] = "mante"
+
+    dt: float = 0.5
+    fixation: float = 3.0
+    stimulus: float = 20.0
+    delay: float = 5.0
+    decision: float = 20.0
+    noise: float = 0.05
+    coherences: tuple[float, ...] = (-1.0, -0.5, -0.25, -0.125, 0.125, 0.25, 0.5, 1.0)
+    target: float = 0.5
+
+    def __post_init__(self) -> None:
+        self._check_times("stimulus", "decision", may_be_zero=("fixation", "delay"))
+        self._check_number("noise", minimum=0)
+        self._check_number("target", above=0)
+        given: Any = self.coherences
+        if isinstance(given, str) or not isinstance(given, Iterable):
+            raise InputError(f"coherences must be a sequence of numbers other than 0, got {given!r}")
+        checked = tuple(number("each of coherences", value) for value in given)
+        if not checked or 0 in checked:
+            raise InputError(f"coherences must be one or more numbers other than 0, got {given!r}")
+        self._settle("coherences", checked)
+
+    @property
+    def input_size(self) -> int:
+        """Two context channels and two sensory channels."""
+        return 4
+
+    @property
+    def output_size(self) -> int:
+        """One output, whose sign is the decision."""
+        return 1
+
+    @property
+    def steps(self) -> int:
+        """Number of time steps of a trial."""
+        return self._edges[-1]
+
+    def example(self) -> Trials:
+        """Return one trial with conflicting evidence, and noise from seed 0.
+
+        Context 0; the largest coherence on sensory channel 0 and the smallest on channel 1. With the
+        default parameters the evidence is +1 against -1, and the right answer +0.5.
+        """
+        evidence = np.array([[max(self.coherences), min(self.coherences)]])
+        return self._paint(np.array([0]), evidence, np.random.default_rng(0))
+
+    def _draw(self, batch_size: int, rng: np.random.Generator) -> Trials:
+        context = rng.integers(2, size=batch_size)
+        drawn = rng.integers(len(self.coherences), size=(batch_size, 2))
+        return self._paint(context, self._coherence_array[drawn], rng)
+
+    def _paint(self, context: NDArray[np.int64], evidence: NDArray[np.float64], rng: np.random.Generator) -> Trials:
+        """Turn contexts (batch,) and coherences (batch, 2) into trials; `rng` gives the noise."""
+        batch = len(context)
+        fixed, shown, delayed, end = self._edges
+        scale = np.float32(self.noise / np.sqrt(self.dt))
+        inputs = np.zeros((batch, end, 4), dtype=np.float32)
+        np.multiply(rng.standard_normal((batch, end, 2), dtype=np.float32), scale, out=inputs[:, :, 2:])
+        inputs[:, fixed:shown, 2:] += evidence.astype(np.float32)[:, None]
+        inputs[:, fixed:shown, :2] = np.eye(2, dtype=np.float32)[context][:, None]
+        answer = self.target * np.sign(evidence[np.arange(batch), context])
+        targets = np.zeros((batch, end, 1), dtype=np.float32)
+        targets[:, delayed:] = answer[:, None, None]
+        mask = np.ones((batch, end, 1), dtype=np.float32)
+        mask[:, shown:delayed] = 0
+        return Trials.from_arrays(inputs, targets, mask)
+
+    @cached_property
+    def _coherence_array(self) -> NDArray[np.float64]:
+        return np.array(self.coherences)
+
+    @cached_property
+    def _edges(self) -> tuple[int, int, int, int]:
+        """Steps at which fixation, stimulus, delay and decision end."""
+        phases = (self.fixation, self.stimulus, self.delay, self.decision)
+        fixed, shown, delayed, end = np.cumsum([steps_in(phase, self.dt) for phase in phases]).tolist()
+        return fixed, shown, delayed, end

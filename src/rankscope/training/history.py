@@ -1,0 +1,160 @@
+"""What a training leaves behind: its losses and gradient norms, and how the change of the weights unfolded.
+
+Losses and gradient norms are kept for every epoch; singular values of W - W0 at some two hundred of them, as they
+were *before* that epoch's update; the weights themselves only when asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+import xarray as xr
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rankscope.arguments import integer
+from rankscope.errors import InputError
+from rankscope.linalg import leading_singular_values
+
+Status = Literal["finished", "stopped", "diverged", "exhausted"]
+
+
+@dataclass(frozen=True, eq=False)
+class History:
+    """The record of one training.
+
+    Attributes
+    ----------
+    losses, gradient_norms
+        (epochs,) as far as the training went. The loss of an epoch is that of its batch before its update;
+        the norm is the Euclidean norm over all trained parameters, before clipping.
+    recorded_epochs
+        (records,) epochs at which the next two were looked at, before the update.
+    singular_values
+        (records, k) leading singular values of the recurrent W - W0.
+    weights
+        (records, N, N) recurrent weights, or None unless they were asked for.
+    status
+        "finished"; "stopped" early as asked; "diverged" (the last loss or gradient is not finite, and the
+        network keeps its weights from before that epoch); "exhausted" (the iterable of trials ended).
+    seconds
+        Wall time spent training, over all continuations.
+    """
+
+    losses: NDArray[np.float64]
+    gradient_norms: NDArray[np.float64]
+    recorded_epochs: NDArray[np.int64]
+    singular_values: NDArray[np.float64]
+    weights: NDArray[np.float64] | NDArray[np.float32] | None
+    status: Status
+    seconds: float
+
+    @property
+    def epochs(self) -> int:
+        """Number of epochs that were run."""
+        return len(self.losses)
+
+    @property
+    def diverged_epoch(self) -> int | None:
+        """The epoch whose loss or gradient was not finite, or None."""
+        return self.epochs - 1 if self.status == "diverged" else None
+
+    def to_dataset(self) -> xr.Dataset:
+        """Return the record as a Dataset over `epoch`, `recorded_epoch` and `singular_index`."""
+        variables: dict[str, tuple[tuple[str, ...], object, dict[str, str]]] = {
+            "loss": (("epoch",), self.losses, {"long_name": "loss"}),
+            "gradient_norm": (("epoch",), self.gradient_norms, {"long_name": "gradient norm"}),
+            "singular_value_history": (
+                ("recorded_epoch", "singular_index"),
+                self.singular_values,
+                {"long_name": "singular value of the change of the recurrent weights"},
+            ),
+        }
+        if self.weights is not None:
+            variables["recurrent_weights_history"] = (
+                ("recorded_epoch", "postsynaptic", "presynaptic"),
+                self.weights,
+                {"long_name": "recurrent weights"},
+            )
+        coordinates = {
+            "epoch": np.arange(self.epochs),
+            "recorded_epoch": self.recorded_epochs,
+            "singular_index": np.arange(1, self.singular_values.shape[1] + 1),
+        }
+        attributes = {"status": self.status, "training_seconds": self.seconds}
+        return xr.Dataset(variables, coordinates, attributes)
+
+
+@dataclass
+class Records:
+    """A history while it grows."""
+
+    initial: Tensor
+    schedule: frozenset[int]
+    singular_count: int
+    keep_weights: bool
+    losses: list[float] = field(default_factory=list)
+    gradient_norms: list[float] = field(default_factory=list)
+    recorded_epochs: list[int] = field(default_factory=list)
+    singular_values: list[Tensor] = field(default_factory=list)
+    weights: list[Tensor] = field(default_factory=list)
+
+    def look_at(self, epoch: int, recurrent_weights: Tensor) -> None:
+        """Record the recurrent weights if this is one of the epochs to record."""
+        if epoch not in self.schedule:
+            return
+        now = recurrent_weights.detach()
+        self.recorded_epochs.append(epoch)
+        self.singular_values.append(leading_singular_values(now - self.initial, self.singular_count).cpu())
+        if self.keep_weights:
+            self.weights.append(now.cpu().clone())
+
+    def forget_from(self, epoch: int) -> None:
+        """Drop looks at this epoch and later ones, which an interruption cut short."""
+        while self.recorded_epochs and self.recorded_epochs[-1] >= epoch:
+            self.recorded_epochs.pop()
+            for rows in (self.singular_values, self.weights):
+                if len(rows) > len(self.recorded_epochs):
+                    rows.pop()
+
+    def finish(self, status: Status, seconds: float) -> History:
+        """Return the record as arrays."""
+        k = min(self.singular_count, *self.initial.shape)
+        return History(
+            losses=np.array(self.losses, dtype=np.float64),
+            gradient_norms=np.array(self.gradient_norms, dtype=np.float64),
+            recorded_epochs=np.array(self.recorded_epochs, dtype=np.int64),
+            singular_values=(
+                torch.stack(self.singular_values).double().numpy() if self.singular_values else np.empty((0, k))
+            ),
+            weights=torch.stack(self.weights).numpy() if self.weights else None,
+            status=status,
+            seconds=seconds,
+        )
+
+
+def record_schedule(epochs: int, wanted: int | Sequence[int] | None) -> frozenset[int]:
+    """Return the epochs to record: the given ones, or so many evenly spaced ones.
+
+    None means 200, or a fifth of the epochs where that is fewer, which keeps the recording below a tenth of the
+    training time.
+
+    Raises
+    ------
+    InputError
+        If a number of records is negative, or an epoch is outside the training.
+    """
+    if wanted is None:
+        wanted = min(200, -(-epochs // 5))
+    if not isinstance(wanted, int):
+        chosen = [integer("recorded_epochs", epoch) for epoch in wanted]
+        outside = [epoch for epoch in chosen if not 0 <= epoch < epochs]
+        if outside:
+            raise InputError(f"recorded_epochs must lie within 0 and {epochs - 1}, got {outside[0]}")
+        return frozenset(chosen)
+    count = min(integer("recorded_epochs", wanted, minimum=0), epochs)
+    return frozenset(np.linspace(0, epochs - 1, count).round().astype(int).tolist()) if count else frozenset()

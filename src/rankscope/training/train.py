@@ -1,0 +1,227 @@
+"""The training loop: fresh trials, one gradient step, a look at the weights now and then.
+
+One *epoch* is one gradient step on one fresh batch, as in the paper. Everything random comes from `rng`, in one
+order, so that a seed repeats a training exactly, and a checkpoint continues it exactly. (paper section 1,
+"Training")
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rankscope.arguments import RngLike, choice, generator, integer, number
+from rankscope.errors import InputError
+from rankscope.networks.rate import PARAMETERS, RateRNN
+from rankscope.tasks.trials import Task, Trials
+from rankscope.training import checkpoint as checkpoints
+from rankscope.training.checkpoint import TrainingState
+from rankscope.training.history import History, Records, record_schedule
+from rankscope.training.loss import squared_loss
+
+Progress = Callable[[int, int, float], None]
+"""Called after every epoch with the number of epochs done, their total, and the last loss."""
+
+DEFAULT_EPOCHS = 1000
+OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "sgd": torch.optim.SGD,
+}
+
+
+def train(
+    network: RateRNN,
+    task: Task | Iterable[Trials],
+    epochs: int | None = None,
+    rng: RngLike = None,
+    *,
+    batch_size: int = 32,
+    optimiser: str = "adam",
+    learning_rate: float | None = None,
+    clip_norm: float | None = None,
+    stop_below: float | None = None,
+    recorded_epochs: int | Sequence[int] | None = None,
+    singular_values: int = 40,
+    record_weights: bool = False,
+    progress: Progress | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_seconds: float = 60.0,
+) -> History:
+    """Train `network` in place and return what happened.
+
+    Parameters
+    ----------
+    network
+        Its `trained` parts change; the rest stays.
+    task
+        Where the trials come from: a task, or any iterable of Trials, one batch an epoch.
+    epochs
+        Number of gradient steps; by default 1000, or all that the iterable has.
+    rng
+        Seed or Generator for the trials and the network's noise.
+    batch_size
+        Trials an epoch (of no meaning for an iterable).
+    optimiser, learning_rate
+        "adam" (torch's fused one) or "sgd"; the learning rate is 0.05 / N by default.
+    clip_norm
+        Scale gradients down to this norm where they exceed it.
+    stop_below
+        Stop once the loss is below this fraction of the first epoch's.
+    recorded_epochs
+        When to record the singular values of W - W0: so many evenly spaced epochs, or these ones. By default
+        200, or a fifth of the epochs.
+    singular_values
+        How many leading ones to record.
+    record_weights
+        Keep the recurrent weights themselves at those epochs.
+    progress
+        Called after every epoch with (epochs done, epochs in all, loss).
+    checkpoint
+        A file. If it is there, the training goes on from it, bit for bit, also to more epochs than it was begun
+        with; it is written every `checkpoint_seconds`, on an interruption, and at the end. A resumed iterable
+        has to yield the same batches again from the start.
+
+    Returns
+    -------
+    History
+        A divergence (a loss or gradient that is not finite) ends the training and is recorded there; nothing is raised.
+
+    Raises
+    ------
+    InputError
+        For anything out of range, a network that has nothing to train, or a checkpoint of another training.
+    """
+    total = _total_epochs(task, epochs)
+    rate = 0.05 / network.hidden_size if learning_rate is None else number("learning_rate", learning_rate, above=0)
+    settings = {
+        "batch_size": integer("batch_size", batch_size, minimum=1),
+        "optimiser": choice("optimiser", optimiser, OPTIMISERS),
+        "learning_rate": rate,
+        "clip_norm": None if clip_norm is None else number("clip_norm", clip_norm, above=0),
+        "stop_below": None if stop_below is None else number("stop_below", stop_below, above=0),
+        "architecture": network.architecture(),
+    }
+    interval = number("checkpoint_seconds", checkpoint_seconds, minimum=0)
+    records = Records(
+        initial=network.recurrent_weights.detach().clone(),
+        schedule=record_schedule(DEFAULT_EPOCHS if total is None else total, recorded_epochs),
+        singular_count=integer("singular_values", singular_values, minimum=1),
+        keep_weights=record_weights,
+    )
+    trained = _trained_parameters(network)
+    # Both optimisers have a fused kernel, one pass over the weights instead of a dozen.
+    state = TrainingState(network, OPTIMISERS[optimiser](trained, lr=rate, fused=True), generator(rng), records)
+    if checkpoint is not None and Path(checkpoint).exists():
+        checkpoints.restore(checkpoint, state, settings)
+    if state.status in ("finished", "exhausted") and state.epoch != total:
+        state.status = None  # longer than last time
+    if state.status is None:
+
+        def save() -> None:
+            if checkpoint is not None:
+                checkpoints.save(checkpoint, state, settings)
+
+        _loop(state, _batches(task, batch_size, state), total, settings, progress, save, interval)
+    assert state.status is not None
+    return records.finish(state.status, state.seconds)
+
+
+def _loop(
+    state: TrainingState,
+    batches: Iterator[Trials],
+    total: int | None,
+    settings: dict[str, Any],
+    progress: Progress | None,
+    save: Callable[[], None],
+    interval: float,
+) -> None:
+    """Run epochs until one of the reasons to end, which goes into `state.status`; save now and then and at the end."""
+    started = last_saved = time.perf_counter()
+    seconds_before = state.seconds
+    try:
+        while state.status is None:
+            random_state = state.rng.bit_generator.state
+            _epoch(state, batches, total, settings)
+            now = time.perf_counter()
+            state.seconds = seconds_before + now - started
+            if now - last_saved >= interval:
+                save()
+                last_saved = time.perf_counter()
+            if progress is not None and state.records.losses:
+                progress(state.epoch, state.epoch if total is None else total, state.records.losses[-1])
+        save()
+    except BaseException:
+        # Ctrl-C, an error in the task: undo the half epoch, unless it was caught in the act of changing the weights;
+        # then the checkpoint before it stands.
+        if not state.changing:
+            if len(state.records.losses) == state.epoch_begun:
+                state.rng.bit_generator.state = random_state
+            state.records.forget_from(state.epoch)
+            save()
+        raise
+
+
+def _epoch(state: TrainingState, batches: Iterator[Trials], total: int | None, settings: dict[str, Any]) -> None:
+    """Do one gradient step, and set `state.status` if it is the last."""
+    state.epoch_begun = state.epoch
+    trials = None if state.epoch == total else next(batches, None)
+    if trials is None:
+        state.status = "finished" if total in (None, state.epoch) else "exhausted"
+        return
+    network, records = state.network, state.records
+    records.look_at(state.epoch, network.recurrent_weights)
+    # `outputs` and `batch_loss` go out of scope with this function, which hands their workspace to the next epoch.
+    outputs = network(trials.inputs, rng=state.rng)
+    batch_loss = squared_loss(outputs, trials.targets.to(outputs), trials.mask.to(outputs))
+    state.optimiser.zero_grad(set_to_none=True)
+    batch_loss.backward()  # type: ignore[no-untyped-call]
+    parameters = state.optimiser.param_groups[0]["params"]
+    total_norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    loss, norm = float(batch_loss.detach()), float(total_norm)
+    diverged = not (math.isfinite(loss) and math.isfinite(norm))
+    if settings["clip_norm"] is not None:
+        torch.nn.utils.clip_grads_with_norm_(parameters, settings["clip_norm"], total_norm)
+    state.changing = True
+    if not diverged:
+        state.optimiser.step()
+    records.losses.append(loss)
+    records.gradient_norms.append(norm)
+    state.epoch += 1
+    if diverged:
+        state.status = "diverged"
+    elif settings["stop_below"] is not None and loss < settings["stop_below"] * records.losses[0]:
+        state.status = "stopped"
+    elif state.epoch == total:
+        state.status = "finished"
+    state.changing = False
+
+
+def _total_epochs(task: Task | Iterable[Trials], epochs: int | None) -> int | None:
+    is_task = isinstance(task, Task)
+    if not is_task and not isinstance(task, Iterable):
+        raise InputError(f"task must have a method sample(batch_size, rng) or be an iterable of Trials, got {task!r}")
+    if epochs is not None:
+        return integer("epochs", epochs, minimum=1)
+    if is_task:
+        return DEFAULT_EPOCHS
+    return len(task) if isinstance(task, Sized) else None
+
+
+def _trained_parameters(network: RateRNN) -> list[torch.nn.Parameter]:
+    parameters = [getattr(network, PARAMETERS[part]) for part in network.trained]
+    if not parameters:
+        raise InputError(f"network must have something to train, got trained = {network.trained!r}")
+    return parameters
+
+
+def _batches(task: Task | Iterable[Trials], batch_size: int, state: TrainingState) -> Iterator[Trials]:
+    if isinstance(task, Task):
+        return iter(lambda: task.sample(batch_size, state.rng), None)
+    return itertools.islice(iter(task), state.epoch, None)
