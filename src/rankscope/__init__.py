@@ -23,5 +23,4 @@ from rankscope.training import History as History
 from rankscope.training import evaluate as evaluate
 from rankscope.training import squared_loss as squared_loss
 from rankscope.training import train as train
-
-__version__ = "0.1.0"
+from rankscope.version import __version__ as __version__

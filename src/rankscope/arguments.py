@@ -30,7 +30,10 @@ def number(
     """Return `value` as a finite float within the bounds, or raise `InputError`."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         raise InputError(f"{name} must be a number{_bounds(above, minimum, maximum, below)}, got {value!r}")
-    x = float(value)
+    try:
+        x = float(value)
+    except OverflowError:
+        x = math.inf
     inside = (
         math.isfinite(x)
         and (above is None or x > above)
@@ -79,7 +82,7 @@ def generator(rng: RngLike, name: str = "rng") -> np.random.Generator:
 
 def _bounds(above: float | None, minimum: float | None, maximum: float | None, below: float | None) -> str:
     parts = [
-        f"{sign} {bound:g}"
+        f"{sign} {bound:.12g}"
         for sign, bound in ((">", above), (">=", minimum), ("<=", maximum), ("<", below))
         if bound is not None
     ]

@@ -21,11 +21,13 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises
     ------
     InputError
-        If the folder of `path` cannot be made or written to.
+        If `path` is a folder, or its own folder cannot be made or written to.
     """
     target = Path(path)
     make_folder(target.parent)
     try:
+        if target.is_dir():
+            raise InputError(f"path must be a file to write, got the folder {str(target)!r}")
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
     except OSError as error:
         raise InputError(f"cannot write in {target.parent}: {error.strerror}") from error

@@ -1,7 +1,5 @@
 """The input-driven fixed point: one trial, known by heart."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,15 +8,10 @@ from hypothesis import strategies as st
 from rankscope.errors import InputError
 from rankscope.tasks import FixedPoint
 
-TRACES = Path(__file__).parents[2].parent / "shared" / "reference" / "traces"
 
-
-def test_equals_the_recorded_batches():
-    path = TRACES / "fixed_point_linear_sgd.npz"
-    if not path.exists():
-        pytest.skip(f"no recorded batches at {path}")
+def test_equals_the_recorded_batches(reference):
     trials = FixedPoint(target=0.5, duration=21).sample(1, rng=0)
-    with np.load(path) as trace:
+    with np.load(reference("traces/fixed_point_linear_sgd.npz")) as trace:
         for step in range(20):
             for name in ("inputs", "targets", "mask"):
                 np.testing.assert_array_equal(trace[name][step], getattr(trials, name).numpy())

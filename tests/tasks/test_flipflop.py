@@ -1,7 +1,6 @@
 """The flip-flop: what the inputs say has to be what the targets hold."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,28 +10,15 @@ from hypothesis import strategies as st
 from rankscope.errors import InputError
 from rankscope.tasks import FlipFlop
 
-TRACES = Path(__file__).parents[2].parent / "shared" / "reference" / "traces"
 
-
-def ours(batch=640):
-    trials = FlipFlop().sample(batch, rng=0)
-    return trials.inputs.numpy(), trials.targets.numpy(), trials.mask.numpy()
-
-
-def recorded(name):
-    path = TRACES / f"{name}.npz"
-    if not path.exists():
-        pytest.skip(f"no recorded batches at {path}")
-    with np.load(path) as trace:
+@pytest.fixture(params=["ours", "flipflop_adam", "flipflop_sgd_recurrent_only"])
+def batch(request, reference):
+    if request.param == "ours":
+        trials = FlipFlop().sample(640, rng=0)
+        return trials.inputs.numpy(), trials.targets.numpy(), trials.mask.numpy()
+    with np.load(reference(f"traces/{request.param}.npz")) as trace:
         assert json.loads(str(trace["meta"]))["dt"] == 0.5
         return tuple(np.concatenate(trace[key]) for key in ("inputs", "targets", "mask"))
-
-
-batches = pytest.mark.parametrize(
-    "batch",
-    [ours, lambda: recorded("flipflop_adam"), lambda: recorded("flipflop_sgd_recurrent_only")],
-    ids=["ours", "recorded", "recorded-sgd"],
-)
 
 
 def onsets_of(inputs):
@@ -61,15 +47,13 @@ def check_trial(inputs, targets, mask, *, first=2, width=2, delay=10, gaps=(20, 
     assert mask.any()
 
 
-@batches
 def test_every_trial_holds_the_sign_of_its_last_pulse(batch):
-    for trial in zip(*batch(), strict=True):
+    for trial in zip(*batch, strict=True):
         check_trial(*trial)
 
 
-@batches
 def test_intervals_channels_and_signs_are_uniform(batch):
-    inputs, _, _ = batch()
+    inputs, _, _ = batch
     n = len(inputs)
     onsets = [onsets_of(trial) for trial in inputs]
     # the first distance between pulses always ends within the trial, so no cut distorts it: uniform on 20..59

@@ -1,7 +1,5 @@
 """The Mante task: the answer follows the evidence that the context names, and only that."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,24 +8,16 @@ from hypothesis import strategies as st
 from rankscope.errors import InputError
 from rankscope.tasks import Mante
 
-TRACES = Path(__file__).parents[2].parent / "shared" / "reference" / "traces"
 EIGHTHS = np.array([-8, -4, -2, -1, 1, 2, 4, 8]) / 8
 
 
-def ours():
-    trials = Mante().sample(640, rng=0)
-    return trials.inputs.numpy(), trials.targets.numpy(), trials.mask.numpy()
-
-
-def recorded():
-    path = TRACES / "mante_adam.npz"
-    if not path.exists():
-        pytest.skip(f"no recorded batches at {path}")
-    with np.load(path) as trace:
+@pytest.fixture(params=["ours", "recorded"])
+def batch(request, reference):
+    if request.param == "ours":
+        trials = Mante().sample(640, rng=0)
+        return trials.inputs.numpy(), trials.targets.numpy(), trials.mask.numpy()
+    with np.load(reference("traces/mante_adam.npz")) as trace:
         return tuple(np.concatenate(trace[key]) for key in ("inputs", "targets", "mask"))
-
-
-batches = pytest.mark.parametrize("batch", [ours, recorded])
 
 
 def check(inputs, targets, mask, *, edges=(6, 46, 56, 96), height=0.5, coherences=EIGHTHS):
@@ -52,9 +42,8 @@ def check(inputs, targets, mask, *, edges=(6, 46, 56, 96), height=0.5, coherence
     return context, evidence, noise
 
 
-@batches
 def test_context_evidence_answer_and_mask_agree(batch):
-    context, evidence, noise = check(*batch())
+    context, evidence, noise = check(*batch)
     n = len(context)
     # contexts and coherences are uniform and independent
     assert abs(context.mean() - 0.5) < 4 * 0.5 / np.sqrt(n)

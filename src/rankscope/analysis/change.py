@@ -7,7 +7,6 @@ it was learned on (loss after shuffling W0)? (paper section 3)
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 
@@ -16,7 +15,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from rankscope.arguments import RngLike, generator, number
+from rankscope.arguments import RngLike, generator, integer, number
 from rankscope.errors import InputError
 from rankscope.networks.many import outputs_of_many
 from rankscope.networks.rate import RateRNN
@@ -64,7 +63,7 @@ class Change:
     def truncated(self, rank: int) -> Array:
         """Return the best approximation of dW of that rank, (post, pre)."""
         U, s, Vt = self.svd
-        R = _rank(rank, len(s))
+        R = integer("rank", rank, minimum=0, maximum=len(s))
         return (U[:, :R] * s[:R]) @ Vt[:R]
 
 
@@ -150,7 +149,7 @@ def functional_rank(losses: ArrayLike, ranks: Sequence[int] | None = None, toler
             f"losses must be one loss a rank beginning at rank 0, got shape {curve.shape}, ranks {list(steps)}"
         )
     enough = np.flatnonzero(curve < number("tolerance", tolerance, above=0) * curve[0])
-    return int(steps[enough[0]]) if enough.size else None
+    return min((int(steps[i]) for i in enough), default=None)
 
 
 def shuffled_loss(before: RateRNN, after: RateRNN, trials: Trials, rng: RngLike = None) -> float:
@@ -183,16 +182,12 @@ def _matrix(name: str, value: RateRNN | Tensor | ArrayLike) -> Array:
     weights = value.recurrent_weights if isinstance(value, RateRNN) else value
     if isinstance(weights, Tensor):
         weights = weights.detach().cpu().double().numpy()
-    matrix = np.asarray(weights, dtype=np.float64)
+    try:
+        matrix = np.asarray(weights, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} must be a network or a matrix of numbers, got {type(weights).__name__}") from error
     if matrix.ndim != 2:
         raise InputError(f"{name} must be a network or a matrix, got shape {matrix.shape}")
     if not np.isfinite(matrix).all():
         raise InputError(f"{name} must be finite, got {np.count_nonzero(~np.isfinite(matrix))} entries that are not")
     return matrix
-
-
-def _rank(rank: int, most: int) -> int:
-    R = operator.index(rank)
-    if not 0 <= R <= most:
-        raise InputError(f"rank must be between 0 and {most}, got {rank}")
-    return R

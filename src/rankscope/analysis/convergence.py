@@ -18,7 +18,8 @@ def convergence_epoch(losses: ArrayLike, fraction: float = 0.05) -> int | None:
     Parameters
     ----------
     losses
-        (epochs,) losses, as in `History.losses`. An epoch that is not finite does not count as converged.
+        (epochs,) losses, as in `History.losses`. An epoch that is not finite does not count as converged, and a
+        first one that is not finite never lets any converge.
 
     Raises
     ------
@@ -28,5 +29,6 @@ def convergence_epoch(losses: ArrayLike, fraction: float = 0.05) -> int | None:
     curve = np.asarray(losses, dtype=np.float64)
     if curve.ndim != 1 or curve.size == 0:
         raise InputError(f"losses must be a non-empty one-dimensional array, got shape {curve.shape}")
-    below = np.flatnonzero(curve < number("fraction", fraction, above=0) * curve[0])
+    threshold = number("fraction", fraction, above=0) * curve[0]
+    below = np.flatnonzero((curve < threshold) & np.isfinite(curve) & np.isfinite(curve[0]))
     return int(below[0]) if below.size else None

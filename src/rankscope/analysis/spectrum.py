@@ -11,6 +11,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from rankscope.analysis.change import Change, change
+from rankscope.errors import InputError
 from rankscope.networks.rate import RateRNN
 
 
@@ -27,8 +28,15 @@ def spectra(before: RateRNN | Change, after: RateRNN | None = None) -> xr.Datase
     xr.Dataset
         `singular_value` (matrix, singular_index), largest first, and `eigenvalue_real`, `eigenvalue_imag`
         (matrix, eigenvalue), largest modulus first; `matrix` is "initial", "change", "trained".
+
+    Raises
+    ------
+    InputError
+        If the two do not fit together, or the matrices are not square.
     """
     dW = before if isinstance(before, Change) else change(before, after)  # type: ignore[arg-type]
+    if dW.matrix.shape[0] != dW.matrix.shape[1]:
+        raise InputError(f"before must be a change of square matrices, got shape {dW.matrix.shape}")
     matrices = {"initial": dW.before, "change": dW.matrix, "trained": dW.after}
     singular = np.stack(
         [dW.singular_values if name == "change" else np.linalg.svdvals(M) for name, M in matrices.items()]

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from rankscope.networks.nonlinearities import Nonlinearity
-from rankscope.networks.products import add_product, gram
+from rankscope.networks.products import affine, gram
 from rankscope.networks.recurrence import Dynamics, Run, Weights, initial_states
 from rankscope.networks.workspace import Workspace, WorkspaceKey, WorkspacePool
 
@@ -102,7 +102,10 @@ class _Recurrence(torch.autograd.Function):
             ctx.save_for_backward(inputs, *weights)
             ctx.plan, ctx.lease, ctx.has_noise = plan, lease, noise is not None
             ctx.set_materialize_grads(False)
-        return outputs, states.transpose(0, 1).contiguous() if plan.return_states else None
+        # A copy also where batch or time is 1 and the transpose would be contiguous: the buffer is not ours to give.
+        return outputs, (
+            states.transpose(0, 1).clone(memory_format=torch.contiguous_format) if plan.return_states else None
+        )
 
     @staticmethod
     @once_differentiable
@@ -146,19 +149,17 @@ class _Walked:
 def _forward_current(
     workspace: Workspace, inputs: Tensor, noise: Tensor | None, weights: Weights, plan: _Plan
 ) -> tuple[Tensor, Tensor]:
-    """Fill "rates" with phi(h[0..T]) and, where kept, "drive" with h[1..T]; return the states and what is read out."""
+    """Fill "rates" with phi(h[0..T]) and "drive" with h[1..T]; return the states and what is read out."""
     phi, dt = plan.phi, plan.dynamics.dt
     drive, rates = _drive(workspace, inputs, weights, scale=dt), workspace.buffer("rates", extra_steps=1)
     if noise is not None:
         drive.add_(noise.transpose(0, 1))
-    h = initial_states(weights, drive.shape[1])
-    step = add_product(weights.recurrent * dt, rows=drive.shape[1])
+    h = initial_states(weights, drive.shape[1]).contiguous()
+    step = affine(weights.recurrent * dt, rows=drive.shape[1])
     phi.into(h, rates[0])
-    leak, keep_states, into = 1 - dt, plan.keep_states, phi.into
+    leak, into = 1 - dt, phi.into
     for now, r, r_next in zip(drive.unbind(), rates[:-1].unbind(), rates[1:].unbind(), strict=True):
-        h = step(r, now.add_(h, alpha=leak))
-        if keep_states and h is not now:
-            now.copy_(h)
+        h = step(r, now, h, leak)
         into(h, r_next)
     if plan.separate_readout is None:
         return drive, rates[1:]
@@ -173,7 +174,7 @@ def _forward_rate(
     """Fill "states" with h[0..T] and "drive" with phi(a[0..T-1]); return the states and what is read out."""
     phi, dt = plan.phi, plan.dynamics.dt
     drive, states = _drive(workspace, inputs, weights, scale=1.0), workspace.buffer("states", extra_steps=1)
-    step = add_product(weights.recurrent, rows=drive.shape[1])
+    step = affine(weights.recurrent, rows=drive.shape[1])
     states[0].copy_(initial_states(weights, drive.shape[1]))
     kicks = None if noise is None else noise.transpose(0, 1)
     for t, (now, h, h_next) in enumerate(zip(drive.unbind(), states[:-1].unbind(), states[1:].unbind(), strict=True)):
@@ -190,7 +191,7 @@ def _backward_current(
     phi, dt = plan.phi, plan.dynamics.dt
     rates, delta = workspace.buffer("rates", extra_steps=1), workspace.buffer("delta")
     direct = None if not plan.keep_states else workspace.buffer("direct")
-    back = add_product((weights.recurrent * dt).t(), rows=delta.shape[1])
+    back = affine((weights.recurrent * dt).t(), rows=delta.shape[1])
     deltas, slopes_from = delta.unbind(), rates.unbind()
     leak, backward_into = 1 - dt, phi.backward_into
     later: Tensor | None = None
@@ -214,17 +215,13 @@ def _backward_rate(workspace: Workspace, weights: Weights, plan: _Plan, needs_h0
     phi, dt = plan.phi, plan.dynamics.dt
     states, rates = workspace.buffer("states", extra_steps=1), workspace.buffer("drive")
     delta = workspace.buffer("delta")
-    back = add_product((weights.recurrent * dt).t(), rows=delta.shape[1])
+    back = affine((weights.recurrent * dt).t(), rows=delta.shape[1])
     deltas, slopes_from = delta.unbind(), rates.unbind()
     kicks = torch.empty_like(delta) if needs_noise else None
-    scratch = (torch.empty_like(delta[0]), torch.empty_like(delta[0]))
     g: Tensor | None = None
     for t in range(len(deltas) - 1, -1, -1):
         now = deltas[t]
-        if g is None:
-            g = scratch[t % 2].copy_(now)
-        else:
-            g = back(deltas[t + 1], torch.add(now, g, alpha=1 - dt, out=scratch[t % 2]))
+        g = now.clone() if g is None else back(deltas[t + 1], now, g, 1 - dt, out=g)
         if kicks is not None:
             kicks[t].copy_(g)
         phi.backward_into(g, slopes_from[t], now)

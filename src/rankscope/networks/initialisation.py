@@ -61,6 +61,8 @@ def draw_weights(
     InputError
         For sizes below 1, a negative gain, or variants that these sizes cannot have.
     """
+    input_size = integer("input_size", input_size, minimum=1)
+    output_size = integer("output_size", output_size, minimum=1)
     N = integer("hidden_size", hidden_size, minimum=1)
     g = number("gain", gain, minimum=0)
     if input_is_output and input_size != output_size:
@@ -74,7 +76,9 @@ def draw_weights(
     rng = generator(rng)
     directions = rng.standard_normal((N, vectors))
     if orthogonal:
-        directions = np.linalg.qr(directions).Q
+        # With the signs of R, the vectors are those of Gram-Schmidt, and no direction is favoured over its opposite.
+        directions, R = np.linalg.qr(directions)
+        directions *= np.sign(np.diag(R))
     directions /= np.linalg.norm(directions, axis=0)
     outputs = directions[:, :output_size] if input_is_output else directions[:, input_size:]
     source = rng if recurrent_rng is None else generator(recurrent_rng, "recurrent_rng")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rankscope.networks.nonlinearities import Nonlinearity
-from rankscope.networks.products import AddProduct, add_product
+from rankscope.networks.products import Affine, affine
 from rankscope.networks.recurrence import Dynamics, Weights, initial_states, plain
 
 TRIALS_AT_ONCE = 256
@@ -51,10 +51,10 @@ def outputs_of_many(
     outputs = inputs.new_empty(len(recurrent), batch, steps, weights.output.shape[0])
     # The dt of the current convention multiplies the whole drive, W r included.
     scale = dynamics.dt if dynamics.convention == "current" else 1.0
-    products = [add_product(W * scale, rows=min(batch, TRIALS_AT_ONCE)) for W in recurrent]
+    products = [affine(W * scale, rows=min(batch, TRIALS_AT_ONCE)) for W in recurrent]
     for first in range(0, batch, TRIALS_AT_ONCE):
         block = slice(first, first + TRIALS_AT_ONCE)
-        drive = inputs[block].transpose(0, 1) @ (weights.input.t() * scale)
+        drive = (inputs[block].transpose(0, 1) @ (weights.input.t() * scale)).contiguous()
         if weights.bias is not None:
             drive += weights.bias * scale
         kicks = None if noise is None else noise[block].transpose(0, 1)
@@ -67,7 +67,7 @@ def _run(
     outputs: Tensor,
     drive: Tensor,
     kicks: Tensor | None,
-    product: AddProduct,
+    product: Affine,
     weights: Weights,
     dynamics: Dynamics,
 ) -> None:
@@ -77,19 +77,18 @@ def _run(
     shared_readout = dynamics.readout_nonlinearity is phi
     W_out = weights.output.t()
     h = initial_states(weights, drive.shape[1]).clone()
-    r, addend = torch.empty_like(h), torch.empty_like(h)
+    r = torch.empty_like(h)
     if dynamics.convention == "current":
         phi.into(h, r)
     for t, now in enumerate(drive):
         if dynamics.convention == "current":
-            torch.add(now, h, alpha=1 - dt, out=addend)
-            h.copy_(product(r, addend))
+            product(r, now, h, 1 - dt, out=h)
             if kicks is not None:
                 h += kicks[t]
             phi.into(h, r)
             outputs[:, t] = (r if shared_readout else dynamics.readout_nonlinearity(h)) @ W_out
         else:
-            phi.into(product(h, addend.copy_(now)), r)
+            phi.into(product(h, now, out=r), r)
             h.lerp_(r, dt)
             if kicks is not None:
                 h += kicks[t]

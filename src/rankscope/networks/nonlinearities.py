@@ -149,8 +149,12 @@ def find_nonlinearity(value: str | Elementwise, argument: str = "nonlinearity") 
             f"got {value!r}"
         )
     if not isinstance(value, Nonlinearity):
-        probe = value(torch.zeros(2, 3))
-        if not isinstance(probe, Tensor) or probe.shape != (2, 3):
-            got = f"shape {tuple(probe.shape)}" if isinstance(probe, Tensor) else type(probe).__name__
+        x = torch.linspace(-1.0, 1.0, 6).reshape(2, 3)
+        y = value(x)
+        if not isinstance(y, Tensor) or y.shape != x.shape:
+            got = f"shape {tuple(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
             raise InputError(f"{argument} must be elementwise: it turned a (2, 3) tensor into {got}")
+        among_equals = torch.stack([value(torch.full_like(x, float(entry)))[0, 0] for entry in x.flatten()])
+        if not torch.allclose(y.flatten(), among_equals, rtol=1e-4, atol=1e-5, equal_nan=True):
+            raise InputError(f"{argument} must be elementwise: what it makes of an entry depends on the others")
     return value

@@ -1,65 +1,111 @@
-"""The matrix products of the time loop, by the fastest library on this machine.
+"""The matrix products of the time loop, by the fastest means on this machine.
 
-Almost all of the arithmetic of a recurrent network is `addend + x W^T`, once per step forward and once
-backward, and one product over all steps for the weight gradient. PyTorch ships two libraries that can do it on
-a CPU: MKL (behind `torch.addmm`) and oneDNN (behind the operators that PyTorch's own compiler emits). Which is
-faster is a matter of facts known beforehand: MKL leaves half the vector width unused on processors that are not
-Intel's, while oneDNN pays some 9 microseconds a call. The choice is made here, in one place, from the shape,
-the type and the processor, never from a stopwatch, so that the same seed gives the same bits on the same
-machine.
+Almost all of the arithmetic of a recurrent network is two products: `addend + leak state + x W^T`, once per step
+forward and once backward, and left^T right over all steps for the weight gradient. Who computes them fastest is a
+matter of facts known beforehand: our own compiled kernels where their tiles fit; oneDNN, which PyTorch ships and its
+compiler uses, on processors for which MKL leaves half the vector width unused; else MKL through `torch.addmm`. The
+choice is made here, in one place, from the shape, the type, the processor and the number of threads, never from a
+stopwatch, so that the same seed gives the same bits on the same machine.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-AddProduct = Callable[[Tensor, Tensor], Tensor]
-"""f(x, addend) = addend + x W^T. The result may or may not reuse the memory of `addend`."""
+from rankscope.networks import native
 
-# Below this many multiplications a call, oneDNN's fixed cost outweighs its speed.
+# Above this many units a second thread pays, and our kernels have only one.
+LARGEST_NATIVE_WITH_THREADS = 512
+# Above this, the gradient no longer stays in the cache while our kernel adds to it slice by slice.
+LARGEST_NATIVE_GRAM = 256
+# Below this many multiplications a call, oneDNN's fixed cost of some 10 microseconds outweighs its speed.
 SMALLEST_ONEDNN_PRODUCT = 2**20
 
 
-def add_product(weight: Tensor, rows: int) -> AddProduct:
-    """Prepare x, addend -> addend + x weight^T for many calls with the same weight (outside autograd).
+class Affine(Protocol):
+    """x, addend, state, leak -> addend + leak * state + x W^T, for a W that was given before."""
+
+    def __call__(
+        self, x: Tensor, addend: Tensor, state: Tensor | None = None, leak: float = 0.0, out: Tensor | None = None
+    ) -> Tensor:
+        """Write the result into `out` and return it; by default that is `addend`, and it may be `state`."""
+        ...
+
+
+def affine(weight: Tensor, rows: int) -> Affine:
+    """Prepare addend + leak * state + x weight^T for many calls with the same weight, outside autograd.
 
     Parameters
     ----------
     weight
-        (out, in) matrix.
+        (out, in). It may be packed here: later changes of it may or may not be seen.
     rows
-        Number of rows of the x to come.
+        Number of rows of the x to come. All arguments to come are contiguous.
     """
+    if _native_fits(weight, columns=weight.shape[0]):
+        return native.AffineKernel(weight)
     if _onednn_is_faster(weight, rows * weight.numel()):
-        packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows)
-        multiply = torch.ops.mkldnn._linear_pointwise.default
+        return _by_onednn(weight, rows)
+    return _by_addmm(weight)
 
-        def by_onednn(x: Tensor, addend: Tensor) -> Tensor:
-            # oneDNN can add by itself, but takes longer over it than a separate pass does.
-            result: Tensor = multiply(x, packed, None, "none", [], "")
-            return result.add_(addend)
 
-        return by_onednn
+def gram(left: Tensor, right: Tensor) -> Tensor:
+    """Return left^T right, (a, b), for tall contiguous left (rows, a) and right (rows, b), outside autograd."""
+    square = left.shape[1] == right.shape[1]
+    if square and left.shape[1] <= LARGEST_NATIVE_GRAM and _native_fits(left, columns=left.shape[1]):
+        total = left.new_zeros(left.shape[1], right.shape[1])
+        native.accumulate(total, left, right)
+        return total
+    if _onednn_is_faster(left, left.numel() * right.shape[1]):
+        result: Tensor = torch.ops.mkldnn._linear_pointwise(left.t(), right.t(), None, "none", [], "")
+        return result
+    return left.t() @ right
 
+
+def _by_addmm(weight: Tensor) -> Affine:
     transposed = weight.t()
 
-    def by_addmm(x: Tensor, addend: Tensor) -> Tensor:
-        return addend.addmm_(x, transposed)
+    def by_addmm(
+        x: Tensor, addend: Tensor, state: Tensor | None = None, leak: float = 0.0, out: Tensor | None = None
+    ) -> Tensor:
+        return _start(addend, state, leak, out).addmm_(x, transposed)
 
     return by_addmm
 
 
-def gram(left: Tensor, right: Tensor) -> Tensor:
-    """Return left^T right, (a, b), for tall matrices left (rows, a) and right (rows, b), outside autograd."""
-    if _onednn_is_faster(left, left.shape[0] * left.shape[1] * right.shape[1]):
-        result: Tensor = torch.ops.mkldnn._linear_pointwise(left.t(), right.t(), None, "none", [], "")
-        return result
-    return left.t() @ right
+def _by_onednn(weight: Tensor, rows: int) -> Affine:
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows)
+    multiply = torch.ops.mkldnn._linear_pointwise.default
+
+    def by_onednn(
+        x: Tensor, addend: Tensor, state: Tensor | None = None, leak: float = 0.0, out: Tensor | None = None
+    ) -> Tensor:
+        product: Tensor = multiply(x, packed, None, "none", [], "")
+        return _start(addend, state, leak, out).add_(product)
+
+    return by_onednn
+
+
+def _start(addend: Tensor, state: Tensor | None, leak: float, out: Tensor | None) -> Tensor:
+    """Return addend + leak * state in the memory that the result is to have."""
+    result = addend if out is None else out
+    if state is not None:
+        return torch.add(addend, state, alpha=leak, out=result)
+    return result if result is addend else result.copy_(addend)
+
+
+def _native_fits(like: Tensor, columns: int) -> bool:
+    return (
+        like.dtype == torch.float32
+        and like.device.type == "cpu"
+        and native.supports(columns)
+        and (columns <= LARGEST_NATIVE_WITH_THREADS or torch.get_num_threads() == 1)
+    )
 
 
 def _onednn_is_faster(like: Tensor, multiplications: int) -> bool:

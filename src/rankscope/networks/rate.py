@@ -41,6 +41,10 @@ PARAMETERS = dict(
 """Trainable part -> its name in the `state_dict`."""
 
 
+INITIAL = "initial."
+"""What the tensors of the network before learning are prefixed with in a file that also holds it."""
+
+
 class RateRNN(nn.Module):
     """A rate network of N units (Schuessler et al. 2020, section 2 and supplement).
 
@@ -96,10 +100,8 @@ class RateRNN(nn.Module):
         engine: Engine = "auto",
     ) -> None:
         super().__init__()
-        if isinstance(trained, str):
-            raise InputError(
-                f"trained must be a collection of names such as ({trained!r},), got the string {trained!r}"
-            )
+        if isinstance(trained, str) or not isinstance(trained, Collection):
+            raise InputError(f"trained must be a collection of names such as ('recurrent',), got {trained!r}")
         self.trained = tuple(part for part in TRAINABLE if part in {choice("trained", t, TRAINABLE) for t in trained})
         phi = find_nonlinearity(nonlinearity)
         self.dynamics = Dynamics(
@@ -256,8 +258,13 @@ class RateRNN(nn.Module):
             "trained": list(self.trained),
         }
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], initial: RateRNN | None = None) -> None:
         """Write weights and architecture to one safetensors file, atomically.
+
+        Parameters
+        ----------
+        initial
+            The network before learning, to go into the same file.
 
         Raises
         ------
@@ -270,18 +277,31 @@ class RateRNN(nn.Module):
                 raise InputError(
                     f"{argument} must be a named one to be saved, got {phi!r}; save its state_dict instead"
                 )
-        storage.save(path, self.state_dict(), self.architecture())
+        tensors = dict(self.state_dict())
+        if initial is not None:
+            tensors |= {INITIAL + name: tensor for name, tensor in initial.state_dict().items()}
+        storage.save(path, tensors, self.architecture())
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> RateRNN:
+    def load(cls, path: str | os.PathLike[str], initial: bool = False) -> RateRNN:
         """Read a network that `save` wrote; it is the same function.
+
+        Parameters
+        ----------
+        initial
+            Read the network before learning that was saved along.
 
         Raises
         ------
         InputError
             If the file is missing, is not a safetensors file, or holds something else.
         """
-        tensors, architecture = storage.load(path)
+        everything, architecture = storage.load(path)
+        tensors = {
+            name.removeprefix(INITIAL): tensor
+            for name, tensor in everything.items()
+            if name.startswith(INITIAL) == initial
+        }
         missing = [name for name in list(PARAMETERS.values())[:3] if name not in tensors]
         unknown = [name for name in tensors if name not in PARAMETERS.values()]
         if missing or unknown:
@@ -363,8 +383,9 @@ class RateRNN(nn.Module):
             If `noise` has the wrong shape.
         """
         shape = (inputs.shape[0], inputs.shape[1], self.hidden_size)
-        if noise is not None and tuple(noise.shape) != shape:
-            raise InputError(f"noise must have shape {shape} (batch, time, N), got {tuple(noise.shape)}")
+        if noise is not None and (not isinstance(noise, Tensor) or tuple(noise.shape) != shape):
+            got = f"shape {tuple(noise.shape)}" if isinstance(noise, Tensor) else type(noise).__name__
+            raise InputError(f"noise must be a tensor {shape} (batch, time, N), got {got}")
         if self.noise_std == 0:
             return None
         if noise is None:
@@ -375,12 +396,14 @@ class RateRNN(nn.Module):
 
 def _as_tensor(name: str, value: Any) -> Tensor:
     try:
-        tensor = torch.as_tensor(value)
+        # The copy is one that torch can hold: arrays may be read-only, or run backwards through their memory.
+        tensor = torch.as_tensor(value.copy() if isinstance(value, np.ndarray) else value)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{name} must be an array or a tensor, got {type(value).__name__}") from error
     if tensor.dtype not in (torch.float32, torch.float64):
         raise InputError(f"{name} must be float32 or float64, got {tensor.dtype}")
-    return tensor.detach().clone()
+    # Kernels and fused optimisers walk through memory row by row.
+    return tensor.detach().clone(memory_format=torch.contiguous_format)
 
 
 def _shape(tensor: Tensor | None) -> str:

@@ -68,39 +68,56 @@ def save(path: str | os.PathLike[str], state: TrainingState, settings: dict[str,
         save_file({k: v.contiguous().cpu().clone() for k, v in tensors.items()}, temporary, metadata=metadata)
 
 
-def restore(path: str | os.PathLike[str], state: TrainingState, settings: dict[str, Any]) -> None:
-    """Bring `state` to where the checkpoint at `path` left it.
+def restore(path: str | os.PathLike[str], state: TrainingState, settings: dict[str, Any], total: int | None) -> None:
+    """Bring `state` to where the checkpoint at `path` left it, on the way to `total` epochs.
 
     Raises
     ------
     InputError
-        If the file is not a checkpoint, or belongs to a training with other settings.
+        If the file is not a checkpoint, belongs to a training with other settings, or is beyond `total`. `state` is
+        then as it was.
     """
     tensors, metadata = _read(Path(path))
     theirs = json.loads(metadata["settings"])
-    different = [name for name, value in settings.items() if theirs.get(name) != value]
+    # Of a task of the user's own nothing is known, so that nothing can be held against it.
+    unknown = {name for name in ("task",) if None in (settings[name], theirs.get(name))}
+    different = [name for name, value in settings.items() if name not in unknown and theirs.get(name) != value]
     if different:
         name = different[0]
         raise InputError(
             f"checkpoint {path} belongs to a training with {name} = {theirs.get(name)!r}, not {settings[name]!r}; "
             "remove it or name another"
         )
+    ours = state.network.recurrent_weights.detach().cpu()
+    if not any(torch.equal(ours, tensors[name]) for name in ("initial", "network.recurrent_weights")):
+        raise InputError(
+            f"network must be the one that checkpoint {path} began with or left behind, got other recurrent_weights; "
+            "remove the checkpoint or name another"
+        )
+    epoch, random_state = int(metadata["epoch"]), json.loads(metadata["rng"])
+    if total is not None and epoch > total:
+        raise InputError(f"epochs must be >= {epoch}, which checkpoint {path} has behind it, got {total}")
+    _check_generator(state.rng, random_state, path)
     state.network.load_state_dict({k.removeprefix("network."): v for k, v in _under(tensors, "network.").items()})
     layout = state.optimiser.state_dict()
     layout["state"] = {}
     for key, value in _under(tensors, "optimiser.").items():
         _, index, name = key.split(".")
+        parameter = state.optimiser.param_groups[0]["params"][int(index)]
+        if value.shape == parameter.shape:
+            # The fused optimisers walk through memory: it has to be laid out as the weights are.
+            value = torch.empty_like(parameter, requires_grad=False).copy_(value)
         layout["state"].setdefault(int(index), {})[name] = value
     state.optimiser.load_state_dict(layout)
-    _restore_random_state(state.rng, json.loads(metadata["rng"]), path)
+    state.rng.bit_generator.state = _arrays(random_state)
     records = state.records
-    records.initial = tensors["initial"]
+    records.initial = tensors["initial"].to(records.initial.device)
     records.losses = tensors["losses"].tolist()
     records.gradient_norms = tensors["gradient_norms"].tolist()
     records.recorded_epochs = tensors["recorded_epochs"].tolist()
     records.singular_values = list(tensors["singular_values"]) if "singular_values" in tensors else []
     records.weights = list(tensors["weights"]) if "weights" in tensors else []
-    state.epoch, state.seconds = int(metadata["epoch"]), float(metadata["seconds"])
+    state.epoch, state.seconds = epoch, float(metadata["seconds"])
     state.status = metadata["status"] or None  # type: ignore[assignment]
 
 
@@ -119,13 +136,12 @@ def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def _restore_random_state(rng: np.random.Generator, saved: dict[str, Any], path: str | os.PathLike[str]) -> None:
+def _check_generator(rng: np.random.Generator, saved: dict[str, Any], path: str | os.PathLike[str]) -> None:
     ours = rng.bit_generator.state["bit_generator"]
     if saved.get("bit_generator") != ours:
         raise InputError(
             f"checkpoint {path} continues a {saved.get('bit_generator')} generator, got a {ours} one as rng"
         )
-    rng.bit_generator.state = _arrays(saved)
 
 
 def _plain(value: Any) -> Any:

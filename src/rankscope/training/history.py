@@ -6,7 +6,7 @@ were *before* that epoch's update; the weights themselves only when asked for.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -64,12 +64,12 @@ class History:
         return self.epochs - 1 if self.status == "diverged" else None
 
     def to_dataset(self) -> xr.Dataset:
-        """Return the record as a Dataset over `epoch`, `recorded_epoch` and `singular_index`."""
+        """Return the record as a Dataset over `epoch`, `recorded_epoch` and `leading_index`."""
         variables: dict[str, tuple[tuple[str, ...], object, dict[str, str]]] = {
             "loss": (("epoch",), self.losses, {"long_name": "loss"}),
             "gradient_norm": (("epoch",), self.gradient_norms, {"long_name": "gradient norm"}),
             "singular_value_history": (
-                ("recorded_epoch", "singular_index"),
+                ("recorded_epoch", "leading_index"),
                 self.singular_values,
                 {"long_name": "singular value of the change of the recurrent weights"},
             ),
@@ -83,7 +83,7 @@ class History:
         coordinates = {
             "epoch": np.arange(self.epochs),
             "recorded_epoch": self.recorded_epochs,
-            "singular_index": np.arange(1, self.singular_values.shape[1] + 1),
+            "leading_index": np.arange(1, self.singular_values.shape[1] + 1),
         }
         attributes = {"status": self.status, "training_seconds": self.seconds}
         return xr.Dataset(variables, coordinates, attributes)
@@ -109,7 +109,13 @@ class Records:
             return
         now = recurrent_weights.detach()
         self.recorded_epochs.append(epoch)
-        self.singular_values.append(leading_singular_values(now - self.initial, self.singular_count).cpu())
+        change = now - self.initial
+        if bool(torch.isfinite(change).all()):
+            leading = leading_singular_values(change, self.singular_count).cpu()
+        else:
+            # The last update overflowed; the loss of this epoch is about to say so.
+            leading = torch.full((min(self.singular_count, *change.shape),), torch.nan, dtype=change.dtype)
+        self.singular_values.append(leading)
         if self.keep_weights:
             self.weights.append(now.cpu().clone())
 
@@ -137,11 +143,11 @@ class Records:
         )
 
 
-def record_schedule(epochs: int, wanted: int | Sequence[int] | None) -> frozenset[int]:
+def record_schedule(epochs: int, wanted: int | Sequence[int] | None, hidden_size: int = 256) -> frozenset[int]:
     """Return the epochs to record: the given ones, or so many evenly spaced ones.
 
-    None means 200, or a fifth of the epochs where that is fewer, which keeps the recording below a tenth of the
-    training time.
+    None means 200, but no more than every fifth epoch (every tenth above 256 units, where singular values grow dearer
+    faster than epochs do), which keeps the recording below a tenth of the training time.
 
     Raises
     ------
@@ -149,8 +155,9 @@ def record_schedule(epochs: int, wanted: int | Sequence[int] | None) -> frozense
         If a number of records is negative, or an epoch is outside the training.
     """
     if wanted is None:
-        wanted = min(200, -(-epochs // 5))
-    if not isinstance(wanted, int):
+        spacing = 5 if hidden_size <= 256 else 10
+        wanted = min(200, -(-epochs // spacing))
+    if isinstance(wanted, Iterable) and type(wanted) is not str:
         chosen = [integer("recorded_epochs", epoch) for epoch in wanted]
         outside = [epoch for epoch in chosen if not 0 <= epoch < epochs]
         if outside:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rankscope.arguments import RngLike
+from rankscope.errors import InputError
 from rankscope.networks.rate import RateRNN
 from rankscope.tasks.trials import Trials
 
@@ -19,9 +20,17 @@ def squared_loss(outputs: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
     Parameters
     ----------
     outputs, targets, mask
-        (batch, time, out).
+        (batch, time, out). Where the mask is 0, a target may be anything, NaN too.
+
+    Raises
+    ------
+    InputError
+        If their shapes differ.
     """
-    error = outputs - targets
+    if not outputs.shape == targets.shape == mask.shape:
+        shapes = f"{tuple(outputs.shape)}, {tuple(targets.shape)}, {tuple(mask.shape)}"
+        raise InputError(f"outputs, targets and mask must have one shape (batch, time, out), got {shapes}")
+    error = torch.where(mask == 0, 0, outputs - targets)
     return 0.5 * (mask * error * error).sum() / mask.sum()
 
 

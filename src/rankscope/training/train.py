@@ -8,6 +8,7 @@ order, so that a seed repeats a training exactly, and a checkpoint continues it 
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import os
 import time
@@ -20,7 +21,7 @@ import torch
 from rankscope.arguments import RngLike, choice, generator, integer, number
 from rankscope.errors import InputError
 from rankscope.networks.rate import PARAMETERS, RateRNN
-from rankscope.tasks.trials import Task, Trials
+from rankscope.tasks.trials import BuiltInTask, Task, Trials
 from rankscope.training import checkpoint as checkpoints
 from rankscope.training.checkpoint import TrainingState
 from rankscope.training.history import History, Records, record_schedule
@@ -76,7 +77,7 @@ def train(
         Stop once the loss is below this fraction of the first epoch's.
     recorded_epochs
         When to record the singular values of W - W0: so many evenly spaced epochs, or these ones. By default
-        200, or a fifth of the epochs.
+        200, but no more than a fifth of the epochs (a tenth above 256 units).
     singular_values
         How many leading ones to record.
     record_weights
@@ -98,28 +99,34 @@ def train(
     InputError
         For anything out of range, a network that has nothing to train, or a checkpoint of another training.
     """
+    if not isinstance(network, RateRNN):
+        raise InputError(f"network must be a RateRNN, got {type(network).__name__}")
     total = _total_epochs(task, epochs)
     rate = 0.05 / network.hidden_size if learning_rate is None else number("learning_rate", learning_rate, above=0)
-    settings = {
+    settings: dict[str, Any] = {
         "batch_size": integer("batch_size", batch_size, minimum=1),
         "optimiser": choice("optimiser", optimiser, OPTIMISERS),
         "learning_rate": rate,
         "clip_norm": None if clip_norm is None else number("clip_norm", clip_norm, above=0),
         "stop_below": None if stop_below is None else number("stop_below", stop_below, above=0),
+        "singular_values": integer("singular_values", singular_values, minimum=1),
+        "record_weights": bool(record_weights),
         "architecture": network.architecture(),
+        "weights": {name: [str(w.dtype), *w.shape] for name, w in network.state_dict().items()},
+        "task": _described(task),
     }
     interval = number("checkpoint_seconds", checkpoint_seconds, minimum=0)
     records = Records(
         initial=network.recurrent_weights.detach().clone(),
-        schedule=record_schedule(DEFAULT_EPOCHS if total is None else total, recorded_epochs),
-        singular_count=integer("singular_values", singular_values, minimum=1),
-        keep_weights=record_weights,
+        schedule=record_schedule(DEFAULT_EPOCHS if total is None else total, recorded_epochs, network.hidden_size),
+        singular_count=settings["singular_values"],
+        keep_weights=settings["record_weights"],
     )
     trained = _trained_parameters(network)
     # Both optimisers have a fused kernel, one pass over the weights instead of a dozen.
     state = TrainingState(network, OPTIMISERS[optimiser](trained, lr=rate, fused=True), generator(rng), records)
     if checkpoint is not None and Path(checkpoint).exists():
-        checkpoints.restore(checkpoint, state, settings)
+        checkpoints.restore(checkpoint, state, settings, total)
     if state.status in ("finished", "exhausted") and state.epoch != total:
         state.status = None  # longer than last time
     if state.status is None:
@@ -154,7 +161,7 @@ def _loop(
             if now - last_saved >= interval:
                 save()
                 last_saved = time.perf_counter()
-            if progress is not None and state.records.losses:
+            if progress is not None and state.epoch > state.epoch_begun:
                 progress(state.epoch, state.epoch if total is None else total, state.records.losses[-1])
         save()
     except BaseException:
@@ -175,6 +182,8 @@ def _epoch(state: TrainingState, batches: Iterator[Trials], total: int | None, s
     if trials is None:
         state.status = "finished" if total in (None, state.epoch) else "exhausted"
         return
+    if not isinstance(trials, Trials):
+        raise InputError(f"task must hand out Trials, got {type(trials).__name__}")
     network, records = state.network, state.records
     records.look_at(state.epoch, network.recurrent_weights)
     # `outputs` and `batch_loss` go out of scope with this function, which hands their workspace to the next epoch.
@@ -205,7 +214,7 @@ def _epoch(state: TrainingState, batches: Iterator[Trials], total: int | None, s
 
 def _total_epochs(task: Task | Iterable[Trials], epochs: int | None) -> int | None:
     is_task = isinstance(task, Task)
-    if not is_task and not isinstance(task, Iterable):
+    if isinstance(task, (type, str)) or not (is_task or isinstance(task, Iterable)):
         raise InputError(f"task must have a method sample(batch_size, rng) or be an iterable of Trials, got {task!r}")
     if epochs is not None:
         return integer("epochs", epochs, minimum=1)
@@ -219,6 +228,13 @@ def _trained_parameters(network: RateRNN) -> list[torch.nn.Parameter]:
     if not parameters:
         raise InputError(f"network must have something to train, got trained = {network.trained!r}")
     return parameters
+
+
+def _described(task: Task | Iterable[Trials]) -> Any:
+    """Return what can be written down of a task: all of a built-in one, nothing of any other."""
+    if isinstance(task, BuiltInTask):
+        return json.loads(json.dumps([task.name, task.parameters()]))
+    return None
 
 
 def _batches(task: Task | Iterable[Trials], batch_size: int, state: TrainingState) -> Iterator[Trials]:

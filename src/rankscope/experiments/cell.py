@@ -1,0 +1,276 @@
+"""One cell of an experiment: a network to train, and everything the paper measures on it.
+
+A cell is data: it says which task, gain, size and seed. `run` trains it and returns one Dataset with the
+losses, the spectra, the truncation curve, the shuffled loss and an example trial, named and labelled the same
+way wherever it comes from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import platform
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from rankscope import analysis
+from rankscope.arguments import integer
+from rankscope.durable import make_folder, replacing
+from rankscope.errors import InputError
+from rankscope.networks.rate import RateRNN
+from rankscope.tasks.trials import BuiltInTask, Trials
+from rankscope.training import History, evaluate, train
+from rankscope.training.train import Progress
+from rankscope.version import __version__
+
+EVALUATION_TRIALS = 512
+RANKS = range(26)
+MEASUREMENTS_FILE = "measurements.nc"
+NETWORK_FILE = "network.safetensors"
+SCALARS = (
+    "initial_loss",
+    "evaluation_loss",
+    "convergence_epoch",
+    "functional_rank",
+    "change_norm",
+    "shuffled_loss",
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What to train.
+
+    Attributes
+    ----------
+    task
+        A built-in task.
+    gain, hidden_size, epochs
+        g, N and the number of gradient steps.
+    seed
+        Everything random in the cell is derived from it.
+    network
+        Further options of `RateRNN.initialise`.
+    training
+        Further options of `train`.
+    """
+
+    task: BuiltInTask
+    gain: float = 0.9
+    hidden_size: int = 256
+    epochs: int = 1000
+    seed: int = 0
+    network: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the cell as plain values, for a file's attributes."""
+        return {
+            "task": self.task.name,
+            "task_parameters": self.task.parameters(),
+            "gain": self.gain,
+            "hidden_size": self.hidden_size,
+            "epochs": self.epochs,
+            "seed": self.seed,
+            "network": self.network,
+            "training": self.training,
+        }
+
+    @property
+    def digest(self) -> str:
+        """Twelve hexadecimal digits that two cells share only if they describe the same work."""
+        return hashlib.sha256(json.dumps(self.describe(), sort_keys=True).encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The network before and after, and what was measured."""
+
+    before: RateRNN
+    after: RateRNN
+    measurements: xr.Dataset
+
+
+def run(cell: Cell, progress: Progress | None = None, checkpoint: str | os.PathLike[str] | None = None) -> Outcome:
+    """Train the network of `cell` and measure what learning wrote into it.
+
+    Parameters
+    ----------
+    progress, checkpoint
+        As in `train`.
+
+    Raises
+    ------
+    InputError
+        If the cell cannot be trained as described.
+    """
+    seeds = np.random.SeedSequence(integer("seed", cell.seed, minimum=0)).spawn(3)
+    weights_rng, training_rng, evaluation_rng = map(np.random.default_rng, seeds)
+    network = RateRNN.initialise(
+        cell.task, hidden_size=cell.hidden_size, gain=cell.gain, rng=weights_rng, **cell.network
+    )
+    before = network.snapshot()
+    history = train(
+        network, cell.task, cell.epochs, training_rng, progress=progress, checkpoint=checkpoint, **cell.training
+    )
+    measured = measure(before, network, history, cell.task, evaluation_rng)
+    measured.attrs |= provenance(cell)
+    labels = {"task": cell.task.name, "gain": cell.gain, "hidden_size": cell.hidden_size, "seed": cell.seed}
+    return Outcome(before, network, measured.assign_coords(labels))
+
+
+def measure(
+    before: RateRNN, after: RateRNN, history: History, task: BuiltInTask, rng: np.random.Generator
+) -> xr.Dataset:
+    """Return every quantity of paper section 3 for one trained network.
+
+    Parameters
+    ----------
+    rng
+        Source of the evaluation trials, the permutation of W0 and the network's noise.
+
+    Returns
+    -------
+    xr.Dataset
+        Of `history`, the spectra, and the scalars. A convergence or a functional rank that does not exist is NaN.
+    """
+    trials = task.sample(EVALUATION_TRIALS, rng)
+    initial_loss = float(history.losses[0])
+    ranks = [rank for rank in RANKS if rank <= after.hidden_size]
+    truncation = analysis.truncation_losses(before, after, trials, ranks, rng)
+    change = analysis.change(before, after)
+    scalars = {
+        "initial_loss": (initial_loss, "loss at epoch 0"),
+        "evaluation_loss": (evaluate(after, trials, rng), f"loss on {EVALUATION_TRIALS} fresh trials"),
+        "convergence_epoch": (
+            _or_nan(analysis.convergence_epoch(history.losses)),
+            "first epoch with a loss below 5 % of the initial one",
+        ),
+        "functional_rank": (
+            _or_nan(analysis.functional_rank(truncation)),
+            "smallest rank with a truncation loss below 5 % of that of rank 0",
+        ),
+        "change_norm": (change.norm, "Frobenius norm of the change of the recurrent weights"),
+        "shuffled_loss": (
+            analysis.shuffled_loss(before, after, trials, rng) / initial_loss,
+            "loss after shuffling the initial weights, relative to the loss at epoch 0",
+        ),
+    }
+    measured = xr.Dataset({name: ((), value, {"long_name": text}) for name, (value, text) in scalars.items()})
+    measured["status"] = ((), history.status, {"long_name": "how the training ended"})
+    measured["truncation_loss"] = ("rank", truncation, {"long_name": "loss with the change truncated to this rank"})
+    measured = measured.assign_coords(rank=ranks)
+    return xr.merge(
+        [measured, history.to_dataset(), analysis.spectra(change), example_trial(after, task.example())],
+        join="exact",
+        combine_attrs="drop_conflicts",
+    )
+
+
+@torch.no_grad()
+def example_trial(network: RateRNN, trial: Trials) -> xr.Dataset:
+    """Return the first trial of `trial` and what the network makes of it, over `step`."""
+    outputs = network(trial.inputs, rng=0)
+    rows = {
+        "example_input": ("input_channel", trial.inputs, "input"),
+        "example_target": ("output_channel", trial.targets, "target"),
+        "example_mask": ("output_channel", trial.mask, "mask"),
+        "example_output": ("output_channel", outputs, "output"),
+    }
+    time = (np.arange(trial.steps) + 1) * network.dynamics.dt
+    return xr.Dataset(
+        {name: (("step", dim), x[0].double().numpy(), {"long_name": text}) for name, (dim, x, text) in rows.items()},
+        {"time": ("step", time, {"long_name": "time", "units": "membrane time constants"})},
+    )
+
+
+def provenance(cell: Cell) -> dict[str, str]:
+    """Return where a result comes from: the cell, the versions, the processor, the date."""
+    return {
+        "cell": json.dumps(cell.describe()),
+        "rankscope_version": __version__,
+        "torch_version": str(torch.__version__),
+        "numpy_version": np.__version__,
+        "python_version": platform.python_version(),
+        "platform": platform.platform(),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def store(outcome: Outcome, folder: str | os.PathLike[str]) -> tuple[Path, Path]:
+    """Write the measurements to FOLDER/measurements.nc and the networks to FOLDER/network.safetensors.
+
+    Returns
+    -------
+    The two paths.
+
+    Raises
+    ------
+    InputError
+        If the folder cannot be written to.
+    """
+    measurements, network = Path(folder) / MEASUREMENTS_FILE, Path(folder) / NETWORK_FILE
+    outcome.after.save(network, initial=outcome.before)
+    write_dataset(outcome.measurements, measurements)
+    return measurements, network
+
+
+def run_stored(
+    cell: Cell, folder: str | os.PathLike[str], progress: Progress | None = None, overwrite: bool = False
+) -> tuple[xr.Dataset, list[Path]]:
+    """Run `cell` and store it in `folder`; interrupted, the same call goes on where it was.
+
+    Returns
+    -------
+    The measurements, and the paths of the two files.
+
+    Raises
+    ------
+    InputError
+        If the folder cannot be written to or already holds results, or the cell cannot be trained as described.
+    """
+    root = make_folder(folder)
+    if (root / MEASUREMENTS_FILE).exists() and not overwrite:
+        raise InputError(f"out must be a folder without results, got {folder}; choose another or say --overwrite")
+    checkpoint = root / f"checkpoint-{cell.digest}.safetensors"
+    outcome = run(cell, progress, checkpoint)
+    files = store(outcome, root)
+    checkpoint.unlink(missing_ok=True)
+    return outcome.measurements, list(files)
+
+
+def summary(measured: xr.Dataset) -> dict[str, Any]:
+    """Return the scalars of one network as plain values; what does not exist is None.
+
+    Parameters
+    ----------
+    measured
+        What `measure` returned, for one network.
+    """
+    whole = ("convergence_epoch", "functional_rank", "hidden_size")
+    row: dict[str, Any] = {"task": str(measured["task"].item())}
+    for name in ("gain", "hidden_size", "seed", *SCALARS):
+        value = measured[name].item()
+        missing = isinstance(value, float) and not math.isfinite(value)
+        row[name] = None if missing else int(value) if name in whole else value
+    row["status"] = str(measured["status"].item())
+    return row
+
+
+def write_dataset(dataset: xr.Dataset, path: str | os.PathLike[str]) -> None:
+    """Write a netCDF file, compressed and atomically."""
+    encoding = {name: {"zlib": True, "complevel": 4} for name, variable in dataset.items() if variable.ndim}
+    with replacing(path) as temporary:
+        dataset.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
+
+
+def _or_nan(value: int | None) -> float:
+    return float("nan") if value is None else float(value)

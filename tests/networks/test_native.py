@@ -1,0 +1,107 @@
+"""Our compiled kernels: every tile that this processor can run, every way in which tiles can fail to fit."""
+
+import functools
+
+import pytest
+import torch
+
+from rankscope.networks import native
+
+if native.compiled() is None:
+    pytest.skip("our kernels cannot be compiled here", allow_module_level=True)
+
+TILES = [
+    native.compiled().tile,
+    # narrower vectors than the processor has are no obstacle, and how AVX2 and NEON are tested on a larger one
+    *(tile for tile in (native.Tile(4, 2, 8), native.Tile(8, 2, 4)) if tile.lanes <= native.compiled().tile.lanes),
+]
+compiled = functools.cache(native.compile_kernels)
+
+
+@pytest.fixture(params=TILES, ids=lambda tile: f"{tile.rows}x{tile.columns}")
+def tile(request, monkeypatch):
+    kernels = compiled(request.param)
+    monkeypatch.setattr(native, "compiled", lambda: kernels)
+    return request.param
+
+
+def randn(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def inside(matrix):
+    """The same matrix with a margin around it in memory, and a function that says whether the margin is whole."""
+    memory = torch.full((matrix.numel() + 128,), 7.0)
+    memory[64:-64] = matrix.flatten()
+    return memory[64:-64].view(matrix.shape), lambda: bool((memory[:64] == 7).all() and (memory[-64:] == 7).all())
+
+
+@pytest.mark.parametrize("panels", [1, 3])
+@pytest.mark.parametrize("depth", [1, 2, 37])
+def test_affine_with_any_number_of_rows(tile, panels, depth):
+    weight = randn(panels * tile.columns, depth)
+    step = native.AffineKernel(weight)
+    for rows in range(1, 2 * tile.rows + 2):
+        x, addend, state = (
+            randn(rows, depth, seed=1),
+            randn(rows, len(weight), seed=2),
+            randn(rows, len(weight), seed=3),
+        )
+        product = x.double() @ weight.double().t()
+        out, untouched_around = inside(torch.full_like(addend, float("nan")))
+        step(x, addend, state, -0.25, out=out)
+        torch.testing.assert_close(out.double(), addend - 0.25 * state.double() + product, rtol=0, atol=2e-5)
+        step(x, addend, out=out)
+        torch.testing.assert_close(out.double(), addend + product, rtol=0, atol=2e-5)
+        assert untouched_around()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 3)])
+@pytest.mark.parametrize("depth", [1, 31, 32, 33, 100])  # around the number of rows taken at once
+def test_accumulate(tile, size, depth):
+    left, right = randn(depth, size[0] * tile.rows, seed=1), randn(depth, size[1] * tile.columns, seed=2)
+    before = randn(left.shape[1], right.shape[1], seed=3)
+    total, untouched_around = inside(before)
+    native.accumulate(total, left, right)
+    torch.testing.assert_close(total.double(), before + left.double().t() @ right.double(), rtol=0, atol=5e-5)
+    assert untouched_around()
+
+
+def test_the_weights_are_packed_at_once(tile):
+    weight = randn(tile.columns, 5)
+    step, x, addend = native.AffineKernel(weight), randn(2, 5, seed=1), torch.zeros(2, tile.columns)
+    before = step(x, addend.clone())
+    weight.zero_()
+    assert torch.equal(step(x, addend.clone()), before)
+
+
+def test_a_trial_does_not_depend_on_the_others(tile):
+    # whichever tile height a row falls into, its sum runs in the same order
+    step, x = native.AffineKernel(randn(tile.columns, 50)), randn(2 * tile.rows, 50, seed=1)
+    together = step(x, torch.zeros(len(x), tile.columns))
+    alone = torch.cat([step(row[None].clone(), torch.zeros(1, tile.columns)) for row in x])
+    assert torch.equal(together, alone)
+
+
+def test_only_whole_tiles_are_supported(tile):
+    assert native.supports(tile.columns)
+    assert native.supports(8 * tile.columns)
+    assert not native.supports(tile.columns + 1)
+    assert not native.supports(tile.columns // 2)
+
+
+def test_a_processor_gets_the_tile_of_its_registers():
+    assert native.tile_for({"avx512f": True, "avx2": True, "fma": True}).lanes == 16
+    assert native.tile_for({"avx512f": False, "avx2": True, "fma": True}).lanes == 8
+    assert native.tile_for({"neon": True}).lanes == 4
+    assert native.tile_for({"avx2": True}) is None  # without fused multiply-add it does not pay
+    assert native.tile_for({}) is None
+
+
+def test_without_a_compiler_or_wide_registers_there_are_no_kernels(monkeypatch):
+    monkeypatch.setattr(native, "tile_for", lambda features: None)
+    assert native.compiled.__wrapped__() is None
+    monkeypatch.setattr(native, "llvm", None)
+    assert native.compiled.__wrapped__() is None
+    monkeypatch.setattr(native, "compiled", lambda: None)
+    assert not native.supports(64)

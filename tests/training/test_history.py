@@ -1,0 +1,154 @@
+"""What is recorded and when: before the update, at the epochs asked for, as labelled data."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import rankscope as rs
+from rankscope.errors import InputError
+from rankscope.tasks import FlipFlop
+from rankscope.training.history import Records, record_schedule
+
+TASK = FlipFlop(duration=20)
+
+
+def trained(epochs=12, **options):
+    network = rs.RateRNN.initialise(TASK, hidden_size=16, gain=0.9, rng=0)
+    before = network.snapshot()
+    return before, network, rs.train(network, TASK, epochs, rng=0, batch_size=4, **options)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "wanted", "expected"),
+    [
+        (1000, None, 200),
+        (6000, None, 200),
+        (100, None, 20),
+        (7, None, 2),
+        (1, None, 1),
+        (10, 3, {0, 4, 9}),
+        (10, np.int64(2), {0, 9}),
+        (10, 1, {0}),
+        (10, 0, set()),
+        (3, 50, {0, 1, 2}),
+        (10, [7, 2, 2], {2, 7}),
+        (10, range(0, 10, 5), {0, 5}),
+        (10, np.array([9]), {9}),
+        (10, [], set()),
+    ],
+)
+def test_schedule(epochs, wanted, expected):
+    schedule = record_schedule(epochs, wanted)
+    assert (len(schedule) if isinstance(expected, int) else set(schedule)) == expected
+    assert all(type(epoch) is int for epoch in schedule)
+
+
+@given(st.integers(1, 3000), st.integers(1, 300))
+def test_so_many_evenly_spaced_epochs(epochs, count):
+    schedule = sorted(record_schedule(epochs, count))
+    assert len(schedule) == min(count, epochs)
+    assert schedule[0] == 0
+    if len(schedule) > 1:
+        assert schedule[-1] == epochs - 1
+        gaps = np.diff(schedule)
+        assert gaps.max() - gaps.min() <= 1
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        (-1, "recorded_epochs must be a whole number >= 0, got -1"),
+        (2.5, "recorded_epochs must be a whole number >= 0, got 2.5"),
+        (True, "recorded_epochs must be a whole number >= 0, got True"),
+        ("3", "recorded_epochs must be a whole number >= 0, got '3'"),
+        ([0, 10], "recorded_epochs must lie within 0 and 9, got 10"),
+        ([-1], "recorded_epochs must lie within 0 and 9, got -1"),
+        ([1.0], "recorded_epochs must be a whole number, got 1.0"),
+    ],
+)
+def test_schedules_that_are_refused(wanted, message):
+    with pytest.raises(InputError) as caught:
+        record_schedule(10, wanted)
+    assert str(caught.value) == message
+
+
+def test_records_are_of_the_weights_before_the_update():
+    before, after, history = trained(recorded_epochs=[0, 1, 5, 11], record_weights=True, singular_values=7)
+    np.testing.assert_array_equal(history.recorded_epochs, [0, 1, 5, 11])
+    assert history.singular_values.shape == (4, 7)
+    assert history.weights.shape == (4, 16, 16)
+    np.testing.assert_array_equal(history.singular_values[0], 0)
+    np.testing.assert_array_equal(history.weights[0], before.recurrent_weights.detach())
+    # the record of epoch e is where a training of e epochs ends
+    for e, weights in zip([1, 5, 11], history.weights[1:], strict=True):
+        np.testing.assert_array_equal(weights, trained(e)[1].recurrent_weights.detach())
+    for weights, values in zip(history.weights, history.singular_values, strict=True):
+        exact = np.linalg.svdvals(weights.astype(float) - before.recurrent_weights.detach().double().numpy())
+        np.testing.assert_allclose(values, exact[:7], rtol=1e-4, atol=1e-7)
+    assert not np.array_equal(history.weights[-1], after.recurrent_weights.detach())
+
+
+def test_weights_are_kept_only_when_asked_for():
+    assert trained(recorded_epochs=3)[2].weights is None
+
+
+def test_at_most_n_singular_values_even_if_none_are_recorded():
+    assert trained(3)[2].singular_values.shape == (1, 16)
+    empty = trained(3, recorded_epochs=0)[2]
+    assert empty.singular_values.shape == (0, 16)
+    assert empty.recorded_epochs.shape == (0,)
+
+
+def test_types_and_derived_numbers():
+    history = trained(5)[2]
+    assert history.losses.dtype == history.gradient_norms.dtype == history.singular_values.dtype == np.float64
+    assert history.recorded_epochs.dtype == np.int64
+    assert history.losses.shape == history.gradient_norms.shape == (5,)
+    assert history.epochs == 5
+    assert history.diverged_epoch is None
+    assert history.seconds > 0
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_forgetting_what_an_interruption_cut_short(keep):
+    def grown(*epochs):
+        records = Records(torch.zeros(3, 3), frozenset(range(9)), singular_count=2, keep_weights=keep)
+        for epoch in epochs:
+            records.look_at(epoch, torch.eye(3) * epoch)
+        return records
+
+    whole = grown(0, 1, 2)
+    whole.forget_from(3)
+    assert whole.recorded_epochs == [0, 1, 2]
+    cut = grown(0, 1)
+    cut.recorded_epochs.append(2)  # the epoch was noted, its rows were not yet
+    cut.forget_from(2)
+    longer = grown(0, 1, 2, 3)
+    longer.forget_from(2)
+    for records in (cut, longer):
+        assert records.recorded_epochs == [0, 1]
+        assert [float(row[0]) for row in records.singular_values] == [0, 1]
+        assert [float(row[0, 0]) for row in records.weights] == ([0, 1] if keep else [])
+
+
+def test_dataset():
+    _, _, history = trained(10, recorded_epochs=[0, 4, 9], record_weights=True, singular_values=5)
+    data = history.to_dataset()
+    assert dict(data.sizes) == {
+        "epoch": 10,
+        "recorded_epoch": 3,
+        "leading_index": 5,
+        "postsynaptic": 16,
+        "presynaptic": 16,
+    }
+    np.testing.assert_array_equal(data.loss, history.losses)
+    np.testing.assert_array_equal(data.gradient_norm.sel(epoch=3), history.gradient_norms[3])
+    np.testing.assert_array_equal(
+        data.singular_value_history.sel(recorded_epoch=4, leading_index=1), history.singular_values[1, 0]
+    )
+    np.testing.assert_array_equal(data.recurrent_weights_history.sel(recorded_epoch=9), history.weights[2])
+    assert data.attrs == {"status": "finished", "training_seconds": history.seconds}
+    assert all(variable.attrs["long_name"] for variable in data.data_vars.values())
+    assert "recurrent_weights_history" not in trained(3)[2].to_dataset()
