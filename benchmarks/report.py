@@ -59,7 +59,7 @@ def _rates(results: dict[str, Any]) -> Table:
     rates = results["matrix_rates"]
     shapes = [key for key in rates["torch.mm"] if key != "best"]
     table = _table("Matrix rate of one core, GFLOP/s", "library", *shapes, "best")
-    for library in ("torch.mm", "oneDNN"):
+    for library in ("torch.mm", "oneDNN", "ours"):
         if library in rates:
             table.add_row(library, *(f"{rates[library][shape]:.0f}" for shape in (*shapes, "best")))
     return table

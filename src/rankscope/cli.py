@@ -270,7 +270,8 @@ def _value_in_question(error: typer.TyperException, given: list[str]) -> str:
         for index, text in enumerate(given):
             name, equals, value = text.partition("=")
             if name == option and (equals or index + 1 < len(given)):
-                return f", got {value if equals else given[index + 1]!r}"
+                unreadable = value if equals else given[index + 1]
+                return f", got {unreadable!r}"
     return ""
 
 

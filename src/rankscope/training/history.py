@@ -157,8 +157,9 @@ def record_schedule(epochs: int, wanted: int | Sequence[int] | None, hidden_size
     if wanted is None:
         spacing = 5 if hidden_size <= 256 else 10
         wanted = min(200, -(-epochs // spacing))
-    if isinstance(wanted, Iterable) and type(wanted) is not str:
-        chosen = [integer("recorded_epochs", epoch) for epoch in wanted]
+    given: object = wanted
+    if isinstance(given, Iterable) and not isinstance(given, str):
+        chosen = [integer("recorded_epochs", epoch) for epoch in given]
         outside = [epoch for epoch in chosen if not 0 <= epoch < epochs]
         if outside:
             raise InputError(f"recorded_epochs must lie within 0 and {epochs - 1}, got {outside[0]}")
