@@ -8,7 +8,7 @@ INSTALLED := .venv/.installed
 .PHONY: help install demo test lint format benchmark clean
 
 help:
-	@echo "make demo       train the flip-flop at g = 0 and 0.9, print the table, draw the figure (about 3 minutes)"
+	@echo "make demo       train the flip-flop at g = 0 and 0.9, print the table, draw the figure (about a minute)"
 	@echo "make test       run the tests"
 	@echo "make lint       check style and types"
 	@echo "make benchmark  time the engine on this machine"

@@ -59,8 +59,9 @@ def test_the_digest_tells_cells_apart():
     assert replace(CELL).digest == CELL.digest
 
 
-def test_a_diverged_cell_is_a_result():
-    cell = replace(CELL, network={"nonlinearity": "identity"}, training={"optimiser": "sgd", "learning_rate": 1e6})
+@pytest.mark.parametrize(("optimiser", "rate"), [("sgd", 1e6), ("sgd", 1e36), ("adam", 1e35)])
+def test_a_diverged_cell_is_a_result(optimiser, rate):
+    cell = replace(CELL, network={"nonlinearity": "identity"}, training={"optimiser": optimiser, "learning_rate": rate})
     measured = run(cell).measurements
     row = summary(measured)
     assert row["status"] == "diverged"

@@ -116,8 +116,10 @@ def test_single_precision_at_full_size(convention, means):
 
 @both_conventions
 @pytest.mark.parametrize("sources", [("outputs",), ("outputs", "states")], ids=" and ".join)
-def test_every_means_in_a_small_network(convention, means, sources):
-    case = make_case(hidden=32 if means == "native" else 17, batch=5, steps=6)
+@pytest.mark.parametrize("without", [(), ("initial_state", "bias", "noise")], ids=["all parts", "few parts"])
+def test_every_means_in_a_small_network(convention, means, sources, without):
+    # 5 trials are not a whole number of tiles, and 17 units none at all
+    case = make_case(hidden=64 if means == "native" else 17, batch=5, steps=6, without=without)
     for readout in ("tanh", "relu"):
         dynamics = make_dynamics("tanh", readout, convention)
         exact = everything(plain, case, dynamics, sources=sources, return_states="states" in sources)
@@ -125,8 +127,16 @@ def test_every_means_in_a_small_network(convention, means, sources):
         assert_same(single, exact, tolerance=1e-5)
 
 
-def test_memory_layout_of_the_arguments_is_free():
-    case = make_case(hidden=6, batch=3, steps=4, inputs=2)
+@both_conventions
+def test_the_same_numbers_give_the_same_bits(convention, means):
+    case, dynamics = make_case(hidden=64, batch=5, steps=6, dtype=torch.float32), make_dynamics(convention=convention)
+    once, again = (everything(fused, case, dynamics) for _ in range(2))
+    assert all(torch.equal(once[name], again[name]) for name in once)
+
+
+@pytest.mark.parametrize(("hidden", "dtype"), [(6, torch.float64), (64, torch.float32)])
+def test_memory_layout_of_the_arguments_is_free(hidden, dtype):
+    case = make_case(hidden=hidden, batch=3, steps=4, inputs=2, dtype=dtype)
     strided = Case(
         inputs=case.inputs.transpose(0, 1).contiguous().transpose(0, 1),
         noise=case.noise.transpose(0, 2).contiguous().transpose(0, 2),

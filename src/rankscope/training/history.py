@@ -113,7 +113,7 @@ class Records:
         if bool(torch.isfinite(change).all()):
             leading = leading_singular_values(change, self.singular_count).cpu()
         else:
-            # The last update overflowed; the loss of this epoch is about to say so.
+            # Weights that are not finite: the loss of this epoch is about to say so.
             leading = torch.full((min(self.singular_count, *change.shape),), torch.nan, dtype=change.dtype)
         self.singular_values.append(leading)
         if self.keep_weights:

@@ -31,6 +31,8 @@ Progress = Callable[[int, int, float], None]
 """Called after every epoch with the number of epochs done, their total, and the last loss."""
 
 DEFAULT_EPOCHS = 1000
+# A step beyond this would take single-precision weights out of range.
+LARGEST_STEP = 1e30
 OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
     "sgd": torch.optim.SGD,
@@ -92,7 +94,8 @@ def train(
     Returns
     -------
     History
-        A divergence (a loss or gradient that is not finite) ends the training and is recorded there; nothing is raised.
+        A divergence (a loss or gradient that is not finite, a step out of the range of the weights) ends the training
+        and is recorded there; nothing is raised.
 
     Raises
     ------
@@ -194,7 +197,9 @@ def _epoch(state: TrainingState, batches: Iterator[Trials], total: int | None, s
     parameters = state.optimiser.param_groups[0]["params"]
     total_norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     loss, norm = float(batch_loss.detach()), float(total_norm)
-    diverged = not (math.isfinite(loss) and math.isfinite(norm))
+    # Adam's steps are about as long as the learning rate, SGD's as the learning rate times the gradient.
+    longest_step = settings["learning_rate"] * max(norm, 1.0)
+    diverged = not (math.isfinite(loss) and math.isfinite(norm) and longest_step < LARGEST_STEP)
     if settings["clip_norm"] is not None:
         torch.nn.utils.clip_grads_with_norm_(parameters, settings["clip_norm"], total_norm)
     state.changing = True
