@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from rankscope.networks import native
+from rankscope.networks.nonlinearities import NONLINEARITIES
 
 if native.compiled() is None:
     pytest.skip("our kernels cannot be compiled here", allow_module_level=True)
@@ -105,3 +106,46 @@ def test_without_a_compiler_or_wide_registers_there_are_no_kernels(monkeypatch):
     assert native.compiled.__wrapped__() is None
     monkeypatch.setattr(native, "compiled", lambda: None)
     assert not native.supports(64)
+
+
+@pytest.mark.parametrize("slope", native.SLOPES)
+@pytest.mark.parametrize("steps", [1, 2, 5])
+@pytest.mark.parametrize("rows", [1, 11])
+def test_walk_back_is_the_adjoint_step_by_step(tile, slope, steps, rows):
+    N = 2 * tile.columns
+    weight, phi = randn(N, N) / N, NONLINEARITIES[slope]
+    delta, rates = randn(steps, rows, N, seed=1), torch.tanh(randn(steps, rows, N, seed=2))
+    expected = delta.double()
+    for t in range(steps - 2, -1, -1):
+        later = expected[t + 1]
+        sloped = torch.empty_like(later)
+        phi.backward_into(expected[t] + later @ weight.double().t(), rates[t].double(), sloped)
+        expected[t] = sloped + 0.3 * later
+    got, untouched_around = inside(delta)
+    native.AffineKernel(weight).walk_back(slope, got, rates, 0.3)
+    torch.testing.assert_close(got.double(), expected, rtol=0, atol=2e-6)
+    assert untouched_around()
+
+
+def test_walk_forward_goes_through_the_steps_in_order(tile):
+    steps, rows, N, K = 4, 3, tile.columns, 5
+    weight, x = randn(N, K), torch.zeros(steps, rows, K)
+    x[0] = randn(rows, K, seed=1)
+    addend, state = randn(steps, rows, N, seed=2), randn(rows, N, seed=3)
+    expected, h = addend.double(), state.double()
+    seen = []
+
+    def after(t):
+        seen.append(t)
+        if t + 1 < steps:
+            x[t + 1] = got[t, :, :K]  # what a step finds may depend on the one before
+
+    got, untouched_around = inside(addend)
+    native.AffineKernel(weight).walk_forward(x, got, state, 0.5, after)
+    r = x[0].double()
+    for t in range(steps):
+        h = expected[t] + 0.5 * h + r @ weight.double().t()
+        expected[t], r = h, h[:, :K]
+    assert seen == list(range(steps))
+    torch.testing.assert_close(got.double(), expected, rtol=0, atol=2e-5)
+    assert untouched_around()

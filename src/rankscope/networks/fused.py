@@ -21,6 +21,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from rankscope.networks.assembly import SLOPES
+from rankscope.networks.native import AffineKernel
 from rankscope.networks.nonlinearities import Nonlinearity
 from rankscope.networks.products import affine, gram
 from rankscope.networks.recurrence import Dynamics, Run, Weights, initial_states
@@ -122,7 +124,7 @@ class _Recurrence(torch.autograd.Function):
         _readout_gradient(workspace, grad_readout, grad_states, weights, plan)
         backward = _backward_current if plan.dynamics.convention == "current" else _backward_rate
         walked = backward(workspace, weights, plan, needs_h0, needs_noise)
-        delta = workspace.buffer("delta").flatten(0, 1)
+        delta = _delta(workspace, plan).flatten(0, 1)
 
         steps, batch = walked.presynaptic.shape[:2]
         W_grad = gram(delta, walked.presynaptic.flatten(0, 1)).mul_(dt) if needs_W else None
@@ -157,10 +159,13 @@ def _forward_current(
     h = initial_states(weights, drive.shape[1]).contiguous()
     step = affine(weights.recurrent * dt, rows=drive.shape[1])
     phi.into(h, rates[0])
-    leak, into = 1 - dt, phi.into
-    for now, r, r_next in zip(drive.unbind(), rates[:-1].unbind(), rates[1:].unbind(), strict=True):
-        h = step(r, now, h, leak)
-        into(h, r_next)
+    rate_of = phi.stepwise(drive, rates[1:])
+    if isinstance(step, AffineKernel):
+        step.walk_forward(rates, drive, h, 1 - dt, after=rate_of)
+    else:
+        for t, (now, r) in enumerate(zip(drive.unbind(), rates[:-1].unbind(), strict=True)):
+            h = step(r, now, h, 1 - dt)
+            rate_of(t)
     if plan.separate_readout is None:
         return drive, rates[1:]
     readable = workspace.buffer("readable")
@@ -189,32 +194,36 @@ def _backward_current(
     workspace: Workspace, weights: Weights, plan: _Plan, needs_h0: bool, needs_noise: bool
 ) -> _Walked:
     phi, dt = plan.phi, plan.dynamics.dt
-    rates, delta = workspace.buffer("rates", extra_steps=1), workspace.buffer("delta")
+    rates, delta = workspace.buffer("rates", extra_steps=1), _delta(workspace, plan)
     direct = None if not plan.keep_states else workspace.buffer("direct")
     back = affine((weights.recurrent * dt).t(), rows=delta.shape[1])
-    deltas, slopes_from = delta.unbind(), rates.unbind()
     leak, backward_into = 1 - dt, phi.backward_into
-    later: Tensor | None = None
-    for t in range(len(deltas) - 1, -1, -1):
-        now = deltas[t]
-        backward_into(now if later is None else back(later, now), slopes_from[t + 1], now)
-        if later is not None:
-            now.add_(later, alpha=leak)
+    last = delta[-1]
+    backward_into(last, rates[-1], last)
+    if isinstance(back, AffineKernel) and phi.name in SLOPES and direct is None:
+        back.walk_back(phi.name, delta, rates[1:], leak)
+    else:
         if direct is not None:
-            now.add_(direct[t])
-        later = now
+            last.add_(direct[-1])
+        deltas, slopes_from = delta.unbind(), rates.unbind()
+        for t in range(len(deltas) - 2, -1, -1):
+            now, later = deltas[t], deltas[t + 1]
+            backward_into(back(later, now), slopes_from[t + 1], now)
+            now.add_(later, alpha=leak)
+            if direct is not None:
+                now.add_(direct[t])
     initial = None
-    if needs_h0 and later is not None:
-        initial = back(later, torch.zeros_like(later))
-        backward_into(initial, slopes_from[0], initial)
-        initial.add_(later, alpha=leak)
+    if needs_h0:
+        initial = back(delta[0], torch.zeros_like(delta[0]))
+        backward_into(initial, rates[0], initial)
+        initial.add_(delta[0], alpha=leak)
     return _Walked(rates[:-1], initial, delta if needs_noise else None)
 
 
 def _backward_rate(workspace: Workspace, weights: Weights, plan: _Plan, needs_h0: bool, needs_noise: bool) -> _Walked:
     phi, dt = plan.phi, plan.dynamics.dt
     states, rates = workspace.buffer("states", extra_steps=1), workspace.buffer("drive")
-    delta = workspace.buffer("delta")
+    delta = _delta(workspace, plan)
     back = affine((weights.recurrent * dt).t(), rows=delta.shape[1])
     deltas, slopes_from = delta.unbind(), rates.unbind()
     kicks = torch.empty_like(delta) if needs_noise else None
@@ -242,6 +251,12 @@ def _drive(workspace: Workspace, inputs: Tensor, weights: Weights, scale: float)
     return drive
 
 
+def _delta(workspace: Workspace, plan: _Plan) -> Tensor:
+    """Return the buffer of the adjoint: the one of the states, where the backward pass has no use for them."""
+    states_are_free = plan.dynamics.convention == "current" and not plan.keep_states
+    return workspace.buffer("drive" if states_are_free else "delta")
+
+
 def _readable(workspace: Workspace, plan: _Plan) -> Tensor:
     """Return what W_out reads, (time, batch, N), as the forward pass left it."""
     if plan.dynamics.convention == "rate":
@@ -262,7 +277,7 @@ def _readout_gradient(
 
     In the rate convention W_out reads the states themselves, so both go into "delta".
     """
-    delta = workspace.buffer("delta")
+    delta = _delta(workspace, plan)
     if grad_readout is None:
         delta.zero_()
     else:

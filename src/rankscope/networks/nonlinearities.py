@@ -38,6 +38,11 @@ class Nonlinearity(ABC):
     def into(self, x: Tensor, out: Tensor) -> None:
         """Write phi(x) into `out` (which may be `x`), outside autograd."""
 
+    def stepwise(self, x: Tensor, out: Tensor) -> Callable[[int], object]:
+        """Return apply(t), which writes phi(x[t]) into out[t]: `into` for a time loop, prepared."""
+        arguments, results, into = x.unbind(), out.unbind(), self.into
+        return lambda t: into(arguments[t], results[t])
+
     @abstractmethod
     def backward_into(self, grad: Tensor, y: Tensor, out: Tensor) -> None:
         """Write grad * phi'(x) into `out` (which may be `grad`), given y = phi(x), outside autograd."""
@@ -66,6 +71,13 @@ class Tanh(Nonlinearity):
             np.tanh(x.numpy(), out=out.numpy())
         else:
             torch.tanh(x, out=out)
+
+    def stepwise(self, x: Tensor, out: Tensor) -> Callable[[int], object]:
+        """Return apply(t), which writes tanh(x[t]) into out[t]."""
+        if x.device.type != "cpu":
+            return super().stepwise(x, out)
+        arguments, results, tanh = list(x.numpy()), list(out.numpy()), np.tanh
+        return lambda t: tanh(arguments[t], results[t])
 
     def backward_into(self, grad: Tensor, y: Tensor, out: Tensor) -> None:
         """Write grad * (1 - y^2) into `out`."""
