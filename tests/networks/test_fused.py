@@ -135,6 +135,16 @@ def test_the_same_numbers_give_the_same_bits(convention, means):
 
 
 @pytest.mark.parametrize(("hidden", "dtype"), [(6, torch.float64), (64, torch.float32)])
+@both_conventions
+@pytest.mark.parametrize("phi", ["tanh", "relu", "softplus", "identity"])
+def test_every_nonlinearity_in_single_precision(convention, phi, means):
+    case, dynamics = make_case(hidden=64, batch=9, steps=7), make_dynamics(phi, None, convention)
+    case.weights.recurrent.mul_(0.5)
+    exact = everything(plain, case, dynamics, sources=("outputs",))
+    single = everything(fused, case.to(torch.float32), dynamics, sources=("outputs",))
+    assert_same(single, exact, tolerance=1e-5)
+
+
 def test_memory_layout_of_the_arguments_is_free(hidden, dtype):
     case = make_case(hidden=hidden, batch=3, steps=4, inputs=2, dtype=dtype)
     strided = Case(
