@@ -23,10 +23,10 @@ def trained(epochs=12, **options):
 @pytest.mark.parametrize(
     ("epochs", "wanted", "expected"),
     [
-        (1000, None, 200),
+        (1400, None, 200),
         (6000, None, 200),
-        (100, None, 20),
-        (7, None, 2),
+        (100, None, 15),
+        (8, None, 2),
         (1, None, 1),
         (10, 3, {0, 4, 9}),
         (10, np.int64(2), {0, 9}),

@@ -146,7 +146,7 @@ class Records:
 def record_schedule(epochs: int, wanted: int | Sequence[int] | None, hidden_size: int = 256) -> frozenset[int]:
     """Return the epochs to record: the given ones, or so many evenly spaced ones.
 
-    None means 200, but no more than every fifth epoch (every tenth above 256 units, where singular values grow dearer
+    None means 200, but no more than every seventh epoch (every tenth above 256 units, where singular values grow dearer
     faster than epochs do), which keeps the recording below a tenth of the training time.
 
     Raises
@@ -155,7 +155,7 @@ def record_schedule(epochs: int, wanted: int | Sequence[int] | None, hidden_size
         If a number of records is negative, or an epoch is outside the training.
     """
     if wanted is None:
-        spacing = 5 if hidden_size <= 256 else 10
+        spacing = 7 if hidden_size <= 256 else 10
         wanted = min(200, -(-epochs // spacing))
     given: object = wanted
     if isinstance(given, Iterable) and not isinstance(given, str):

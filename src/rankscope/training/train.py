@@ -79,7 +79,7 @@ def train(
         Stop once the loss is below this fraction of the first epoch's.
     recorded_epochs
         When to record the singular values of W - W0: so many evenly spaced epochs, or these ones. By default
-        200, but no more than a fifth of the epochs (a tenth above 256 units).
+        200, but no more than a seventh of the epochs (a tenth above 256 units).
     singular_values
         How many leading ones to record.
     record_weights
