@@ -1,4 +1,4 @@
-"""What the README shows is real: its Python runs, its table has the columns that the demo prints, its pictures exist."""
+"""What the README shows is real: its Python runs, its table is what the demo prints, its pictures exist."""
 
 import re
 from pathlib import Path
