@@ -17,6 +17,7 @@ from rankscope import analysis as analysis
 from rankscope import tasks as tasks
 from rankscope.errors import InputError as InputError
 from rankscope.networks import RateRNN as RateRNN
+from rankscope.sweep import open_run as open_run
 from rankscope.tasks import Task as Task
 from rankscope.tasks import Trials as Trials
 from rankscope.training import History as History

@@ -7,7 +7,7 @@ from network_cases import CONVENTIONS, NAMES, make_case
 
 from rankscope.errors import InputError
 from rankscope.networks import RateRNN, plain
-from rankscope.networks.rate import PARAMETERS, TRAINABLE
+from rankscope.networks.parts import PARAMETERS, TRAINABLE
 
 both_conventions = pytest.mark.parametrize("convention", CONVENTIONS)
 

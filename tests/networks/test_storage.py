@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from rankscope.errors import InputError
 from rankscope.networks import RateRNN, storage
-from rankscope.networks.rate import PARAMETERS, TRAINABLE
+from rankscope.networks.parts import PARAMETERS, TRAINABLE
 
 
 def make(**options):

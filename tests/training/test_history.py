@@ -138,7 +138,7 @@ def test_dataset():
     data = history.to_dataset()
     assert dict(data.sizes) == {
         "epoch": 10,
-        "recorded_epoch": 3,
+        "record": 3,
         "leading_index": 5,
         "postsynaptic": 16,
         "presynaptic": 16,
@@ -146,9 +146,9 @@ def test_dataset():
     np.testing.assert_array_equal(data.loss, history.losses)
     np.testing.assert_array_equal(data.gradient_norm.sel(epoch=3), history.gradient_norms[3])
     np.testing.assert_array_equal(
-        data.singular_value_history.sel(recorded_epoch=4, leading_index=1), history.singular_values[1, 0]
+        data.singular_value_history.sel(leading_index=1).isel(record=1), history.singular_values[1, 0]
     )
-    np.testing.assert_array_equal(data.recurrent_weights_history.sel(recorded_epoch=9), history.weights[2])
+    np.testing.assert_array_equal(data.recurrent_weights_history.isel(record=2), history.weights[2])
     assert data.attrs == {"status": "finished", "training_seconds": history.seconds}
     assert all(variable.attrs["long_name"] for variable in data.data_vars.values())
     assert "recurrent_weights_history" not in trained(3)[2].to_dataset()

@@ -1,8 +1,19 @@
 """What to train and measure."""
 
+from rankscope.experiments.base import Experiment as Experiment
 from rankscope.experiments.cell import Cell as Cell
 from rankscope.experiments.cell import Outcome as Outcome
 from rankscope.experiments.cell import run as run
 from rankscope.experiments.cell import store as store
 from rankscope.experiments.demo import demo_cells as demo_cells
 from rankscope.experiments.demo import run_demo as run_demo
+from rankscope.experiments.gain import GAIN
+from rankscope.experiments.running import export_run as export_run
+from rankscope.experiments.running import run_cells as run_cells
+from rankscope.experiments.running import seconds_for as seconds_for
+from rankscope.experiments.size import SIZE
+from rankscope.experiments.spectra import SPECTRA
+from rankscope.experiments.tasks import TASKS
+
+#: The named experiments.
+EXPERIMENTS: dict[str, Experiment] = {experiment.name: experiment for experiment in (TASKS, GAIN, SPECTRA, SIZE)}

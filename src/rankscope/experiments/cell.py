@@ -41,6 +41,7 @@ SCALARS = (
     "convergence_epoch",
     "functional_rank",
     "change_norm",
+    "trained_norm",
     "shuffled_loss",
 )
 
@@ -57,10 +58,14 @@ class Cell:
         g, N and the number of gradient steps.
     seed
         Everything random in the cell is derived from it.
+    sample
+        Which of several networks of the same kind this is; a label.
     network
         Further options of `RateRNN.initialise`.
     training
         Further options of `train`.
+    labels
+        Further labels of the results, for a sweep over something else than the above.
     """
 
     task: BuiltInTask
@@ -68,8 +73,10 @@ class Cell:
     hidden_size: int = 256
     epochs: int = 1000
     seed: int = 0
+    sample: int = 0
     network: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
+    labels: dict[str, Any] = field(default_factory=dict)
 
     def describe(self) -> dict[str, Any]:
         """Return the cell as plain values, for a file's attributes."""
@@ -80,8 +87,10 @@ class Cell:
             "hidden_size": self.hidden_size,
             "epochs": self.epochs,
             "seed": self.seed,
+            "sample": self.sample,
             "network": self.network,
             "training": self.training,
+            "labels": self.labels,
         }
 
     @property
@@ -123,7 +132,14 @@ def run(cell: Cell, progress: Progress | None = None, checkpoint: str | os.PathL
     )
     measured = measure(before, network, history, cell.task, evaluation_rng)
     measured.attrs |= provenance(cell)
-    labels = {"task": cell.task.name, "gain": cell.gain, "hidden_size": cell.hidden_size, "seed": cell.seed}
+    labels = {
+        "task": cell.task.name,
+        "gain": cell.gain,
+        "sample": cell.sample,
+        "hidden_size": cell.hidden_size,
+        "seed": cell.seed,
+        **cell.labels,
+    }
     return Outcome(before, network, measured.assign_coords(labels))
 
 
@@ -159,6 +175,10 @@ def measure(
             "smallest rank with a truncation loss below 5 % of that of rank 0",
         ),
         "change_norm": (change.norm, "Frobenius norm of the change of the recurrent weights"),
+        "trained_norm": (
+            float(np.linalg.norm(change.after)),
+            "Frobenius norm of the recurrent weights after learning",
+        ),
         "shuffled_loss": (
             analysis.shuffled_loss(before, after, trials, rng) / initial_loss,
             "loss after shuffling the initial weights, relative to the loss at epoch 0",

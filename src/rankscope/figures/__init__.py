@@ -1,4 +1,22 @@
 """Figures: each takes a Dataset and returns a matplotlib Figure."""
 
+from collections.abc import Callable
+
+import xarray as xr
+from matplotlib.figure import Figure
+
+from rankscope.figures.gain import gain as gain
 from rankscope.figures.learning import learning as learning
 from rankscope.figures.saving import save_figure as save_figure
+from rankscope.figures.size import size as size
+from rankscope.figures.spectra import spectra as spectra
+from rankscope.figures.tasks import tasks as tasks
+
+#: The figure of each experiment, by the experiment's name.
+FIGURES: dict[str, Callable[[xr.Dataset], Figure]] = {
+    "demo": learning,
+    "tasks": tasks,
+    "gain": gain,
+    "spectra": spectra,
+    "size": size,
+}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -18,6 +19,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 INK = "#222222"
 QUIET = "#8a8a8a"
+TASK_LABELS = {"flipflop": "flip-flop", "mante": "Mante", "romo": "Romo"}
 
 _SETTINGS = {
     "font.size": 9,
@@ -48,14 +50,26 @@ def styled() -> Iterator[None]:
         yield
 
 
-def label_panels(figure: Figure, axes: list[Axes]) -> None:
-    """Put a, b, c, ... above the top left corner of each of `axes`."""
+def look(index: int) -> dict[str, Any]:
+    """Return the colour and the marker of the curve `index`; no two of the first 49 share both."""
+    turns, within = divmod(index, len(COLOURS))
+    return {"color": COLOURS[within], "marker": MARKERS[(within + turns) % len(MARKERS)]}
+
+
+def label_panels(figure: Figure, axes: list[Axes], offset: tuple[float, float] = (-38, 6)) -> None:
+    """Put a, b, c, ... above the top left corner of each of `axes`.
+
+    Parameters
+    ----------
+    offset
+        Of the letter from that corner, in points.
+    """
     for letter, ax in zip("abcdefghijklmnopqrstuvwxyz", axes, strict=False):
         ax.annotate(
             letter,
             xy=(0, 1),
             xycoords="axes fraction",
-            xytext=(-38, 6),
+            xytext=offset,
             textcoords="offset points",
             fontsize=11,
             fontweight="bold",
@@ -65,3 +79,8 @@ def label_panels(figure: Figure, axes: list[Axes]) -> None:
 def gain_label(gain: float) -> str:
     """Return the legend entry of a gain."""
     return f"$g$ = {np.round(gain, 3):g}"
+
+
+def task_label(task: object) -> str:
+    """Return a task's name as the paper writes it."""
+    return TASK_LABELS.get(str(task), str(task))

@@ -24,22 +24,10 @@ from rankscope.networks import storage
 from rankscope.networks.fused import fused
 from rankscope.networks.initialisation import draw_weights
 from rankscope.networks.nonlinearities import Elementwise, Nonlinearity, find_nonlinearity
+from rankscope.networks.parts import PARAMETERS, TRAINABLE, checked_parts
 from rankscope.networks.recurrence import Convention, Dynamics, Engine, Weights, plain
 from rankscope.networks.workspace import WorkspacePool
 from rankscope.tasks.trials import Task
-
-TRAINABLE = ("input", "recurrent", "output", "bias", "initial_state")
-"""What `trained` can name, in the order of the constructor's arguments."""
-
-PARAMETERS = dict(
-    zip(
-        TRAINABLE,
-        ("input_weights", "recurrent_weights", "output_weights", "bias", "initial_state"),
-        strict=True,
-    )
-)
-"""Trainable part -> its name in the `state_dict`."""
-
 
 INITIAL = "initial."
 """What the tensors of the network before learning are prefixed with in a file that also holds it."""
@@ -116,7 +104,10 @@ class RateRNN(nn.Module):
         self.engine = choice("engine", engine, ("auto", "fused", "plain"))
         if self.engine == "fused" and not self.dynamics.differentiated_by_hand:
             raise InputError("engine must be 'auto' or 'plain' for a nonlinearity given as a callable, got 'fused'")
-        self._register(input_weights, recurrent_weights, output_weights, bias, initial_state)
+        parts = checked_parts((input_weights, recurrent_weights, output_weights, bias, initial_state), self.trained)
+        for part, tensor in parts.items():
+            parameter = None if tensor is None else nn.Parameter(tensor, requires_grad=part in self.trained)
+            self.register_parameter(PARAMETERS[part], parameter)
         self._workspaces = WorkspacePool()
 
     @classmethod
@@ -318,39 +309,6 @@ class RateRNN(nn.Module):
         sizes = f"{self.input_weights.shape[1]} -> {self.hidden_size} -> {self.output_weights.shape[0]}"
         return f"{sizes}, dt={d.dt:g}, {_name_of(d.nonlinearity)}, {d.convention}, trained={self.trained}"
 
-    def _register(self, *values: Any) -> None:
-        tensors = {
-            part: None if value is None else _as_tensor(PARAMETERS[part], value)
-            for part, value in zip(TRAINABLE, values, strict=True)
-        }
-        W = tensors["recurrent"]
-        if W is None or W.ndim != 2 or W.shape[0] != W.shape[1]:
-            raise InputError(f"recurrent_weights must be a square matrix (N, N), got {_shape(W)}")
-        N = W.shape[0]
-        expected = {"input": (N, None), "output": (None, N), "bias": (N,), "initial_state": (N,)}
-        for part, shape in expected.items():
-            tensor, name = tensors[part], PARAMETERS[part]
-            if tensor is None and len(shape) == 1:
-                # Something that is to be learned has to exist; it starts from zero.
-                tensors[part] = W.new_zeros(N) if part in self.trained else None
-                continue
-            fits = tensor is not None and tensor.ndim == len(shape)
-            fits = fits and all(n is None or n == m for n, m in zip(shape, tensor.shape, strict=True))  # type: ignore[union-attr]
-            if not fits:
-                wanted = ", ".join("any" if n is None else str(n) for n in shape)
-                raise InputError(
-                    f"{name} must have shape ({wanted}) beside recurrent_weights ({N}, {N}), got {_shape(tensor)}"
-                )
-            assert tensor is not None
-            if tensor.dtype != W.dtype or tensor.device != W.device:
-                raise InputError(
-                    f"{name} must be {W.dtype} on {W.device} like recurrent_weights, "
-                    f"got {tensor.dtype} on {tensor.device}"
-                )
-        for part, tensor in tensors.items():
-            parameter = None if tensor is None else nn.Parameter(tensor, requires_grad=part in self.trained)
-            self.register_parameter(PARAMETERS[part], parameter)
-
     def checked(self, inputs: Tensor) -> Tensor:
         """Return `inputs` in the type of the weights.
 
@@ -392,22 +350,6 @@ class RateRNN(nn.Module):
             kind = np.float64 if inputs.dtype == torch.float64 else np.float32
             noise = torch.from_numpy(generator(rng).standard_normal(shape, dtype=kind))
         return noise.to(inputs) * (math.sqrt(self.dynamics.dt) * self.noise_std)
-
-
-def _as_tensor(name: str, value: Any) -> Tensor:
-    try:
-        # The copy is one that torch can hold: arrays may be read-only, or run backwards through their memory.
-        tensor = torch.as_tensor(value.copy() if isinstance(value, np.ndarray) else value)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{name} must be an array or a tensor, got {type(value).__name__}") from error
-    if tensor.dtype not in (torch.float32, torch.float64):
-        raise InputError(f"{name} must be float32 or float64, got {tensor.dtype}")
-    # Kernels and fused optimisers walk through memory row by row.
-    return tensor.detach().clone(memory_format=torch.contiguous_format)
-
-
-def _shape(tensor: Tensor | None) -> str:
-    return "None" if tensor is None else f"shape {tuple(tensor.shape)}"
 
 
 def _name_of(phi: Nonlinearity | Elementwise) -> str:

@@ -10,11 +10,14 @@ from __future__ import annotations
 import multiprocessing
 import os
 import queue
+import signal
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from multiprocessing.process import BaseProcess
 from multiprocessing.queues import Queue
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 
@@ -35,6 +38,67 @@ _reports: Queue[tuple[int, int, int, float]] | None = None
 def available_cores() -> int:
     """Return the number of cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class WorkerPool:
+    """Processes that work, and the queue through which they report.
+
+    Parameters
+    ----------
+    workers
+        Number of processes; they start as work comes in.
+    """
+
+    def __init__(self, workers: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._reports: Queue[tuple[int, int, int, float]] = context.Queue()
+        self._executor = ProcessPoolExecutor(
+            workers, mp_context=context, initializer=_begin_worker, initargs=(self._reports,)
+        )
+        self._processes: dict[int, BaseProcess] = {}
+
+    def submit(self, work: Callable[[Item, Report], Result], index: int, item: Item) -> Future[Result]:
+        """Have `work(item, report)` done.
+
+        Raises
+        ------
+        concurrent.futures.BrokenExecutor
+            If a process has died.
+        """
+        future = self._executor.submit(_work_on, work, index, item)
+        self._processes |= self._executor._processes or {}
+        return future
+
+    def reports(self) -> list[tuple[int, int, int, float]]:
+        """Return what was reported since the last call: (index, done, total, loss)."""
+        heard = []
+        while True:
+            try:
+                heard.append(self._reports.get_nowait())
+            except queue.Empty:
+                return heard
+
+    def pids(self) -> set[int]:
+        """Return the numbers of all processes there have been."""
+        return set(self._processes)
+
+    def close(self) -> None:
+        """Let the processes end once their work is done."""
+        self._executor.shutdown()
+        self._reports.close()
+
+    def abandon(self) -> None:
+        """End the processes at once, in the middle of whatever they do."""
+        for process in self._processes.values():
+            process.kill()
+        self.close_broken()
+
+    def close_broken(self) -> set[int]:
+        """Close after a process has died, which ends the others; return the numbers of those that died first."""
+        self._executor.shutdown(cancel_futures=True)
+        self._reports.close()
+        ended = (0, -signal.SIGTERM)
+        return {pid for pid, process in self._processes.items() if process.exitcode not in ended}
 
 
 def run_side_by_side(
@@ -62,48 +126,41 @@ def run_side_by_side(
         Whatever `work` raises, for the first item that does.
     """
     most = available_cores() if workers is None else integer("workers", workers, minimum=1)
-    context = multiprocessing.get_context("spawn")
-    reports: Queue[tuple[int, int, int, float]] = context.Queue()
-    executor = ProcessPoolExecutor(
-        max_workers=max(1, min(most, len(items))),
-        mp_context=context,
-        initializer=_begin_worker,
-        initargs=(reports,),
-    )
+    pool = WorkerPool(max(1, min(most, len(items))))
     try:
-        futures = [executor.submit(_work_on, work, index, item) for index, item in enumerate(items)]
-        _listen(futures, reports, on_progress)
+        futures = [pool.submit(work, index, item) for index, item in enumerate(items)]
+        pending = set(futures)
+        while pending:
+            finished, pending = wait(pending, timeout=SECONDS_BETWEEN_REPORTS, return_when=FIRST_COMPLETED)
+            for report in pool.reports():
+                if on_progress is not None:
+                    on_progress(*report)
+            if any(future.exception() for future in finished):
+                break
         results = [future.result() for future in futures]
     except BaseException:
         # Ctrl-C must not wait for work that nobody wants any more.
-        for process in list((executor._processes or {}).values()):
-            process.terminate()
-        executor.shutdown(wait=False, cancel_futures=True)
+        pool.abandon()
         raise
-    executor.shutdown()
+    pool.close()
     return results
-
-
-def _listen(futures: Sequence[Future[Any]], reports: Queue[Any], on_progress: OnProgress | None) -> None:
-    """Pass reports on until all work is done or some of it has failed."""
-    pending = set(futures)
-    while pending:
-        finished, pending = wait(pending, timeout=SECONDS_BETWEEN_REPORTS, return_when=FIRST_COMPLETED)
-        while True:
-            try:
-                report = reports.get_nowait()
-            except queue.Empty:
-                break
-            if on_progress is not None:
-                on_progress(*report)
-        if any(future.exception() for future in finished):
-            return
 
 
 def _begin_worker(reports: Queue[tuple[int, int, int, float]]) -> None:
     global _reports
     _reports = reports
     torch.set_num_threads(1)
+    # A terminal sends Ctrl-C to workers too; what becomes of them is for the parent to say.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, name="end with parent", daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this process with its parent: one that is killed cannot tell its workers, and they would wait forever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _work_on(work: Callable[[Item, Report], Result], index: int, item: Item) -> Result:

@@ -1,7 +1,7 @@
 """What the network is asked to do: one task a file, all handing out `Trials`.
 
-`trials.py` states the contract that they keep. To add a task, write its file and add its import here, one
-line; `TASKS` and `make` then know it by its name.
+`trials.py` states the contract that they keep. To add a task, write its file, import it here and
+add it to `TASKS`; `make` then knows it by its name.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from rankscope.tasks.trials import Task as Task
 from rankscope.tasks.trials import Trials as Trials
 from rankscope.tasks.trials import steps_in as steps_in
 
-#: The built-in tasks by name: those imported above.
-TASKS: dict[str, type[BuiltInTask]] = {cls.name: cls for cls in BuiltInTask.__subclasses__()}
+#: The built-in tasks by name.
+TASKS: dict[str, type[BuiltInTask]] = {cls.name: cls for cls in (Cosine, FixedPoint, FlipFlop, Mante, Romo)}
 
 
 def make(name: str, **parameters: Any) -> BuiltInTask:

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankscope.errors import InputError
-from rankscope.tasks.trials import BuiltInTask, Trials, steps_in
+from rankscope.tasks.trials import OneTrialTask, steps_in
 
 
 @dataclass(frozen=True)
-class Cosine(BuiltInTask):
+class Cosine(OneTrialTask):
     """Produce cos(2 pi t / period) from the initial state alone.
 
     There is one input channel, which is always 0: it is there so that the network has an input vector, and
@@ -70,28 +70,6 @@ class Cosine(BuiltInTask):
                 f"mask_periods must be between dt / period = {self.dt / self.period:g} and "
                 f"duration / period = {self.duration / self.period:g}, got {self.mask_periods!r}"
             )
-
-    @property
-    def input_size(self) -> int:
-        """One channel, always 0."""
-        return 1
-
-    @property
-    def output_size(self) -> int:
-        """One output."""
-        return 1
-
-    @cached_property
-    def steps(self) -> int:
-        """Number of time steps of a trial."""
-        return steps_in(self.duration, self.dt)
-
-    def example(self) -> Trials:
-        """Return the trial; there is only one."""
-        return self.sample(1, rng=0)
-
-    def _draw(self, batch_size: int, rng: np.random.Generator) -> Trials:
-        return Trials.from_arrays(*np.repeat(self._trial, batch_size, axis=1))  # repeat copies: the cache stays ours
 
     @cached_property
     def _masked(self) -> int:

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankscope.errors import InputError
-from rankscope.tasks.trials import BuiltInTask, Trials, steps_in
+from rankscope.tasks.trials import OneTrialTask, steps_in
 
 
 @dataclass(frozen=True)
-class FixedPoint(BuiltInTask):
+class FixedPoint(OneTrialTask):
     """Bring the output to one value under constant input.
 
     The one input is 0 before `onset` and 1 from then on. The target is `target` during the last
@@ -70,28 +70,6 @@ class FixedPoint(BuiltInTask):
                 f"{self.duration - self.loss_window:g}, so that the input is on when the output counts, "
                 f"got {self.onset!r}"
             )
-
-    @property
-    def input_size(self) -> int:
-        """One channel."""
-        return 1
-
-    @property
-    def output_size(self) -> int:
-        """One output."""
-        return 1
-
-    @cached_property
-    def steps(self) -> int:
-        """Number of time steps of a trial."""
-        return steps_in(self.duration, self.dt)
-
-    def example(self) -> Trials:
-        """Return the trial; there is only one."""
-        return self.sample(1, rng=0)
-
-    def _draw(self, batch_size: int, rng: np.random.Generator) -> Trials:
-        return Trials.from_arrays(*np.repeat(self._trial, batch_size, axis=1))  # repeat copies: the cache stays ours
 
     @cached_property
     def _trial(self) -> NDArray[np.float32]:

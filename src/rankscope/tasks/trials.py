@@ -237,6 +237,40 @@ class BuiltInTask(ABC):
                 )
 
 
+class OneTrialTask(BuiltInTask):
+    """A task of which every trial is the same: one channel in, one out, `duration` long, from the array `_trial`."""
+
+    duration: float
+
+    @property
+    def input_size(self) -> int:
+        """One channel."""
+        return 1
+
+    @property
+    def output_size(self) -> int:
+        """One output."""
+        return 1
+
+    @property
+    def steps(self) -> int:
+        """Number of time steps of a trial."""
+        return steps_in(self.duration, self.dt)
+
+    @property
+    @abstractmethod
+    def _trial(self) -> NDArray[np.float32]:
+        """Inputs, targets and mask of the one trial, shape (3, 1, steps, 1)."""
+
+    def example(self) -> Trials:
+        """Return the trial; there is only one."""
+        return self.sample(1, rng=0)
+
+    def _draw(self, batch_size: int, rng: np.random.Generator) -> Trials:
+        # repeat copies, so that nobody can change the trial that the task keeps
+        return Trials.from_arrays(*np.repeat(self._trial, batch_size, axis=1))
+
+
 def _describe(value: object) -> str:
     if isinstance(value, torch.Tensor):
         return f"a {value.dtype} tensor of shape {tuple(value.shape)}"

@@ -64,25 +64,25 @@ class History:
         return self.epochs - 1 if self.status == "diverged" else None
 
     def to_dataset(self) -> xr.Dataset:
-        """Return the record as a Dataset over `epoch`, `recorded_epoch` and `leading_index`."""
+        """Return the record as a Dataset over `epoch`, `record` and `leading_index`."""
         variables: dict[str, tuple[tuple[str, ...], object, dict[str, str]]] = {
             "loss": (("epoch",), self.losses, {"long_name": "loss"}),
             "gradient_norm": (("epoch",), self.gradient_norms, {"long_name": "gradient norm"}),
             "singular_value_history": (
-                ("recorded_epoch", "leading_index"),
+                ("record", "leading_index"),
                 self.singular_values,
                 {"long_name": "singular value of the change of the recurrent weights"},
             ),
         }
         if self.weights is not None:
             variables["recurrent_weights_history"] = (
-                ("recorded_epoch", "postsynaptic", "presynaptic"),
+                ("record", "postsynaptic", "presynaptic"),
                 self.weights,
                 {"long_name": "recurrent weights"},
             )
         coordinates = {
             "epoch": np.arange(self.epochs),
-            "recorded_epoch": self.recorded_epochs,
+            "recorded_epoch": ("record", self.recorded_epochs, {"long_name": "epoch of the record"}),
             "leading_index": np.arange(1, self.singular_values.shape[1] + 1),
         }
         attributes = {"status": self.status, "training_seconds": self.seconds}

@@ -20,7 +20,8 @@ import torch
 
 from rankscope.arguments import RngLike, choice, generator, integer, number
 from rankscope.errors import InputError
-from rankscope.networks.rate import PARAMETERS, RateRNN
+from rankscope.networks.parts import PARAMETERS
+from rankscope.networks.rate import RateRNN
 from rankscope.tasks.trials import BuiltInTask, Task, Trials
 from rankscope.training import checkpoint as checkpoints
 from rankscope.training.checkpoint import TrainingState

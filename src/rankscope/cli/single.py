@@ -1,0 +1,132 @@
+"""The commands about single networks: train, demo, tasks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from rankscope.cli.app import JsonFlag, OutFolder, app
+from rankscope.cli.output import console, one_thread, print_json, print_summaries, progress_bars
+from rankscope.errors import InputError
+
+
+@app.command()
+def train(
+    out: OutFolder,
+    task: Annotated[str, typer.Option(help="A task; `rankscope tasks` lists them.")] = "flipflop",
+    gain: Annotated[float, typer.Option(help="Strength g of the random initial connectivity.")] = 0.9,
+    hidden_size: Annotated[int, typer.Option(help="Number of units N.")] = 256,
+    epochs: Annotated[int, typer.Option(help="Number of gradient steps.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Everything random is derived from it.")] = 0,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A parameter of the task; may be repeated.")
+    ] = None,
+    nonlinearity: Annotated[str, typer.Option(help="tanh, relu, softplus or identity.")] = "tanh",
+    convention: Annotated[str, typer.Option(help="current or rate.")] = "current",
+    noise_std: Annotated[float, typer.Option(help="Noise of the units.")] = 0.0,
+    trained: Annotated[str, typer.Option(help="Which weights learn, separated by commas.")] = "input,recurrent,output",
+    optimiser: Annotated[str, typer.Option(help="adam or sgd.")] = "adam",
+    learning_rate: Annotated[float | None, typer.Option(help="[default: 0.05 / N]", show_default=False)] = None,
+    batch_size: Annotated[int, typer.Option(help="Trials in an epoch.")] = 32,
+    clip_norm: Annotated[float | None, typer.Option(help="Clip gradients to this norm.")] = None,
+    stop_below: Annotated[float | None, typer.Option(help="Stop at this fraction of the first loss.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that are already there.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Train one network, measure what learning wrote into it, and store both."""
+    from rankscope.experiments.cell import Cell, run_stored, summary
+    from rankscope.tasks import make
+
+    cell = Cell(
+        make(task, **_assignments("--set", set_ or [])),
+        gain=gain,
+        hidden_size=hidden_size,
+        epochs=epochs,
+        seed=seed,
+        network={
+            "nonlinearity": nonlinearity,
+            "convention": convention,
+            "noise_std": noise_std,
+            "trained": [part.strip() for part in trained.split(",")],
+        },
+        training={
+            "optimiser": optimiser,
+            "learning_rate": learning_rate,
+            "batch_size": batch_size,
+            "clip_norm": clip_norm,
+            "stop_below": stop_below,
+        },
+    )
+    with one_thread(), progress_bars([f"{task}, g = {gain:g}, N = {hidden_size}"]) as report:
+        measured, files = run_stored(cell, out, lambda *progress: report(0, *progress), overwrite)
+    print_summaries([summary(measured)], files, as_json)
+
+
+@app.command()
+def demo(
+    out: OutFolder = Path("runs/demo"),
+    hidden_size: Annotated[int, typer.Option(help="Number of units N.")] = 256,
+    epochs: Annotated[int, typer.Option(help="Number of gradient steps.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Everything random is derived from it.")] = 0,
+    workers: Annotated[int | None, typer.Option(help="Processes. [default: one a core]", show_default=False)] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Train the flip-flop at g = 0 and 0.9 side by side; print a table and draw the paper's figure."""
+    from rankscope.experiments.cell import summary
+    from rankscope.experiments.demo import demo_cells, run_demo
+    from rankscope.figures import learning, save_figure
+
+    cells = demo_cells(hidden_size, epochs, seed)
+    with progress_bars([f"{cell.task.name}, g = {cell.gain:g}" for cell in cells]) as report:
+        measured = run_demo(cells, out, workers, report)
+    figures = save_figure(learning(measured, f"Flip-flop, N = {hidden_size}"), out / "flipflop.png", ("png", "pdf"))
+    rows = [summary(measured.isel(gain=index)) for index in range(len(cells))]
+    print_summaries(rows, [*figures, out / "demo.nc"], as_json)
+
+
+@app.command()
+def tasks(as_json: JsonFlag = False) -> None:
+    """List the tasks and their parameters."""
+    from rankscope.tasks import TASKS
+
+    listed: dict[str, dict[str, Any]] = {
+        name: {
+            "description": (kind.__doc__ or "").strip().splitlines()[0],
+            "input_size": kind().input_size,
+            "output_size": kind().output_size,
+            "steps": kind().steps,
+            "parameters": kind().parameters(),
+        }
+        for name, kind in sorted(TASKS.items())
+    }
+    if as_json:
+        print_json(listed)
+        return
+    table = Table("task", "what it is", "in", "out", "steps", "parameters (durations in time constants)")
+    for name, entry in listed.items():
+        parameters = ", ".join(f"{key}={_short(value)}" for key, value in entry["parameters"].items())
+        sizes = (str(entry[key]) for key in ("input_size", "output_size", "steps"))
+        table.add_row(name, entry["description"], *sizes, parameters)
+    console().print(table)
+
+
+def _assignments(option: str, texts: list[str]) -> dict[str, Any]:
+    """Turn ["dt=0.25"] into {"dt": 0.25}."""
+    parsed = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise InputError(f"{option} must be NAME=VALUE such as dt=0.25, got {text!r}")
+        try:
+            parsed[name] = json.loads(value)
+        except json.JSONDecodeError:
+            parsed[name] = value
+    return parsed
+
+
+def _short(value: Any) -> str:
+    return "(" + " ".join(f"{v:g}" for v in value) + ")" if isinstance(value, tuple) else f"{value:g}"

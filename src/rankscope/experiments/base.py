@@ -1,0 +1,98 @@
+"""What an experiment is: cells to train at some preset, and claims that their results are to bear out.
+
+Experiments are data. Adding one is a new file that makes an `Experiment`, and a line in the room's `__init__`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rankscope.arguments import choice
+from rankscope.experiments.cell import Cell
+from rankscope.experiments.claims import Claim
+from rankscope.tasks import make
+
+PRESETS = ("quick", "paper")
+PAPER_EPOCHS = {"flipflop": 1000, "mante": 2000, "romo": 6000}
+QUICK_EPOCHS = {"flipflop": 400, "mante": 800, "romo": 2000}
+PAPER_SIZE, QUICK_SIZE = 256, 64
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A named experiment.
+
+    Attributes
+    ----------
+    name, description
+        As listed on the command line.
+    presets
+        Preset -> a function that returns its cells, the longest first.
+    claims
+        What `rankscope check` looks at.
+    """
+
+    name: str
+    description: str
+    presets: dict[str, Callable[[], list[Cell]]]
+    claims: tuple[Claim, ...]
+
+    def cells(self, preset: str) -> list[Cell]:
+        """Return the cells of a preset.
+
+        Raises
+        ------
+        InputError
+            If there is no such preset.
+        """
+        return self.presets[choice("preset", preset, self.presets)]()
+
+
+def nonlinear_cells(
+    gains: Mapping[str, Iterable[float]], samples: int, sizes: Iterable[int], epochs: Mapping[str, int]
+) -> list[Cell]:
+    """Return one cell for each task, gain, size and sample, the longest first, every one with a seed of its own.
+
+    Parameters
+    ----------
+    gains
+        Task -> gains.
+    epochs
+        Task -> epochs.
+    """
+    cells = [
+        Cell(
+            make(task),
+            gain=float(gain),
+            hidden_size=N,
+            epochs=epochs[task],
+            sample=sample,
+            seed=seed_of(task, float(gain), N, sample),
+            training={"recorded_epochs": min(200, epochs[task])},
+        )
+        for task, its_gains in gains.items()
+        for gain in its_gains
+        for N in sizes
+        for sample in range(samples)
+    ]
+    return sorted(cells, key=work, reverse=True)
+
+
+def seed_of(*labels: Any) -> int:
+    """Return a seed that follows from what the cell is, not from the order of running."""
+    text = json.dumps(labels)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big")
+
+
+def work(cell: Cell) -> float:
+    """Return the number of multiplications in the training of a cell, a measure of how long it takes."""
+    return 3.0 * cell.epochs * cell.task.steps * 32 * cell.hidden_size**2
+
+
+def up_to(last: float) -> list[float]:
+    """Return the gains 0, 0.3, ..., last, as the paper sweeps them."""
+    return [round(0.3 * step, 1) for step in range(round(last / 0.3) + 1)]

@@ -1,0 +1,121 @@
+"""Running cells: on processes or a cluster, into a folder; what they cost; and everything measured in one file."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Any
+
+import torch
+import xarray as xr
+
+from rankscope.durable import make_folder, replacing
+from rankscope.experiments.base import work
+from rankscope.experiments.cell import Cell, run
+from rankscope.networks.rate import RateRNN
+from rankscope.sweep import SweepReport, open_run, run_sweep
+from rankscope.tasks import FlipFlop
+from rankscope.training import train
+
+Report = Callable[[int, int, float], None]
+
+
+def measure_cell(cell: Cell, report: Report, checkpoint: str | os.PathLike[str]) -> xr.Dataset:
+    """Train and measure one cell, going on from its checkpoint if it has one."""
+    return run(cell, report, checkpoint).measurements
+
+
+def run_cells(
+    cells: Sequence[Cell],
+    folder: str | os.PathLike[str],
+    *,
+    description: dict[str, Any] | None = None,
+    executor: Executor | None = None,
+    workers: int | None = None,
+    retry_failed: bool = False,
+    on_progress: Callable[[int, int, int, float], None] | None = None,
+) -> SweepReport:
+    """Run cells into a folder; those that are there already are left alone. Arguments as in `sweep.run_sweep`."""
+    return run_sweep(
+        measure_cell,
+        cells,
+        folder,
+        description=description,
+        executor=executor,
+        workers=workers,
+        retry_failed=retry_failed,
+        on_progress=on_progress,
+    )
+
+
+def seconds_for(cells: Sequence[Cell], cores: int) -> float:
+    """Estimate how long cells take on this machine, from a fraction of a second of training.
+
+    Parameters
+    ----------
+    cores
+        Networks trained side by side.
+    """
+    fixed, each = _cost_of_training()
+    # The truncation curve multiplies as much as some two hundred epochs do.
+    seconds = [fixed * cell.task.steps * cell.epochs + each * work(cell) * (1 + 200 / cell.epochs) for cell in cells]
+    return max(sum(seconds) / cores, *seconds)
+
+
+def _cost_of_training() -> tuple[float, float]:
+    """Return seconds for a time step, and for a multiplication, from epochs of a small and of a larger network."""
+    seconds = {}
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for N in (32, 256):
+            network = RateRNN.initialise(FlipFlop(), hidden_size=N, rng=0)
+            train(network, FlipFlop(), epochs=2, rng=0, recorded_epochs=0)
+            began = time.perf_counter()
+            train(network, FlipFlop(), epochs=10, rng=0, recorded_epochs=0)
+            seconds[N] = (time.perf_counter() - began) / 10
+    finally:
+        torch.set_num_threads(before)
+    steps = FlipFlop().steps
+    multiplications = {N: 3.0 * steps * 32 * N**2 for N in seconds}
+    each = (seconds[256] - seconds[32]) / (multiplications[256] - multiplications[32])
+    fixed = max(seconds[32] - each * multiplications[32], 0.0) / steps
+    return fixed, max(each, 1e-13)
+
+
+def export_run(folder: str | os.PathLike[str], out: str | os.PathLike[str], kind: str) -> None:
+    """Write everything measured in a run to one file.
+
+    Parameters
+    ----------
+    out
+        The file; for zarr, a folder that must not exist.
+    kind
+        "nc", "zarr", or "csv" for the scalars alone, a row for each network.
+
+    Raises
+    ------
+    InputError
+        If the folder holds no run, or `out` cannot be written.
+    """
+    dataset, target = open_run(folder), Path(out)
+    make_folder(target.parent)
+    if kind == "csv":
+        scalars = [name for name, v in dataset.data_vars.items() if set(v.dims) <= set(dataset["change_norm"].dims)]
+        with replacing(target) as temporary:
+            dataset[scalars].to_dataframe().dropna(how="all", subset=["change_norm"]).to_csv(temporary)
+    elif kind == "zarr":
+        part = target.with_name(f".{target.name}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        # Version 2: the third says nothing of text yet.
+        dataset.load().to_zarr(part, mode="w", zarr_format=2)
+        part.rename(target)
+    else:
+        loaded = dataset.load()
+        encoding = {name: {"zlib": True, "complevel": 4} for name, v in loaded.items() if v.ndim and v.dtype != object}
+        with replacing(target) as temporary:
+            loaded.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)

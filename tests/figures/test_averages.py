@@ -1,0 +1,119 @@
+"""Fig. 2 and the figure against N: means and deviations are those of the converged samples, and of nothing else."""
+
+import numpy as np
+import pytest
+from made_up_run import GAINS, TASKS, bars, fail, forget, line_with, make_run
+
+import rankscope as rs
+from rankscope.figures import gain, size
+from rankscope.figures.averages import over_converged
+
+GAIN_PANELS = ("convergence_epoch", "change_norm", "shuffled_loss", "functional_rank")
+SIZE_PANELS = ("convergence_epoch", "change_norm", "trained_norm", "functional_rank")
+
+
+def heights(axes):
+    return np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in axes.get_lines()])
+
+
+def marks_above(axes):
+    """The texts above the axes that say that no sample is left."""
+    return sorted(text.get_text() for text in axes.texts if text.get_text().startswith("0/"))
+
+
+def test_gain_draws_means_and_deviations():
+    run = make_run()
+    axes = gain(run).get_axes()
+    assert len(axes) == 4
+    for name, ax in zip(GAIN_PANELS, axes, strict=True):
+        values = run[name].isel(hidden_size=0)
+        for task in TASKS:
+            mean, std = values.sel(task=task).mean("sample").values, values.sel(task=task).std("sample", ddof=1).values
+            assert line_with(ax, mean)
+            drawn = bars(ax)
+            for x, middle, spread in zip(GAINS, mean, std, strict=True):
+                assert np.isclose(drawn, [x, middle - spread, middle + spread]).all(axis=1).any()
+        assert ax.get_ylabel()
+        assert "$g$" in ax.get_xlabel()
+
+
+def test_samples_that_did_not_converge_stay_out():
+    run = fail(make_run(), task="mante", gain=0.9, sample=[0, 2])
+    values = run["change_norm"].sel(task="mante", gain=0.9).isel(hidden_size=0, sample=[1, 3]).values
+    averages = over_converged(run.isel(hidden_size=0), "change_norm").sel(task="mante", gain=0.9)
+    assert float(averages["mean"]) == pytest.approx(values.mean())
+    assert float(averages["std"]) == pytest.approx(values.std(ddof=1))
+    assert (int(averages["count"]), int(averages["total"])) == (2, 4)
+
+
+@pytest.mark.parametrize("panel", range(4))
+def test_where_no_sample_is_left_nothing_is_drawn_but_a_mark(panel):
+    run = fail(make_run(), task="romo", gain=[0.0, 1.8])
+    run = forget(run, task="flipflop", gain=1.8)
+    ax = gain(run).get_axes()[panel]
+    averages = over_converged(run.isel(hidden_size=0), GAIN_PANELS[panel])
+    expected = averages["mean"].sel(task="romo").values
+    assert np.isnan(expected[[0, 2]]).all()
+    assert line_with(ax, expected)
+    assert line_with(ax, averages["mean"].sel(task="flipflop").values[:2])  # never trained: not even a mark
+    assert marks_above(ax) == ["0/4", "0/4"]
+    assert (heights(ax)[np.isfinite(heights(ax))] > 0).all()
+
+
+def test_a_functional_rank_that_does_not_exist_is_not_0():
+    run = make_run()
+    run["functional_rank"].loc[{"task": "mante", "gain": 0.0}] = np.nan
+    panels = gain(run).get_axes()
+    assert marks_above(panels[3]) == ["0/4"]
+    assert [marks_above(ax) for ax in panels[:3]] == [[], [], []]
+
+
+def test_a_diverged_network_that_had_converged_counts_where_it_has_numbers():
+    run = make_run()
+    where = {"task": "romo", "gain": 0.9, "sample": 1}
+    run["status"].loc[where] = "diverged"
+    run["shuffled_loss"].loc[where] = np.inf
+    one = run.isel(hidden_size=0).sel(task="romo", gain=0.9)
+    assert int(over_converged(one, "shuffled_loss")["count"]) == 3
+    assert int(over_converged(one, "change_norm")["count"]) == 4
+    assert np.isfinite(float(over_converged(one, "shuffled_loss")["mean"]))
+    gain(run)
+
+
+def test_a_note_explains_the_marks_only_if_there_are_any():
+    assert gain(make_run()).get_supxlabel() == ""
+    assert "none of n samples" in gain(fail(make_run(), task="romo", gain=0.0)).get_supxlabel()
+
+
+def test_one_sample_has_no_deviation():
+    run = make_run().isel(sample=0)
+    axes = gain(run).get_axes()
+    assert line_with(axes[1], run["change_norm"].sel(task="mante").isel(hidden_size=0))
+    assert all(len(bars(ax)) == 0 for ax in axes)
+
+
+def test_gain_refuses_several_sizes():
+    with pytest.raises(rs.InputError, match="dataset must hold one hidden_size, got 2"):
+        gain(make_run((8, 16)))
+
+
+def test_size_draws_means_and_deviations():
+    run = fail(make_run((8, 16, 32)), task="romo", gain=0.0, hidden_size=8)
+    panels = np.reshape(size(run).get_axes(), (4, 3))
+    for name, row in zip(SIZE_PANELS, panels, strict=True):
+        values = run[name].where(run["convergence_epoch"].notnull())
+        for task, ax in zip(TASKS, row, strict=True):
+            for g in GAINS:
+                one = values.sel(task=task, gain=g)
+                assert line_with(ax, one.mean("sample"))
+            assert len(bars(ax)) == (8 if task == "romo" else 9)
+            assert marks_above(ax) == (["0/4"] if task == "romo" else [])
+        assert row[0].get_ylabel()
+    assert [ax.get_title() for ax in panels[0]] == ["flip-flop", "Mante", "Romo"]
+    assert all("$N$" in ax.get_xlabel() for ax in panels[-1])
+
+
+def test_size_shows_the_sizes_on_a_scale_of_two():
+    ax = size(make_run((8, 16, 32))).get_axes()[-1]
+    assert ax.get_xscale() == "log"
+    assert ax.get_xticks().tolist() == [8, 16, 32]
