@@ -11,7 +11,9 @@ import numpy as np
 import torch
 import xarray as xr
 
-from rankscope.sweep import run_sweep
+from rankscope.sweep import RunFolder, run_sweep
+
+HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,31 @@ def work_with_checkpoint(case, report, checkpoint):
 
 def cases(count, **options):
     return [Case(number, **options) for number in range(count)]
+
+
+def assert_complete(folder, count):
+    """Every result is there, equal to the bit to that of an undisturbed run, and nothing else is left over."""
+    store = RunFolder(folder)
+    assert store.done() == [case.digest for case in cases(count)]
+    for case in cases(count):
+        found = store.read(case.digest).drop_attrs()
+        expected = content(case.number).drop_attrs()
+        assert found.identical(expected)
+        assert found["values"].values.tobytes() == expected["values"].values.tobytes()
+    assert list((store.path / "claims").iterdir()) == []
+    assert list(store.path.rglob("*.part")) == []
+
+
+def wait_until(condition, seconds=30):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def script_environment():
+    paths = [str(HERE), str(HERE.parents[1] / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
 
 
 def main(folder, log, count, workers, seconds):

@@ -94,24 +94,21 @@ def _spread(name: str, cells: list[xr.Dataset | None], varying: list[str], shape
     if model.dims == (name,):
         return model  # the coordinate of a dimension: the longest one serves all
     inner = tuple(max(variable.shape[axis] for variable in present) for axis in range(model.ndim))
-    blocks = []
-    for cell in cells:
-        variable = None if cell is None else cell.variables.get(name)
-        blocks.append(_padded(variable, inner, model.dtype))
+    there = [None if cell is None else cell.variables.get(name) for cell in cells]
+    text = model.dtype.kind in "OU"
+    missing: Any = "" if text else np.nan
     if not inner:
-        return xr.Variable(varying, np.array(blocks).reshape(shape), model.attrs)
+        scalars = [missing if variable is None else variable.values.item() for variable in there]
+        return xr.Variable(varying, np.array(scalars).reshape(shape), model.attrs)
+    kind = object if text else np.float64
+    # One block serves all holes: making it costs dask more than reading it.
+    hole = da.full(inner, missing, dtype=kind, chunks=inner)  # type: ignore[no-untyped-call]
+    blocks = [hole if variable is None else _padded(variable, inner, kind, missing) for variable in there]
     stacked = da.stack(blocks).reshape(*shape, *inner)  # type: ignore[no-untyped-call]
     return xr.Variable((*varying, *model.dims), stacked, model.attrs)
 
 
-def _padded(variable: xr.Variable | None, inner: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
-    text = dtype.kind in "OU"
-    missing: Any = "" if text else np.nan
-    if not inner:
-        return missing if variable is None else variable.values.item()
-    kind = object if text else np.float64
-    if variable is None:
-        return da.full(inner, missing, dtype=kind, chunks=inner)  # type: ignore[no-untyped-call]
+def _padded(variable: xr.Variable, inner: tuple[int, ...], kind: type, missing: Any) -> Any:
     data = da.asarray(variable.data).astype(kind)  # type: ignore[no-untyped-call]
     width = [(0, size - have) for size, have in zip(inner, variable.shape, strict=True)]
     return da.pad(data, width, constant_values=missing) if any(after for _, after in width) else data

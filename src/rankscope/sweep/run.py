@@ -81,7 +81,8 @@ def run_sweep(
         work(item, report, checkpoint_path) -> xarray.Dataset, a picklable function. It may call
         report(done, total, loss), and may keep a checkpoint to go on from after an interruption.
     items
-        The cells. Each has a `digest`, a name for everything that determines its result, and `describe()`.
+        The cells. Each has a `digest`, a name for everything that determines its result, and `describe()`; one that
+        is named twice counts once.
     folder
         Where results go; made if needed. With an executor of your own, all its machines must see it.
     description
@@ -120,16 +121,10 @@ def run_sweep(
         team.close()
     except BaseException:
         team.abandon()
-        store.tidy()
         raise
-    store.tidy()
-    return SweepReport(
-        finished=tuple(sweep.ended(Ending.FINISHED)),
-        already_done=tuple(done),
-        failed={digest: sweep.settled[digest].message for digest in sweep.ended(Ending.FAILED)},
-        elsewhere=tuple(sweep.ended(Ending.ALREADY)),
-        set_aside=tuple(aside),
-    )
+    finally:
+        store.tidy()
+    return sweep.report(done, aside)
 
 
 class _Sweep:
@@ -149,7 +144,7 @@ class _Sweep:
         self._deaths: Counter[int] = Counter()
         self._unexplained = 0
         self._next_look = 0.0
-        self.settled: dict[str, Attempt] = {}
+        self._settled: dict[str, Attempt] = {}
 
     def run(self, already_done: set[str]) -> None:
         """Work until every cell is settled."""
@@ -166,10 +161,19 @@ class _Sweep:
                 self._recover(error)
             self._look_at_held()
 
-    def ended(self, ending: Ending) -> list[str]:
-        """Return the digests of the cells that ended so, in the order of the cells."""
-        digests = (cell.digest for cell in self._cells)
-        return [digest for digest in digests if digest in self.settled and self.settled[digest].ending is ending]
+    def report(self, done: list[str], aside: list[SetAside]) -> SweepReport:
+        """Return what became of the cells, given what was found before."""
+        ended: dict[Ending, list[str]] = {ending: [] for ending in Ending}
+        for digest in (cell.digest for cell in self._cells):
+            if digest in self._settled:
+                ended[self._settled[digest].ending].append(digest)
+        return SweepReport(
+            finished=tuple(ended[Ending.FINISHED]),
+            already_done=tuple(done),
+            failed={digest: self._settled[digest].message for digest in ended[Ending.FAILED]},
+            elsewhere=tuple(ended[Ending.ALREADY]),
+            set_aside=tuple(aside),
+        )
 
     def _hand_out(self) -> None:
         # Not more than there are workers for: what a cell is may be large, and others may finish it first.
@@ -209,7 +213,7 @@ class _Sweep:
         if attempt.ending is Ending.HELD:
             self._held.append(index)
             return
-        self.settled[self._cells[index].digest] = attempt
+        self._settled[self._cells[index].digest] = attempt
         self._tell(index, 1, 1, math.nan)
 
     def _recover(self, error: BrokenExecutor) -> None:
