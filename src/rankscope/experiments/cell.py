@@ -23,9 +23,10 @@ import xarray as xr
 
 from rankscope import analysis
 from rankscope.arguments import integer
-from rankscope.durable import make_folder, replacing
+from rankscope.durable import make_folder
 from rankscope.errors import InputError
 from rankscope.networks.rate import RateRNN
+from rankscope.sweep.netcdf import write_netcdf
 from rankscope.tasks.trials import BuiltInTask, Trials
 from rankscope.training import History, evaluate, train
 from rankscope.training.train import Progress
@@ -239,7 +240,7 @@ def store(outcome: Outcome, folder: str | os.PathLike[str]) -> tuple[Path, Path]
     """
     measurements, network = Path(folder) / MEASUREMENTS_FILE, Path(folder) / NETWORK_FILE
     outcome.after.save(network, initial=outcome.before)
-    write_dataset(outcome.measurements, measurements)
+    write_netcdf(outcome.measurements, measurements)
     return measurements, network
 
 
@@ -283,13 +284,6 @@ def summary(measured: xr.Dataset) -> dict[str, Any]:
         row[name] = None if missing else int(value) if name in whole else value
     row["status"] = str(measured["status"].item())
     return row
-
-
-def write_dataset(dataset: xr.Dataset, path: str | os.PathLike[str]) -> None:
-    """Write a netCDF file, compressed and atomically."""
-    encoding = {name: {"zlib": True, "complevel": 4} for name, variable in dataset.items() if variable.ndim}
-    with replacing(path) as temporary:
-        dataset.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
 
 
 def _or_nan(value: int | None) -> float:

@@ -13,7 +13,8 @@ from pathlib import Path
 import xarray as xr
 
 from rankscope.durable import make_folder
-from rankscope.experiments.cell import Cell, run, store, write_dataset
+from rankscope.experiments.cell import Cell, run, store
+from rankscope.sweep.netcdf import write_netcdf
 from rankscope.sweep.processes import OnProgress, Report, run_side_by_side
 from rankscope.tasks import FlipFlop
 
@@ -44,7 +45,7 @@ def run_demo(
     root = make_folder(folder)
     measured = run_side_by_side(partial(_run_and_store, root), cells, workers, on_progress)
     together = xr.concat(measured, dim="gain", join="outer", combine_attrs="drop_conflicts")
-    write_dataset(together, root / DEMO_FILE)
+    write_netcdf(together, root / DEMO_FILE)
     return together
 
 

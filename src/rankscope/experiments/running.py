@@ -18,6 +18,7 @@ from rankscope.experiments.base import work
 from rankscope.experiments.cell import Cell, run
 from rankscope.networks.rate import RateRNN
 from rankscope.sweep import SweepReport, open_run, run_sweep
+from rankscope.sweep.netcdf import write_netcdf
 from rankscope.tasks import FlipFlop
 from rankscope.training import train
 
@@ -115,7 +116,4 @@ def export_run(folder: str | os.PathLike[str], out: str | os.PathLike[str], kind
         dataset.load().to_zarr(part, mode="w", zarr_format=2)
         part.rename(target)
     else:
-        loaded = dataset.load()
-        encoding = {name: {"zlib": True, "complevel": 4} for name, v in loaded.items() if v.ndim and v.dtype != object}
-        with replacing(target) as temporary:
-            loaded.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
+        write_netcdf(dataset, target)

@@ -111,7 +111,7 @@ def _work_and_save(work: Work, folder: RunFolder, cell: Cell, report: Report) ->
         result = work(cell, report, checkpoint)
         if not isinstance(result, xr.Dataset):
             raise TypeError(f"work must return an xarray.Dataset, got {type(result).__name__}")
-        content = encode(cell.digest, result)
+        content = encode(result.assign_attrs(digest=cell.digest))
     except Exception as error:
         if _no_room(error):
             return Attempt(Ending.NO_STORAGE, str(error))

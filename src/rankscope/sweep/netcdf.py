@@ -11,6 +11,7 @@ import h5py
 import xarray as xr
 from xarray.backends import H5NetCDFStore
 
+from rankscope.durable import replacing
 from rankscope.errors import InputError
 
 COMPRESSED_FROM = 4096
@@ -42,17 +43,33 @@ def damage(path: Path, digest: str) -> str | None:
     return None if found == digest else f"not the result of this cell: its digest is {found!r}, not {digest!r}"
 
 
-def encode(digest: str, dataset: xr.Dataset) -> bytes:
-    """Return the bytes of a netCDF file, compressed and checksummed, that names its cell.
+def write_netcdf(dataset: xr.Dataset, path: str | os.PathLike[str]) -> None:
+    """Write a netCDF file, compressed, checksummed and atomically.
+
+    Raises
+    ------
+    InputError
+        If the folder cannot be written to.
+    OSError
+        If the disk is full.
+    """
+    content = encode(dataset)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def encode(dataset: xr.Dataset) -> bytes:
+    """Return the bytes of a netCDF file, compressed and checksummed.
 
     In memory, because the HDF5 library crashes the process if the disk fills up below a file that it has open. Not by
     `to_netcdf`, because that asks a Dask scheduler for a lock wherever one is near, and fails for what is in memory.
     """
-    names = [name for name, x in dataset.variables.items() if x.ndim and x.nbytes >= COMPRESSED_FROM]
-    named = dataset.assign_attrs(digest=digest).load()
+    numbers = {name: x for name, x in dataset.variables.items() if x.dtype.kind not in "OU"}
+    names = [name for name, x in numbers.items() if x.ndim and x.nbytes >= COMPRESSED_FROM]
+    loaded = dataset.load()
     content = io.BytesIO()
     with h5netcdf.File(content, "w") as file:
-        named.dump_to_store(H5NetCDFStore(file), encoding={name: dict(LARGE) for name in names})
+        loaded.dump_to_store(H5NetCDFStore(file), encoding={name: dict(LARGE) for name in names})
     return content.getvalue()
 
 

@@ -176,7 +176,7 @@ class RunFolder:
         OSError, InputError
             If the file system does not let us, for example because it is full.
         """
-        content = encode(digest, result) if isinstance(result, xr.Dataset) else result
+        content = encode(result.assign_attrs(digest=digest)) if isinstance(result, xr.Dataset) else result
         with replacing(self.path_of(digest)) as temporary:
             temporary.write_bytes(content)
         return self.path_of(digest)
