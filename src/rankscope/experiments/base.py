@@ -18,8 +18,7 @@ from rankscope.tasks import make
 
 PRESETS = ("quick", "paper")
 PAPER_EPOCHS = {"flipflop": 1000, "mante": 2000, "romo": 6000}
-QUICK_EPOCHS = {"flipflop": 400, "mante": 800, "romo": 2000}
-PAPER_SIZE, QUICK_SIZE = 256, 64
+PAPER_SIZE, QUICK_SIZE = 256, 128
 
 
 @dataclass(frozen=True)

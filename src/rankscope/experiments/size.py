@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import xarray as xr
 
-from rankscope.experiments.base import PAPER_EPOCHS, QUICK_EPOCHS, Experiment, nonlinear_cells
+from rankscope.experiments.base import PAPER_EPOCHS, Experiment, nonlinear_cells
 from rankscope.experiments.cell import Cell
 from rankscope.experiments.claims import NOT_IN_THIS_RUN, Claim, Finding, values
 from rankscope.experiments.gain import NAMES
@@ -76,7 +76,7 @@ SIZE = Experiment(
     name="size",
     description="Three tasks at g = 0, 0.9 and 1.8, N = 64 to 1024, five networks each (paper supplement)",
     presets={
-        "quick": lambda: _light(nonlinear_cells(GAINS, 2, QUICK_SIZES, QUICK_EPOCHS)),
+        "quick": lambda: _light(nonlinear_cells(GAINS, 2, QUICK_SIZES, PAPER_EPOCHS)),
         "shorter": lambda: _light(nonlinear_cells(GAINS, 3, SHORTER_SIZES, PAPER_EPOCHS)),
         "paper": lambda: _light(nonlinear_cells(GAINS, 5, SIZES, PAPER_EPOCHS)),
     },

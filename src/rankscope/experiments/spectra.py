@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from rankscope.experiments.base import (
     PAPER_EPOCHS,
     PAPER_SIZE,
-    QUICK_EPOCHS,
     QUICK_SIZE,
     Experiment,
     nonlinear_cells,
@@ -91,7 +90,7 @@ SPECTRA = Experiment(
     name="spectra",
     description="Three tasks at g = 0, 0.9 and 1.8: singular values and eigenvalues (paper supplement)",
     presets={
-        "quick": lambda: nonlinear_cells(GAINS, 1, [QUICK_SIZE], QUICK_EPOCHS),
+        "quick": lambda: nonlinear_cells(GAINS, 1, [QUICK_SIZE], PAPER_EPOCHS),
         "paper": lambda: nonlinear_cells(GAINS, 1, [PAPER_SIZE], PAPER_EPOCHS),
     },
     claims=tuple(claim for task in GAINS for claim in _claims(task)),

@@ -11,7 +11,6 @@ import xarray as xr
 from rankscope.experiments.base import (
     PAPER_EPOCHS,
     PAPER_SIZE,
-    QUICK_EPOCHS,
     QUICK_SIZE,
     Experiment,
     nonlinear_cells,
@@ -74,7 +73,7 @@ TASKS = Experiment(
     name="tasks",
     description="Three tasks at g = 0 and 0.9, one network each (paper Fig. 1)",
     presets={
-        "quick": lambda: nonlinear_cells(GAINS, 1, [QUICK_SIZE], QUICK_EPOCHS),
+        "quick": lambda: nonlinear_cells(GAINS, 1, [QUICK_SIZE], PAPER_EPOCHS),
         "paper": lambda: nonlinear_cells(GAINS, 1, [PAPER_SIZE], PAPER_EPOCHS),
     },
     claims=tuple(claim for task in GAINS for claim in _claims(task)),
