@@ -115,7 +115,7 @@ GAIN = Experiment(
     name="gain",
     description="Three tasks, all gains, five networks each (paper Fig. 2)",
     presets={
-        "quick": lambda: nonlinear_cells(QUICK_GAINS, 2, [QUICK_SIZE], PAPER_EPOCHS),
+        "quick": lambda: nonlinear_cells(QUICK_GAINS, 3, [QUICK_SIZE], PAPER_EPOCHS),
         "paper": lambda: nonlinear_cells(GAINS, 5, [PAPER_SIZE], PAPER_EPOCHS),
     },
     claims=(
