@@ -16,7 +16,6 @@ from rankscope.experiments.cell import Cell
 from rankscope.experiments.claims import Claim
 from rankscope.tasks import make
 
-PRESETS = ("quick", "paper")
 PAPER_EPOCHS = {"flipflop": 1000, "mante": 2000, "romo": 6000}
 PAPER_SIZE, QUICK_SIZE = 256, 128
 
@@ -51,27 +50,23 @@ class Experiment:
         return self.presets[choice("preset", preset, self.presets)]()
 
 
-def nonlinear_cells(
-    gains: Mapping[str, Iterable[float]], samples: int, sizes: Iterable[int], epochs: Mapping[str, int]
-) -> list[Cell]:
+def nonlinear_cells(gains: Mapping[str, Iterable[float]], samples: int, sizes: Iterable[int]) -> list[Cell]:
     """Return one cell for each task, gain, size and sample, the longest first, every one with a seed of its own.
 
     Parameters
     ----------
     gains
-        Task -> gains.
-    epochs
-        Task -> epochs.
+        Task -> gains; each task is trained for as many epochs as in the paper.
     """
     cells = [
         Cell(
             make(task),
             gain=float(gain),
             hidden_size=N,
-            epochs=epochs[task],
+            epochs=PAPER_EPOCHS[task],
             sample=sample,
             seed=seed_of(task, float(gain), N, sample),
-            training={"recorded_epochs": min(200, epochs[task])},
+            training={"recorded_epochs": min(200, PAPER_EPOCHS[task])},
         )
         for task, its_gains in gains.items()
         for gain in its_gains

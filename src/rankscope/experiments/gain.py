@@ -10,7 +10,6 @@ import numpy as np
 import xarray as xr
 
 from rankscope.experiments.base import (
-    PAPER_EPOCHS,
     PAPER_SIZE,
     QUICK_SIZE,
     Experiment,
@@ -115,8 +114,8 @@ GAIN = Experiment(
     name="gain",
     description="Three tasks, all gains, five networks each (paper Fig. 2)",
     presets={
-        "quick": lambda: nonlinear_cells(QUICK_GAINS, 3, [QUICK_SIZE], PAPER_EPOCHS),
-        "paper": lambda: nonlinear_cells(GAINS, 5, [PAPER_SIZE], PAPER_EPOCHS),
+        "quick": lambda: nonlinear_cells(QUICK_GAINS, 3, [QUICK_SIZE]),
+        "paper": lambda: nonlinear_cells(GAINS, 5, [PAPER_SIZE]),
     },
     claims=(
         *_claims("flipflop"),

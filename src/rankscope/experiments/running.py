@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import time
@@ -67,6 +68,7 @@ def seconds_for(cells: Sequence[Cell], cores: int) -> float:
     return max(sum(seconds) / cores, *seconds)
 
 
+@functools.cache
 def _cost_of_training() -> tuple[float, float]:
     """Return seconds for a time step, and for a multiplication, from epochs of a small and of a larger network."""
     seconds = {}

@@ -76,9 +76,9 @@ SIZE = Experiment(
     name="size",
     description="Three tasks at g = 0, 0.9 and 1.8, N = 64 to 1024, five networks each (paper supplement)",
     presets={
-        "quick": lambda: _light(nonlinear_cells(GAINS, 2, QUICK_SIZES, PAPER_EPOCHS)),
-        "shorter": lambda: _light(nonlinear_cells(GAINS, 3, SHORTER_SIZES, PAPER_EPOCHS)),
-        "paper": lambda: _light(nonlinear_cells(GAINS, 5, SIZES, PAPER_EPOCHS)),
+        "quick": lambda: _light(nonlinear_cells(GAINS, 2, QUICK_SIZES)),
+        "shorter": lambda: _light(nonlinear_cells(GAINS, 3, SHORTER_SIZES)),
+        "paper": lambda: _light(nonlinear_cells(GAINS, 5, SIZES)),
     },
     claims=tuple(claim for task in GAINS for claim in _claims(task)),
 )

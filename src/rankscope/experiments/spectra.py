@@ -90,8 +90,8 @@ SPECTRA = Experiment(
     name="spectra",
     description="Three tasks at g = 0, 0.9 and 1.8: singular values and eigenvalues (paper supplement)",
     presets={
-        "quick": lambda: nonlinear_cells(GAINS, 1, [QUICK_SIZE], PAPER_EPOCHS),
-        "paper": lambda: nonlinear_cells(GAINS, 1, [PAPER_SIZE], PAPER_EPOCHS),
+        "quick": lambda: nonlinear_cells(GAINS, 1, [QUICK_SIZE]),
+        "paper": lambda: nonlinear_cells(GAINS, 1, [PAPER_SIZE]),
     },
     claims=tuple(claim for task in GAINS for claim in _claims(task)),
 )

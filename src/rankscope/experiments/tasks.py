@@ -73,8 +73,8 @@ TASKS = Experiment(
     name="tasks",
     description="Three tasks at g = 0 and 0.9, one network each (paper Fig. 1)",
     presets={
-        "quick": lambda: nonlinear_cells(GAINS, 1, [QUICK_SIZE], PAPER_EPOCHS),
-        "paper": lambda: nonlinear_cells(GAINS, 1, [PAPER_SIZE], PAPER_EPOCHS),
+        "quick": lambda: nonlinear_cells(GAINS, 1, [QUICK_SIZE]),
+        "paper": lambda: nonlinear_cells(GAINS, 1, [PAPER_SIZE]),
     },
     claims=tuple(claim for task in GAINS for claim in _claims(task)),
 )

@@ -85,14 +85,10 @@ def _tile(kernel: str, tile: Tile, rows: int) -> str:
             f"  %c_offset{row} = mul i64 %c_row, {row}",
         ]
     for row, v in cells:
-        code += [
-            f"  %at{row}_{v} = add i64 %c_offset{row}, {v * lanes}",
-            f"  %addend_at{row}_{v} = getelementptr float, ptr %addend, i64 %at{row}_{v}",
-            f"  %start{row}_{v} = load {V}, ptr %addend_at{row}_{v}, align 4",
-        ]
+        code += [f"  %at{row}_{v} = add i64 %c_offset{row}, {v * lanes}", *_load("addend", row, v, V)]
         if kernel == "affine":
-            code += [*_load("state", row, v, V), _leak("first", "start", row, v, V, fma)]
-    first = "first" if kernel == "affine" else "start"
+            code += [*_load("state", row, v, V), _leak("first", "addend", row, v, V, fma)]
+    first = "first" if kernel == "affine" else "addend"
     code += ["  br label %multiply", "multiply:", "  %k = phi i64 [0, %entry], [%next, %multiply]"]
     code += [f"  %sum{row}_{v} = phi {V} [%{first}{row}_{v}, %entry], [%more{row}_{v}, %multiply]" for row, v in cells]
     code += [

@@ -102,7 +102,7 @@ class _Recurrence(torch.autograd.Function):
         outputs = (readable.flatten(0, 1) @ W_out.t()).view(steps, batch, -1).transpose(0, 1).contiguous()
         if any(ctx.needs_input_grad):
             ctx.save_for_backward(inputs, *weights)
-            ctx.plan, ctx.lease, ctx.has_noise = plan, lease, noise is not None
+            ctx.plan, ctx.lease = plan, lease
             ctx.set_materialize_grads(False)
         # A copy also where batch or time is 1 and the transpose would be contiguous: the buffer is not ours to give.
         return outputs, (
