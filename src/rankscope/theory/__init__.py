@@ -1,0 +1,5 @@
+"""What learning writes into a linear network, on paper: the paper's expansion, and the exact solution."""
+
+from rankscope.theory.infinite_width import InfiniteWidth as InfiniteWidth
+from rankscope.theory.perturbation import ThirdOrder as ThirdOrder
+from rankscope.theory.single_network import SingleNetwork as SingleNetwork

@@ -1,0 +1,145 @@
+"""The random matrix that learning starts from, as N grows: singular values of 1 - W0, and how their vectors overlap.
+
+W0 has independent Gaussian entries of variance g^2/N (a Ginibre matrix). Its fixed points need A = 1 - W0 and the
+resolvent R = A^-1. In the limit of many units the singular values of A fill one interval with a known density, and the
+left and right singular vector at one singular value have a known mean overlap; both come from the roots of one cubic.
+(theory.md, section 3)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankscope.arguments import number
+from rankscope.errors import InputError
+
+Array = NDArray[np.floating]
+Complex = NDArray[np.complexfloating]
+
+FEWEST_NODES = 64
+MOST_NODES = 2**15
+
+
+@dataclass(frozen=True, eq=False)
+class SpectralMeasure:
+    """The singular values of 1 - W0 as a quadrature: an average over them is a sum over these nodes.
+
+    Attributes
+    ----------
+    gain
+        g.
+    singular_values, weights
+        (nodes,) positions s and their shares, which add up to 1.
+    m11, m12
+        (nodes,) diagonal and off-diagonal entry of the Hermitised resolvent, from which overlaps follow.
+    """
+
+    gain: float
+    singular_values: Array
+    weights: Array
+    m11: Complex
+    m12: Complex
+
+    def overlap(self, eigenvalue: float | None = None) -> Array:
+        """Return the mean of (right singular vector) . X (left singular vector) at every node, (nodes,).
+
+        Parameters
+        ----------
+        eigenvalue
+            X = (eigenvalue - W0)^-1 for a real one above g; None for X = 1, the plain overlap.
+        """
+        m12 = self.m12 if eigenvalue is None else self.m12 / (eigenvalue - self.gain**2 * self.m12)
+        return m12.imag / self.m11.imag
+
+
+def edges(gain: float) -> tuple[float, float]:
+    """Return the least and the largest singular value of 1 - W0 as N goes to infinity.
+
+    Parameters
+    ----------
+    gain
+        0 < g < 1.
+    """
+    alpha = np.sqrt(1 + 8 / gain**2)
+    # alpha - 3, without the loss of digits that the difference would suffer near g = 1
+    gap = 8 * (1 - gain**2) / (gain**2 * (alpha + 3))
+    lower = gain * np.sqrt(gap**3 / (8 * (alpha - 1)))
+    upper = gain * np.sqrt((alpha + 3) ** 3 / (8 * (alpha + 1)))
+    return float(lower), float(upper)
+
+
+def spectral_measure(gain: float, accuracy: float = 1e-10) -> SpectralMeasure:
+    """Return the measure with as many nodes as the accuracy needs.
+
+    Parameters
+    ----------
+    gain
+        g, 0 <= g < 1.
+    accuracy
+        Relative error allowed in the three averages that are known: of 1, of overlap / s (both 1), and of 1 / s^2,
+        which is 1 / (1 - g^2).
+
+    Raises
+    ------
+    InputError
+        If g is not in [0, 1), or so near to 1 that the accuracy is out of reach.
+    """
+    g = number("gain", gain, minimum=0)
+    if g >= 1:
+        raise InputError(f"gain must be below 1, where the linear network has a fixed point, got {gain!r}")
+    if g**2 <= accuracy:
+        # All singular values are 1 and all vectors coincide, up to terms of order g^2.
+        one, i = np.ones(1), np.array([1j])
+        return SpectralMeasure(g, one, one, i, i)
+    nodes = FEWEST_NODES
+    while nodes <= MOST_NODES:
+        measure = _with_nodes(g, nodes)
+        s, weights = measure.singular_values, measure.weights
+        averages = np.array([weights.sum(), weights @ (measure.overlap() / s), weights @ ((1 - g**2) / s**2)])
+        if np.abs(averages - 1).max() <= accuracy:
+            return measure
+        nodes *= 2
+    raise InputError(f"gain must be further below 1 for an accuracy of {accuracy:g}, got {gain!r}")
+
+
+def _with_nodes(g: float, nodes: int) -> SpectralMeasure:
+    """Return the measure at Chebyshev nodes of the second kind, made for the square-root edges of the density."""
+    lower, upper = edges(g)
+    angle = np.pi * np.arange(1, nodes + 1) / (nodes + 1)
+    s = (upper + lower) / 2 + (upper - lower) / 2 * np.cos(angle)
+    eta: Complex = _complex_root((s - 1) / g, g)
+    y: Complex = 1 + g * eta
+    y2_minus_1: Complex = g * eta * (2 + g * eta)
+    m11: Complex = -y / y2_minus_1
+    m12: Complex = -1 / y2_minus_1
+    density = 2 / np.pi * m11.imag
+    weights = density * np.sin(angle) * (upper - lower) / 2 * np.pi / (nodes + 1)
+    return SpectralMeasure(g, s, weights, m11, m12)
+
+
+def _complex_root(omega: Array, g: float) -> Complex:
+    """Return the root y = 1 + g eta of (y^2 - 1)(y - s) + g^2 y = 0, s = 1 + g omega, with Im -y / (y^2 - 1) > 0.
+
+    In eta the cubic is g eta^3 + (2 - g omega) eta^2 + (g - 2 omega) eta + 1 = 0, which keeps its digits as g goes to
+    0. Its real root by Cardano's formula leaves a quadratic for the pair, which Newton's steps then polish.
+    """
+    s = 1 + g * omega
+    # In y = x + s / 3 the cubic is x^3 + p x + q = 0.
+    p = (g**2 - 1) - s**2 / 3
+    q = s - 2 * s**3 / 27 + s * (g**2 - 1) / 3
+    root = np.sqrt(np.maximum((q / 2) ** 2 + (p / 3) ** 3, 0))
+    large = np.cbrt(-q / 2 - np.copysign(root, q))
+    real = large - p / (3 * large) + s / 3
+    # The three roots add up to s, and their product is -s.
+    half_sum, product = (s - real) / 2, -s / real
+    squared = np.maximum(product - half_sum**2, 1e-6 * g**2)
+    eta = ((half_sum - 1) + 1j * np.sqrt(squared)) / g
+    a, b, c = g, 2 - g * omega, g - 2 * omega
+    for _ in range(6):
+        eta = eta - (((a * eta + b) * eta + c) * eta + 1) / ((3 * a * eta + 2 * b) * eta + c)
+    y = 1 + g * eta
+    upper: Complex = np.where((-y / (eta * (1 + y))).imag > 0, eta, eta.conj())
+    return upper

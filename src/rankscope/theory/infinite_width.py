@@ -1,0 +1,105 @@
+"""Learning in an infinitely wide linear network, exactly and to the end.
+
+The paper's expansion (`perturbation.py`) is one in learning time, and leaves the simulation half-way. But as N grows
+the network enters only by the spectral law of W0, and learning visits few directions: what is left is a small matrix
+that follows the flow all the way to convergence, with no free parameter. (theory.md, section 3)
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rankscope.arguments import number
+from rankscope.theory.chains import Chain, golub_kahan
+from rankscope.theory.ginibre import spectral_measure
+from rankscope.theory.reduced import ReducedNetwork
+from rankscope.theory.solution import LinearTheory, target_matrix
+
+Array = NDArray[np.floating]
+
+
+class InfiniteWidth(LinearTheory):
+    """The exact theory in the limit of many units.
+
+    Parameters
+    ----------
+    gain
+        g, 0 <= g < 1.
+    target
+        z_hat, not 0; or a matrix (q, p) of targets, one for each of q outputs and p inputs that are learned together,
+        with the loss half the mean square over all of them.
+    accuracy
+        Relative accuracy of the results.
+
+    Raises
+    ------
+    InputError
+        If an argument is out of range, or g is so near to 1 that the accuracy is out of reach.
+
+    References
+    ----------
+    theory.md, section 3.
+    """
+
+    def __init__(self, gain: float, target: ArrayLike, accuracy: float = 1e-6) -> None:
+        self.gain = number("gain", gain, minimum=0)
+        self.target = target_matrix(target)
+        self.accuracy = number("accuracy", accuracy, above=0)
+        self._measure = spectral_measure(self.gain)
+
+    def __repr__(self) -> str:
+        target = self.target.item() if self.target.size == 1 else self.target.tolist()
+        return f"InfiniteWidth(gain={self.gain:g}, target={target!r}, accuracy={self.accuracy:g})"
+
+    def reduce(self, steps: int) -> ReducedNetwork:
+        """Return the network on chains of at most `steps` directions.
+
+        The chains of all inputs and outputs are orthogonal to each other and alike: each sees the same measure.
+        """
+        measure = self._measure
+        V, U, B = _chain(self.gain, steps)
+        q, p = self.target.shape
+        K = len(B)
+        m, w = np.zeros((p + q, K, p)), np.zeros((p + q, K, q))
+        m[np.arange(p), 0, np.arange(p)] = 1
+        w[p + np.arange(q), 0, np.arange(q)] = 1
+        # A chain that closed before has lost nothing.
+        ends = np.eye((p + q) * K)[K - 1 :: K] if steps == K else np.empty((0, (p + q) * K))
+
+        def overlaps(per_node: Array) -> Array:
+            G = U.T @ (per_node[:, None] * V)
+            return _block_diagonal(G, G.T, p, q)
+
+        return ReducedNetwork(
+            resolvent=_block_diagonal(B, B.T, p, q),
+            inputs=m.reshape(-1, p),
+            outputs=w.reshape(-1, q),
+            overlap=overlaps(measure.overlap()),
+            scaled_overlap=lambda eigenvalue: overlaps(eigenvalue * measure.overlap(eigenvalue)),
+            bulk_edge=measure.gain,
+            open_ends=(ends, ends),
+            accuracy=self.accuracy,
+        )
+
+
+@functools.lru_cache(maxsize=256)
+def _chain(gain: float, steps: int) -> Chain:
+    measure = spectral_measure(gain)
+
+    def resolve(x: Array) -> Array:
+        scaled: Array = x / measure.singular_values
+        return scaled
+
+    return golub_kahan(resolve, resolve, np.sqrt(measure.weights), steps)
+
+
+def _block_diagonal(first: Array, second: Array, p: int, q: int) -> Array:
+    """Return p blocks of the first kind and q of the second on a diagonal."""
+    K = len(first)
+    blocks = np.zeros((p + q, K, p + q, K))
+    for index in range(p + q):
+        blocks[index, :, index, :] = first if index < p else second
+    return blocks.reshape((p + q) * K, -1)
