@@ -86,6 +86,11 @@ def test_experiments_are_listed_with_their_cost(capsys):
         ("gain", 145),
         ("spectra", 9),
         ("size", 225),
+        ("linear", 150),
+        ("linear-gain", 150),
+        ("linear-log", 150),
+        ("divergence", 40),
+        ("cosine", 15),
     }
     assert all(row["minutes"] > 0 for row in rows)
 

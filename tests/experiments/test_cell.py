@@ -59,6 +59,53 @@ def test_the_digest_tells_cells_apart():
     assert replace(CELL).digest == CELL.digest
 
 
+def test_digests_of_cells_from_before_there_was_a_choice_of_measurements_stay():
+    assert CELL.digest == "1667daf74fa1"
+    assert "measurements" not in CELL.describe()
+    assert replace(CELL, measurements=("truncation",)).digest != CELL.digest
+
+
+def test_only_what_is_asked_for_is_measured(outcome):
+    bare = run(replace(CELL, measurements=())).measurements
+    dear = {"truncation_loss", "rank", "singular_value", "eigenvalue_real", "singular_index", "example_output", "step"}
+    everything = set(outcome.measurements.variables) | set(outcome.measurements.dims)
+    assert dear <= everything
+    assert not dear & (set(bare.variables) | set(bare.dims))
+    for name in ("change_norm", "shuffled_loss", "convergence_epoch", "average_gradient", "initial_loss"):
+        np.testing.assert_array_equal(bare[name], outcome.measurements[name], err_msg=name)
+    assert summary(bare)["functional_rank"] is None
+    with_outlier = run(replace(CELL, measurements=("outlier",)))
+    W = with_outlier.after.recurrent_weights.detach().double().numpy()
+    assert with_outlier.measurements["outlier"].item() == pytest.approx(np.linalg.eigvals(W).real.max())
+    assert np.isnan(outcome.measurements["outlier"])
+
+
+def test_an_unknown_measurement_is_refused_before_any_work():
+    with pytest.raises(rs.InputError, match=r"measurements must be one of .* got 'spectrum' \(did you mean 'spectra'"):
+        replace(CELL, measurements=("spectrum",))
+
+
+@pytest.mark.parametrize(("noise_std", "trials"), [(0.0, 1), (0.1, 512)])
+def test_one_trial_serves_where_all_are_equal(noise_std, trials, monkeypatch):
+    task = rs.tasks.FixedPoint(duration=4.0)
+    asked = []
+    sample = type(task).sample
+    monkeypatch.setattr(type(task), "sample", lambda self, n, rng=None: asked.append(n) or sample(self, n, rng))
+    run(Cell(task, hidden_size=8, epochs=2, network={"noise_std": noise_std}, measurements=("truncation",)))
+    assert max(n for n in asked if n != 32) == trials
+
+
+def test_the_average_gradient_is_that_of_the_epochs_before_convergence(outcome):
+    assert np.isnan(outcome.measurements["average_gradient"])
+    cell = Cell(rs.tasks.FixedPoint(duration=10.0), hidden_size=16, epochs=400, training={"learning_rate": 0.01})
+    measured = run(cell).measurements
+    until = int(measured["convergence_epoch"])
+    assert 0 < until < 400
+    expected = (measured["gradient_norm"][:until] * 0.01).sum() / (0.01 * until)
+    assert measured["average_gradient"].item() == pytest.approx(expected.item())
+    assert measured["learning_rate"].item() == 0.01
+
+
 @pytest.mark.parametrize(("optimiser", "rate"), [("sgd", 1e6), ("sgd", 1e36), ("adam", 1e35)])
 def test_a_diverged_cell_is_a_result(optimiser, rate):
     cell = replace(CELL, network={"nonlinearity": "identity"}, training={"optimiser": optimiser, "learning_rate": rate})

@@ -1,6 +1,7 @@
 """The named experiments: their cells are the paper's, their claims judge rightly, whatever a run contains."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import xarray as xr
 
 from rankscope.errors import InputError
 from rankscope.experiments import EXPERIMENTS, seconds_for
+from rankscope.experiments.base import work
 from rankscope.experiments.claims import agreement, agreement_claim, check_claims, values
 
 
@@ -61,6 +63,18 @@ def test_the_cost_is_estimated():
     cells = EXPERIMENTS["tasks"].cells("quick")
     alone, together = seconds_for(cells, 1), seconds_for(cells, 2)
     assert 0 < together < alone
+
+
+def test_the_cost_of_one_trial_is_not_that_of_a_batch():
+    nonlinear, linear = (EXPERIMENTS[name].cells("paper")[0] for name in ("size", "linear"))
+    assert nonlinear.hidden_size == linear.hidden_size == 1024
+    each = {cell.task.name: work(cell) / (cell.epochs * cell.task.steps) for cell in (nonlinear, linear)}
+    assert each[linear.task.name] < each[nonlinear.task.name] / 8
+    # A look at a thousand-unit network costs about a third of an epoch, and the eigenvalues of W those of many.
+    bare = replace(linear, training=linear.training | {"recorded_epochs": 0}, measurements=())
+    looks = work(replace(linear, measurements=())) / work(bare)
+    assert 1.2 < looks < 1.5
+    assert work(replace(linear, training=linear.training | {"eigenvalues": 1})) > 10 * work(bare)
 
 
 def made_up(convergence, norm, shuffled, rank):

@@ -20,7 +20,13 @@ from rankscope.training import checkpoint
 TASK = FlipFlop(duration=12)
 EPOCHS = 5
 GENERATORS = [np.random.PCG64, np.random.MT19937, np.random.Philox, np.random.SFC64]
-OPTIONS = {"batch_size": 3, "recorded_epochs": [0, 2, 3], "record_weights": True, "singular_values": 4}
+OPTIONS = {
+    "batch_size": 3,
+    "recorded_epochs": [0, 2, 3],
+    "record_weights": True,
+    "singular_values": 4,
+    "eigenvalues": 3,
+}
 
 
 def network(noise_std=0.1, size=8, **options):
@@ -44,7 +50,7 @@ def contents(path):
 
 def assert_same_training(path, history, whole_path, whole):
     assert history.status == whole.status
-    for name in ("losses", "gradient_norms", "recorded_epochs", "singular_values", "weights"):
+    for name in ("losses", "gradient_norms", "recorded_epochs", "singular_values", "eigenvalues", "weights"):
         np.testing.assert_array_equal(getattr(history, name), getattr(whole, name), err_msg=name)
     metadata, tensors = contents(path)
     expected_metadata, expected = contents(whole_path)
@@ -67,7 +73,7 @@ def test_what_is_in_the_file(whole):
     assert metadata["status"] == "finished"
     np.testing.assert_array_equal(tensors["losses"], history.losses)
     assert Counter(name.split(".")[0] for name in tensors)["optimiser"] == 9  # three weights, three numbers of Adam
-    assert {"initial", "singular_values", "weights", "network.recurrent_weights"} <= tensors.keys()
+    assert {"initial", "singular_values", "eigenvalues", "weights", "network.recurrent_weights"} <= tensors.keys()
 
 
 class Stopping:

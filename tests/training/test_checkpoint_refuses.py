@@ -55,6 +55,7 @@ def refused(path, message, **call):
         ("clip_norm = None, not 1.0", {"clip_norm": 1}),
         ("stop_below = None, not 0.1", {"stop_below": 0.1}),
         ("singular_values = 40, not 5", {"singular_values": 5}),
+        ("eigenvalues = 0, not 2", {"eigenvalues": 2}),
         ("record_weights = False, not True", {"record_weights": True}),
         ("architecture = ", {"net": network(noise_std=0.1)}),
         ("architecture = ", {"net": network(trained=("recurrent",))}),

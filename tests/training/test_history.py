@@ -94,6 +94,30 @@ def test_weights_are_kept_only_when_asked_for():
     assert trained(recorded_epochs=3)[2].weights is None
 
 
+def test_eigenvalues_of_the_weights_before_the_update():
+    _, _, history = trained(recorded_epochs=[0, 1, 11], record_weights=True, eigenvalues=4)
+    assert history.eigenvalues.shape == (3, 4)
+    assert history.eigenvalues.dtype == np.complex128
+    for weights, found in zip(history.weights, history.eigenvalues, strict=True):
+        exact = np.linalg.eigvals(weights.astype(float))
+        np.testing.assert_allclose(found.real, np.sort(exact.real)[:-5:-1], atol=1e-12)
+        assert all(np.abs(exact - value).min() < 1e-12 for value in found)
+    assert trained(3)[2].eigenvalues is None
+
+
+def test_at_most_n_eigenvalues():
+    assert trained(3, recorded_epochs=2, eigenvalues=40)[2].eigenvalues.shape == (2, 16)
+
+
+def test_weights_that_are_not_finite_have_no_spectrum():
+    records = Records(torch.zeros(3, 3), frozenset({0}), singular_count=2, keep_weights=False, eigenvalue_count=2)
+    records.look_at(0, torch.full((3, 3), torch.inf))
+    history = records.finish("diverged", learning_rate=0.1, seconds=1.0)
+    assert np.isnan(history.singular_values).all()
+    assert np.isnan(history.eigenvalues.real).all()
+    assert np.isnan(history.eigenvalues.imag).all()
+
+
 def test_at_most_n_singular_values_even_if_none_are_recorded():
     assert trained(3)[2].singular_values.shape == (1, 16)
     empty = trained(3, recorded_epochs=0)[2]
@@ -114,7 +138,7 @@ def test_types_and_derived_numbers():
 @pytest.mark.parametrize("keep", [False, True])
 def test_forgetting_what_an_interruption_cut_short(keep):
     def grown(*epochs):
-        records = Records(torch.zeros(3, 3), frozenset(range(9)), singular_count=2, keep_weights=keep)
+        records = Records(torch.zeros(3, 3), frozenset(range(9)), 2, keep_weights=keep, eigenvalue_count=2 * keep)
         for epoch in epochs:
             records.look_at(epoch, torch.eye(3) * epoch)
         return records
@@ -130,16 +154,19 @@ def test_forgetting_what_an_interruption_cut_short(keep):
     for records in (cut, longer):
         assert records.recorded_epochs == [0, 1]
         assert [float(row[0]) for row in records.singular_values] == [0, 1]
-        assert [float(row[0, 0]) for row in records.weights] == ([0, 1] if keep else [])
+        for rows in (records.weights, records.eigenvalues):
+            assert [float(row[0, 0]) for row in rows] == ([0, 1] if keep else [])
 
 
 def test_dataset():
-    _, _, history = trained(10, recorded_epochs=[0, 4, 9], record_weights=True, singular_values=5)
+    options = {"record_weights": True, "singular_values": 5, "eigenvalues": 3, "learning_rate": 0.002}
+    _, _, history = trained(10, recorded_epochs=[0, 4, 9], **options)
     data = history.to_dataset()
     assert dict(data.sizes) == {
         "epoch": 10,
         "record": 3,
         "leading_index": 5,
+        "leading_eigenvalue": 3,
         "postsynaptic": 16,
         "presynaptic": 16,
     }
@@ -148,7 +175,15 @@ def test_dataset():
     np.testing.assert_array_equal(
         data.singular_value_history.sel(leading_index=1).isel(record=1), history.singular_values[1, 0]
     )
+    for part in ("real", "imag"):
+        of_first = data[f"eigenvalue_{part}_history"].sel(leading_eigenvalue=1)
+        np.testing.assert_array_equal(of_first, getattr(history.eigenvalues, part)[:, 0])
     np.testing.assert_array_equal(data.recurrent_weights_history.isel(record=2), history.weights[2])
+    assert data["learning_rate"].item() == history.learning_rate == 0.002
     assert data.attrs == {"status": "finished", "training_seconds": history.seconds}
     assert all(variable.attrs["long_name"] for variable in data.data_vars.values())
-    assert "recurrent_weights_history" not in trained(3)[2].to_dataset()
+    assert not {"recurrent_weights_history", "eigenvalue_real_history"} & set(trained(3)[2].to_dataset())
+
+
+def test_the_learning_rate_that_nobody_gave():
+    assert trained(1)[2].learning_rate == 0.05 / 16

@@ -30,6 +30,7 @@ class Untouched:
         ({"stop_below": 0}, "stop_below must be a finite number > 0, got 0"),
         ({"recorded_epochs": [5]}, "recorded_epochs must lie within 0 and 4, got 5"),
         ({"singular_values": 0}, "singular_values must be a whole number >= 1, got 0"),
+        ({"eigenvalues": -1}, "eigenvalues must be a whole number >= 0, got -1"),
         ({"checkpoint_seconds": -1}, "checkpoint_seconds must be a finite number >= 0, got -1"),
         ({"task": None}, "task must have a method sample"),
         ({"task": 5}, "task must have a method sample"),

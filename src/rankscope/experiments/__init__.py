@@ -5,9 +5,14 @@ from rankscope.experiments.cell import Cell as Cell
 from rankscope.experiments.cell import Outcome as Outcome
 from rankscope.experiments.cell import run as run
 from rankscope.experiments.cell import store as store
+from rankscope.experiments.cosine import COSINE
 from rankscope.experiments.demo import demo_cells as demo_cells
 from rankscope.experiments.demo import run_demo as run_demo
+from rankscope.experiments.divergence import DIVERGENCE
 from rankscope.experiments.gain import GAIN
+from rankscope.experiments.linear import LINEAR
+from rankscope.experiments.linear_gain import LINEAR_GAIN
+from rankscope.experiments.linear_log import LINEAR_LOG
 from rankscope.experiments.running import export_run as export_run
 from rankscope.experiments.running import run_cells as run_cells
 from rankscope.experiments.running import seconds_for as seconds_for
@@ -16,4 +21,7 @@ from rankscope.experiments.spectra import SPECTRA
 from rankscope.experiments.tasks import TASKS
 
 #: The named experiments.
-EXPERIMENTS: dict[str, Experiment] = {experiment.name: experiment for experiment in (TASKS, GAIN, SPECTRA, SIZE)}
+EXPERIMENTS: dict[str, Experiment] = {
+    experiment.name: experiment
+    for experiment in (TASKS, GAIN, SPECTRA, SIZE, LINEAR, LINEAR_GAIN, LINEAR_LOG, DIVERGENCE, COSINE)
+}

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from rankscope.arguments import choice
-from rankscope.experiments.cell import Cell
+from rankscope.experiments.cell import RANKS, Cell, evaluation_trials
 from rankscope.experiments.claims import Claim
+from rankscope.linalg.singular_values import EXACT_UP_TO
 from rankscope.tasks import make
+from rankscope.training.history import record_schedule
 
 PAPER_EPOCHS = {"flipflop": 1000, "mante": 2000, "romo": 6000}
 PAPER_SIZE, QUICK_SIZE = 256, 128
@@ -83,8 +85,21 @@ def seed_of(*labels: Any) -> int:
 
 
 def work(cell: Cell) -> float:
-    """Return the number of multiplications in the training of a cell, a measure of how long it takes."""
-    return 3.0 * cell.epochs * cell.task.steps * 32 * cell.hidden_size**2
+    """Return about how long a cell takes, in multiplications: its training, the looks at its weights, the analysis.
+
+    The factors of the decompositions are their measured times in units of the multiplications of a training.
+    """
+    N, steps, options = cell.hidden_size, cell.task.steps, cell.training
+    # With a single row, a product waits for the weights to come from memory, and costs as much as with two.
+    training = 3 * cell.epochs * steps * max(options.get("batch_size", 32), 2)
+    looks = len(record_schedule(cell.epochs, options.get("recorded_epochs"), N))
+    look = (10 * N if N <= EXACT_UP_TO else 400) + 100 * N * bool(options.get("eigenvalues"))
+    analysis = {
+        "truncation": len(RANKS) * steps * evaluation_trials(cell.task, cell.network.get("noise_std", 0.0)),
+        "spectra": 350 * N,
+        "outlier": 100 * N,
+    }
+    return float(N**2 * (training + looks * look + sum(analysis.get(name, 0) for name in cell.measurements)))
 
 
 def up_to(last: float) -> list[float]:

@@ -1,8 +1,8 @@
 """One cell of an experiment: a network to train, and everything the paper measures on it.
 
-A cell is data: it says which task, gain, size and seed. `run` trains it and returns one Dataset with the
-losses, the spectra, the truncation curve, the shuffled loss and an example trial, named and labelled the same
-way wherever it comes from.
+A cell is data: it says which task, gain, size and seed, and which of the dearer measurements to make. `run` trains it
+and returns one Dataset with the losses, the spectra, the truncation curve, the shuffled loss and an example trial,
+named and labelled the same way wherever it comes from.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import math
 import os
 import platform
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,18 +23,21 @@ import torch
 import xarray as xr
 
 from rankscope import analysis
-from rankscope.arguments import integer
+from rankscope.arguments import choice, integer
 from rankscope.durable import make_folder
 from rankscope.errors import InputError
+from rankscope.linalg import leading_eigenvalues
 from rankscope.networks.rate import RateRNN
 from rankscope.sweep.netcdf import write_netcdf
-from rankscope.tasks.trials import BuiltInTask, Trials
+from rankscope.tasks.trials import BuiltInTask, OneTrialTask, Trials
 from rankscope.training import History, evaluate, train
 from rankscope.training.train import Progress
 from rankscope.version import __version__
 
 EVALUATION_TRIALS = 512
 RANKS = range(26)
+MEASUREMENTS = ("truncation", "spectra", "trial", "outlier")
+DEFAULT_MEASUREMENTS = ("truncation", "spectra", "trial")
 MEASUREMENTS_FILE = "measurements.nc"
 NETWORK_FILE = "network.safetensors"
 SCALARS = (
@@ -44,6 +48,9 @@ SCALARS = (
     "change_norm",
     "trained_norm",
     "shuffled_loss",
+    "average_gradient",
+    "outlier",
+    "learning_rate",
 )
 
 
@@ -67,6 +74,15 @@ class Cell:
         Further options of `train`.
     labels
         Further labels of the results, for a sweep over something else than the above.
+    measurements
+        What to measure besides what costs next to nothing: "truncation" (truncation losses and functional rank),
+        "spectra" (all singular values and eigenvalues of W0, W and dW), "trial" (the example trial), "outlier" (the
+        eigenvalue of W with the largest real part).
+
+    Raises
+    ------
+    InputError
+        If a measurement is not known.
     """
 
     task: BuiltInTask
@@ -78,10 +94,15 @@ class Cell:
     network: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     labels: dict[str, Any] = field(default_factory=dict)
+    measurements: tuple[str, ...] = DEFAULT_MEASUREMENTS
+
+    def __post_init__(self) -> None:
+        for name in self.measurements:
+            choice("measurements", name, MEASUREMENTS)
 
     def describe(self) -> dict[str, Any]:
         """Return the cell as plain values, for a file's attributes."""
-        return {
+        described = {
             "task": self.task.name,
             "task_parameters": self.task.parameters(),
             "gain": self.gain,
@@ -93,6 +114,10 @@ class Cell:
             "training": self.training,
             "labels": self.labels,
         }
+        # Only where it says something: runs from before there was a choice keep their digests.
+        if self.measurements != DEFAULT_MEASUREMENTS:
+            described["measurements"] = list(self.measurements)
+        return described
 
     @property
     def digest(self) -> str:
@@ -122,16 +147,13 @@ def run(cell: Cell, progress: Progress | None = None, checkpoint: str | os.PathL
     InputError
         If the cell cannot be trained as described.
     """
-    seeds = np.random.SeedSequence(integer("seed", cell.seed, minimum=0)).spawn(3)
-    weights_rng, training_rng, evaluation_rng = map(np.random.default_rng, seeds)
-    network = RateRNN.initialise(
-        cell.task, hidden_size=cell.hidden_size, gain=cell.gain, rng=weights_rng, **cell.network
-    )
+    weights_rng, training_rng, evaluation_rng = _generators(cell)
+    network = _draw(cell, weights_rng)
     before = network.snapshot()
     history = train(
         network, cell.task, cell.epochs, training_rng, progress=progress, checkpoint=checkpoint, **cell.training
     )
-    measured = measure(before, network, history, cell.task, evaluation_rng)
+    measured = measure(before, network, history, cell.task, evaluation_rng, cell.measurements)
     measured.attrs |= provenance(cell)
     labels = {
         "task": cell.task.name,
@@ -144,8 +166,24 @@ def run(cell: Cell, progress: Progress | None = None, checkpoint: str | os.PathL
     return Outcome(before, network, measured.assign_coords(labels))
 
 
+def initial_network(cell: Cell) -> RateRNN:
+    """Return the network of `cell` before learning, as `run` draws it.
+
+    Raises
+    ------
+    InputError
+        If the cell cannot be trained as described.
+    """
+    return _draw(cell, _generators(cell)[0])
+
+
 def measure(
-    before: RateRNN, after: RateRNN, history: History, task: BuiltInTask, rng: np.random.Generator
+    before: RateRNN,
+    after: RateRNN,
+    history: History,
+    task: BuiltInTask,
+    rng: np.random.Generator,
+    measurements: Collection[str] = DEFAULT_MEASUREMENTS,
 ) -> xr.Dataset:
     """Return every quantity of paper section 3 for one trained network.
 
@@ -153,26 +191,37 @@ def measure(
     ----------
     rng
         Source of the evaluation trials, the permutation of W0 and the network's noise.
+    measurements
+        As in `Cell`.
 
     Returns
     -------
     xr.Dataset
-        Of `history`, the spectra, and the scalars. A convergence or a functional rank that does not exist is NaN.
+        Of `history`, the scalars, and what else `measurements` names. A scalar that does not exist (a convergence, a
+        functional rank) or was not asked for is NaN.
     """
-    trials = task.sample(EVALUATION_TRIALS, rng)
+    trials = task.sample(evaluation_trials(task, after.noise_std), rng)
     initial_loss = float(history.losses[0])
-    ranks = [rank for rank in RANKS if rank <= after.hidden_size]
-    truncation = analysis.truncation_losses(before, after, trials, ranks, rng)
+    convergence = analysis.convergence_epoch(history.losses)
     change = analysis.change(before, after)
+    parts = [history.to_dataset()]
+    rank = None
+    if "truncation" in measurements:
+        ranks = [rank for rank in RANKS if rank <= after.hidden_size]
+        losses = analysis.truncation_losses(before, after, trials, ranks, rng)
+        rank = analysis.functional_rank(losses)
+        curve = ("rank", losses, {"long_name": "loss with the change truncated to this rank"})
+        parts.append(xr.Dataset({"truncation_loss": curve}, {"rank": ranks}))
+    if "spectra" in measurements:
+        parts.append(analysis.spectra(change))
+    if "trial" in measurements:
+        parts.append(example_trial(after, task.example()))
     scalars = {
         "initial_loss": (initial_loss, "loss at epoch 0"),
-        "evaluation_loss": (evaluate(after, trials, rng), f"loss on {EVALUATION_TRIALS} fresh trials"),
-        "convergence_epoch": (
-            _or_nan(analysis.convergence_epoch(history.losses)),
-            "first epoch with a loss below 5 % of the initial one",
-        ),
+        "evaluation_loss": (evaluate(after, trials, rng), "loss after learning, on fresh trials"),
+        "convergence_epoch": (_or_nan(convergence), "first epoch with a loss below 5 % of the initial one"),
         "functional_rank": (
-            _or_nan(analysis.functional_rank(truncation)),
+            _or_nan(rank),
             "smallest rank with a truncation loss below 5 % of that of rank 0",
         ),
         "change_norm": (change.norm, "Frobenius norm of the change of the recurrent weights"),
@@ -184,16 +233,26 @@ def measure(
             analysis.shuffled_loss(before, after, trials, rng) / initial_loss,
             "loss after shuffling the initial weights, relative to the loss at epoch 0",
         ),
+        # Of steps of one length the mean over learning time is the mean over epochs.
+        "average_gradient": (
+            float(np.mean(history.gradient_norms[:convergence])) if convergence else float("nan"),
+            "gradient norm, averaged over the learning time up to convergence",
+        ),
+        "outlier": (
+            float(leading_eigenvalues(after.recurrent_weights.detach(), 1)[0].real)
+            if "outlier" in measurements
+            else float("nan"),
+            "largest real part of an eigenvalue of the recurrent weights after learning",
+        ),
     }
     measured = xr.Dataset({name: ((), value, {"long_name": text}) for name, (value, text) in scalars.items()})
     measured["status"] = ((), history.status, {"long_name": "how the training ended"})
-    measured["truncation_loss"] = ("rank", truncation, {"long_name": "loss with the change truncated to this rank"})
-    measured = measured.assign_coords(rank=ranks)
-    return xr.merge(
-        [measured, history.to_dataset(), analysis.spectra(change), example_trial(after, task.example())],
-        join="exact",
-        combine_attrs="drop_conflicts",
-    )
+    return xr.merge([measured, *parts], join="exact", combine_attrs="drop_conflicts")
+
+
+def evaluation_trials(task: BuiltInTask, noise_std: float) -> int:
+    """Return how many trials to evaluate on: one says everything if all are equal, and the network has no noise."""
+    return 1 if isinstance(task, OneTrialTask) and noise_std == 0 else EVALUATION_TRIALS
 
 
 @torch.no_grad()
@@ -284,6 +343,16 @@ def summary(measured: xr.Dataset) -> dict[str, Any]:
         row[name] = None if missing else int(value) if name in whole else value
     row["status"] = str(measured["status"].item())
     return row
+
+
+def _generators(cell: Cell) -> list[np.random.Generator]:
+    """Return the sources of the weights, of the training, and of the evaluation."""
+    seeds = np.random.SeedSequence(integer("seed", cell.seed, minimum=0)).spawn(3)
+    return [np.random.default_rng(seed) for seed in seeds]
+
+
+def _draw(cell: Cell, rng: np.random.Generator) -> RateRNN:
+    return RateRNN.initialise(cell.task, hidden_size=cell.hidden_size, gain=cell.gain, rng=rng, **cell.network)
 
 
 def _or_nan(value: int | None) -> float:

@@ -83,7 +83,12 @@ def mean_and_error(found: NDArray[np.float64]) -> str:
     """Return "mean ± standard error" in readable digits."""
     if found.size < 2:
         return f"{found.mean():.3g}"
-    return f"{found.mean():.3g} ± {found.std(ddof=1) / np.sqrt(found.size):.2g}"
+    return f"{found.mean():.3g} ± {standard_error(found):.2g}"
+
+
+def standard_error(found: NDArray[np.float64]) -> float:
+    """Return the standard error of the mean; 0 of a single value, of which nothing is known."""
+    return float(found.std(ddof=1) / np.sqrt(found.size)) if found.size > 1 else 0.0
 
 
 def agreement_claim(reference: Path) -> Claim:

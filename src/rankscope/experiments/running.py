@@ -63,8 +63,7 @@ def seconds_for(cells: Sequence[Cell], cores: int) -> float:
         Networks trained side by side.
     """
     fixed, each = _cost_of_training()
-    # The truncation curve multiplies as much as some two hundred epochs do.
-    seconds = [fixed * cell.task.steps * cell.epochs + each * work(cell) * (1 + 200 / cell.epochs) for cell in cells]
+    seconds = [fixed * cell.task.steps * cell.epochs + each * work(cell) for cell in cells]
     return max(sum(seconds) / cores, *seconds)
 
 

@@ -24,6 +24,7 @@ from rankscope.networks.rate import RateRNN
 from rankscope.training.history import Records, Status
 
 FORMAT = "rankscope.training.v1"
+RECORDED = ("singular_values", "eigenvalues", "weights")
 
 
 @dataclass
@@ -52,7 +53,7 @@ def save(path: str | os.PathLike[str], state: TrainingState, settings: dict[str,
     tensors["losses"] = torch.tensor(records.losses, dtype=torch.float64)
     tensors["gradient_norms"] = torch.tensor(records.gradient_norms, dtype=torch.float64)
     tensors["recorded_epochs"] = torch.tensor(records.recorded_epochs, dtype=torch.int64)
-    for name in ("singular_values", "weights"):
+    for name in RECORDED:
         rows = getattr(records, name)
         if rows:
             tensors[name] = torch.stack(rows)
@@ -115,8 +116,8 @@ def restore(path: str | os.PathLike[str], state: TrainingState, settings: dict[s
     records.losses = tensors["losses"].tolist()
     records.gradient_norms = tensors["gradient_norms"].tolist()
     records.recorded_epochs = tensors["recorded_epochs"].tolist()
-    records.singular_values = list(tensors["singular_values"]) if "singular_values" in tensors else []
-    records.weights = list(tensors["weights"]) if "weights" in tensors else []
+    for name in RECORDED:
+        setattr(records, name, list(tensors[name]) if name in tensors else [])
     state.epoch, state.seconds = epoch, float(metadata["seconds"])
     state.status = metadata["status"] or None  # type: ignore[assignment]
 

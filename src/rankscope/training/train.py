@@ -53,6 +53,7 @@ def train(
     stop_below: float | None = None,
     recorded_epochs: int | Sequence[int] | None = None,
     singular_values: int = 40,
+    eigenvalues: int = 0,
     record_weights: bool = False,
     progress: Progress | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
@@ -83,6 +84,8 @@ def train(
         200, but no more than a seventh of the epochs (a tenth above 256 units).
     singular_values
         How many leading ones to record.
+    eigenvalues
+        How many eigenvalues of the recurrent weights to record as well, those with the largest real parts.
     record_weights
         Keep the recurrent weights themselves at those epochs.
     progress
@@ -114,6 +117,7 @@ def train(
         "clip_norm": None if clip_norm is None else number("clip_norm", clip_norm, above=0),
         "stop_below": None if stop_below is None else number("stop_below", stop_below, above=0),
         "singular_values": integer("singular_values", singular_values, minimum=1),
+        "eigenvalues": integer("eigenvalues", eigenvalues, minimum=0),
         "record_weights": bool(record_weights),
         "architecture": network.architecture(),
         "weights": {name: [str(w.dtype), *w.shape] for name, w in network.state_dict().items()},
@@ -125,6 +129,7 @@ def train(
         schedule=record_schedule(DEFAULT_EPOCHS if total is None else total, recorded_epochs, network.hidden_size),
         singular_count=settings["singular_values"],
         keep_weights=settings["record_weights"],
+        eigenvalue_count=settings["eigenvalues"],
     )
     trained = _trained_parameters(network)
     # Both optimisers have a fused kernel, one pass over the weights instead of a dozen.
@@ -141,7 +146,7 @@ def train(
 
         _loop(state, _batches(task, batch_size, state), total, settings, progress, save, interval)
     assert state.status is not None
-    return records.finish(state.status, state.seconds)
+    return records.finish(state.status, rate, state.seconds)
 
 
 def _loop(

@@ -1,0 +1,139 @@
+"""When learning a number fails: the outlier of the connectivity reaches 1. (paper supplement)
+
+A linear network answers with a finite number only while all eigenvalues of W have a real part below 1. A larger number
+takes an outlier closer to 1, where the answer is so sensitive to W that a step of gradient descent, which would be
+harmless elsewhere, overshoots: learning settles only if its steps are shorter than 2 / curvature of the loss. At
+g = 0.8 and a target of 4 they are eight times as long. What happens then differs from network to network: some are
+thrown back and begin again, for others the outlier lands beyond 1, and there is no way back.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+from rankscope.experiments.base import Experiment, seed_of
+from rankscope.experiments.cell import Cell
+from rankscope.experiments.claims import NOT_IN_THIS_RUN, Claim, Finding, mean_and_error, values
+from rankscope.experiments.linear import LINEAR_NETWORK, RECURRENT_SGD
+from rankscope.experiments.linear_agreement import places
+from rankscope.tasks import FixedPoint
+from rankscope.theory import InfiniteWidth
+
+GAINS = (0.6, 0.8)
+#: Target z_hat -> learning rate at g = 0; it falls as (1 - g^2)^2, as in `linear`.
+RATES = {2.0: 0.002, 4.0: 0.001}
+DURATION = 201.0
+EPOCHS = 200
+SIZE = 256
+# Whether and when a network diverges is its own affair; five would not show that some do and some do not.
+SAMPLES = 10
+FAILS = (0.8, 4.0)
+
+
+def cells() -> list[Cell]:
+    """Return one cell for each gain, target and sample."""
+    return [
+        Cell(
+            FixedPoint(target=target, duration=DURATION),
+            gain=gain,
+            hidden_size=SIZE,
+            epochs=EPOCHS,
+            sample=sample,
+            seed=seed_of("divergence", target, gain, sample),
+            network=LINEAR_NETWORK,
+            training=RECURRENT_SGD
+            | {"learning_rate": rate * (1 - gain**2) ** 2, "recorded_epochs": EPOCHS, "eigenvalues": 5},
+            labels={"target": target},
+            measurements=("outlier",),
+        )
+        for target, rate in RATES.items()
+        for gain in GAINS
+        for sample in range(SAMPLES)
+    ]
+
+
+def fails_at_one_place(dataset: xr.Dataset) -> Finding:
+    """Find whether networks diverge at g = 0.8, target 4, and nowhere else."""
+    there = {(place.gain, place.target): place for place in places(dataset)}
+    if FAILS not in there:
+        return NOT_IN_THIS_RUN
+    lasted = (dataset["loss"] < np.inf).sum("epoch").where(dataset["status"] == "diverged")
+    epochs = {(g, z): values(dataset.assign(lasted=lasted), "lasted", gain=g, target=z) for g, z in there}
+    here = epochs.pop(FAILS)
+    elsewhere = sum(found.size for found in epochs.values())
+    when = f", at epochs {', '.join(f'{epoch:.0f}' for epoch in np.sort(here))}" if here.size else ""
+    exact = int(InfiniteWidth(*FAILS).descend(there[FAILS].rate, dataset.sizes["epoch"])["loss"].notnull().sum())
+    text = f"{here.size} of {there[FAILS].networks} diverge{when} (exact theory {exact}); {elsewhere} elsewhere"
+    return Finding(text, here.size > 0 and elsewhere == 0)
+
+
+def outlier_crosses(dataset: xr.Dataset) -> Finding:
+    """Find whether the outlier went beyond 1 in every network that diverged, and in no other."""
+    if "eigenvalue_real_history" not in dataset:
+        return NOT_IN_THIS_RUN
+    highest = dataset["eigenvalue_real_history"].sel(leading_eigenvalue=1).max("record")
+    failed, others = (
+        highest.where(which).values for which in (dataset["status"] == "diverged", dataset["status"] == "finished")
+    )
+    failed, others = failed[np.isfinite(failed)], others[np.isfinite(others)]
+    if not failed.size or not others.size:
+        return NOT_IN_THIS_RUN
+    text = f"{failed.min():.3f} or more in the {failed.size} that diverged, {others.max():.3f} or less in the others"
+    return Finding(text, bool(failed.min() > 1 > others.max()))
+
+
+def outlier_at_the_end(dataset: xr.Dataset) -> Finding:
+    """Find whether the outlier ends near 0.88 at g = 0.6, target 2.
+
+    The paper shows one network: within two standard deviations of ours, that is.
+    """
+    for place in places(dataset):
+        if (place.gain, place.target) == (0.6, 2.0) and place.measured["outlier"].size > 1:
+            x = place.measured["outlier"]
+            text = f"{mean_and_error(x)} (exact theory {place.theory['outlier']:.3f})"
+            return Finding(text, bool(abs(x.mean() - 0.88) < 2 * x.std(ddof=1)))
+    return NOT_IN_THIS_RUN
+
+
+def settles_as_the_theory_says(dataset: xr.Dataset) -> Finding:
+    """Find whether most networks settle where a step is shorter than 2 / curvature in the exact theory, and only there.
+
+    A network has settled if its last loss is below a millionth of the first one.
+    """
+    relative = dataset.isel(epoch=-1)["loss"] / dataset.isel(epoch=0)["loss"]
+    parts, holds = [], True
+    for place in places(dataset):
+        left = values(dataset.assign(left=relative), "left", gain=place.gain, target=place.target)
+        settled = int(np.sum(left < 1e-6))
+        holds &= (settled > place.networks / 2) == place.settles
+        parts.append(f"{settled} of {place.networks} at {place} ({'shorter' if place.settles else 'longer'})")
+    return Finding(", ".join(parts), holds) if parts else NOT_IN_THIS_RUN
+
+
+DIVERGENCE = Experiment(
+    name="divergence",
+    description="Linear network, large targets: learning fails when the outlier of W reaches 1 (paper supplement)",
+    presets={"quick": cells, "paper": cells},
+    claims=(
+        Claim(
+            "fails",
+            "learning diverges at g = 0.8, target 4 (in some networks), and nowhere else",
+            "blows up near epoch 50",
+            fails_at_one_place,
+        ),
+        Claim(
+            "outlier crosses 1",
+            "the largest eigenvalue of W went beyond 1 in every network that diverged, and in no other",
+            "as its outlier reaches 1",
+            outlier_crosses,
+        ),
+        Claim("outlier", "the outlier of W ends near 0.88 at g = 0.6, target 2", "0.88", outlier_at_the_end),
+        Claim(
+            "steps too long",
+            "most networks settle where a step is shorter than 2 / curvature in the exact theory, and only there",
+            "(not in the paper)",
+            settles_as_the_theory_says,
+        ),
+    ),
+)

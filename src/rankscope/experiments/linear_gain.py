@@ -1,0 +1,130 @@
+"""Paper Fig. 4: what the strength g of the random connectivity does to learning in the linear network, with theory.
+
+The networks are those of `linear`. To lowest order in the target, learning takes (1 - g^2)^2 of the time that it takes
+without random connectivity, changes W by 1 - g^2 as much, along gradients 1/(1 - g^2) times as long; and shuffling W0
+afterwards brings back g^4 (2 - g^2)^2 of the loss.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from rankscope.experiments.base import Experiment
+from rankscope.experiments.claims import NOT_IN_THIS_RUN, Claim, Finding, mean_and_error, standard_error
+from rankscope.experiments.linear import PRESETS
+from rankscope.experiments.linear_agreement import BY_EYE, UNLIKELY, agreement, chance, places
+
+
+def follows_a_power(dataset: xr.Dataset, quantity: str, power: int) -> Finding:
+    """Find whether a quantity relative to g = 0 goes as (1 - g^2)^power at the smallest target of the run.
+
+    The exponent is fitted over all gains by least squares in the logarithms, and has to be nearer to that whole number
+    than to another, but for two standard errors: the laws are those of small targets, and at any other the exact theory
+    departs from them too.
+    """
+    fitted = {}
+    there = [place for place in places(dataset) if place.settles]
+    for target in sorted({place.target for place in there}):
+        at = {place.gain: place for place in there if place.target == target and place.measured[quantity].size > 1}
+        if 0.0 in at and len(at) > 1:
+            scale = {gain: place.rate if quantity == "convergence_epoch" else 1.0 for gain, place in at.items()}
+            measured = {gain: scale[gain] * place.measured[quantity] for gain, place in at.items()}
+            theory = {gain: scale[gain] * np.array([place.theory[quantity]]) for gain, place in at.items()}
+            fitted[target] = (*_exponent(measured), _exponent(theory)[0])
+    if not fitted:
+        return NOT_IN_THIS_RUN
+    parts = [
+        f"{p:.2f} ± {error:.2f} at target {z:g} (exact theory {exact:.2f})" for z, (p, error, exact) in fitted.items()
+    ]
+    exponent, error, _ = fitted[min(fitted)]
+    return Finding("exponent " + ", ".join(parts), abs(exponent - power) < 0.5 + 2 * error)
+
+
+def _exponent(at: dict[float, NDArray[np.float64]]) -> tuple[float, float]:
+    """Return p of mean(g) / mean(0) = (1 - g^2)^p, given the values at each gain, and its standard error."""
+    gains = [gain for gain in at if gain > 0]
+    x = np.log1p(-np.square(gains))
+    y = np.log([at[gain].mean() / at[0.0].mean() for gain in gains])
+    relative = {g: standard_error(values) / values.mean() for g, values in at.items()}
+    # That of g = 0 shifts all logarithms alike.
+    error = np.hypot(np.linalg.norm(x * [relative[gain] for gain in gains]), x.sum() * relative[0.0])
+    return float(x @ y / (x @ x)), float(error / (x @ x))
+
+
+def shuffled_loss(dataset: xr.Dataset) -> Finding:
+    """Find whether the loss after shuffling W0 is g^4 (2 - g^2)^2 of the initial one at the smallest target.
+
+    To a tenth of the initial loss, as the figure is read.
+    """
+    there = [place for place in places(dataset) if place.measured["shuffled_loss"].size]
+    if not there:
+        return NOT_IN_THIS_RUN
+    smallest = min(place.target for place in there)
+    laws = {place: place.gain**4 * (2 - place.gain**2) ** 2 for place in there if place.target == smallest}
+    off = {place: abs(place.measured["shuffled_loss"].mean() - law) for place, law in laws.items()}
+    most = max(off, key=lambda place: off[place])
+    found, exact = mean_and_error(most.measured["shuffled_loss"]), most.theory["shuffled_loss"]
+    text = f"furthest from it at {most}: {found} (law {laws[most]:.2f}, exact theory {exact:.2f})"
+    chances = [chance(place.measured["shuffled_loss"], law, BY_EYE) for place, law in laws.items()]
+    return Finding(text, min(chances) > UNLIKELY / len(chances))
+
+
+def size_of_change(dataset: xr.Dataset, gain: float, target: float, paper: float) -> Finding:
+    """Find whether |dW| is what the paper's figure shows, as well as one reads it."""
+    for place in places(dataset):
+        if (place.gain, place.target) == (gain, target) and place.measured["change_norm"].size:
+            x, exact = place.measured["change_norm"], place.theory["change_norm"]
+            text = f"{mean_and_error(x)} (exact theory {exact:.3f})"
+            return Finding(text, chance(x, paper, BY_EYE * paper) > UNLIKELY)
+    return NOT_IN_THIS_RUN
+
+
+LAWS = (
+    ("convergence time", "convergence_epoch", 2, "(1 - g^2)^2"),
+    ("size of the change", "change_norm", 1, "1 - g^2"),
+    ("average gradient", "average_gradient", -1, "1/(1 - g^2)"),
+)
+
+LINEAR_GAIN = Experiment(
+    name="linear-gain",
+    description="The networks of linear: convergence, |dW|, gradient, shuffled loss against g (paper Fig. 4)",
+    presets=PRESETS,
+    claims=(
+        *(
+            Claim(
+                name,
+                f"relative to g = 0, the {name} goes as {law} at the smallest target",
+                law,
+                partial(follows_a_power, quantity=quantity, power=power),
+            )
+            for name, quantity, power, law in LAWS
+        ),
+        Claim(
+            "tied to its W0",
+            "loss after shuffling W0 / initial loss goes as g^4 (2 - g^2)^2 at the smallest target",
+            "g^4 (2 - g^2)^2",
+            shuffled_loss,
+        ),
+        *(
+            Claim(
+                f"|dW| at g = {gain:g}",
+                f"|dW| is near {paper} at g = {gain:g}, target 2",
+                str(paper),
+                partial(size_of_change, gain=gain, target=2.0, paper=paper),
+            )
+            for gain, paper in ((0.0, 0.85), (0.6, 0.43))
+        ),
+        Claim(
+            "exact theory",
+            "all of these, and the outlier of W, are those of the exact theory of infinitely many units",
+            "(not in the paper)",
+            lambda dataset: agreement(
+                dataset, ("convergence_epoch", "change_norm", "average_gradient", "shuffled_loss", "outlier")
+            ),
+        ),
+    ),
+)

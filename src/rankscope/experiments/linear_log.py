@@ -1,0 +1,75 @@
+"""All singular values of the change in the linear network, on a logarithmic scale. (paper supplement)
+
+The networks are those of `linear`. Each direction beyond the first grows with a higher power of learning time and of
+the target, so that dW is of rank one for a small target; a larger one adds a second direction, and a trace of more.
+(Below some 1e-6 there is the rounding of single precision.)
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import xarray as xr
+
+from rankscope.experiments.base import Experiment
+from rankscope.experiments.claims import NOT_IN_THIS_RUN, Claim, Finding
+from rankscope.experiments.linear import PRESETS
+from rankscope.experiments.linear_agreement import agreement, places
+
+
+def rank_one(dataset: xr.Dataset) -> Finding:
+    """Find whether the first direction carries 99 % of |dW|^2 at the smallest target, at every gain."""
+    there = [place for place in places(dataset) if place.measured["s1"].size]
+    if not there:
+        return NOT_IN_THIS_RUN
+    smallest = min(place.target for place in there)
+    shares = {
+        place.gain: float(np.mean((place.measured["s1"] / place.measured["change_norm"]) ** 2))
+        for place in there
+        if place.target == smallest
+    }
+    least = min(shares, key=lambda gain: shares[gain])
+    text = f"{100 * shares[least]:.2f} % or more at target {smallest:g} (the least at g = {least:g})"
+    return Finding(text, shares[least] > 0.99)
+
+
+def second_grows(dataset: xr.Dataset) -> Finding:
+    """Find whether s2 / s1 grows with the target at every gain, and is larger at the largest g than at g = 0."""
+    ratios = {
+        (place.gain, place.target): float(np.mean(place.measured["s2"] / place.measured["s1"]))
+        for place in places(dataset)
+        if place.settles and place.measured["s1"].size
+    }
+    gains, targets = (sorted({key[axis] for key in ratios}) for axis in (0, 1))
+    in_target = [[ratios[g, z] for z in targets if (g, z) in ratios] for g in gains]
+    in_gain = [[ratios[g, z] for g in gains if (g, z) in ratios] for z in targets]
+    if not any(len(row) > 1 for row in in_target) or not any(len(row) > 1 for row in in_gain):
+        return NOT_IN_THIS_RUN
+    grows = all(a < b for row in in_target for a, b in itertools.pairwise(row))
+    text = "; ".join(
+        f"{row[0]:.3f} to {row[-1]:.3f} along g at target {z:g}" for z, row in zip(targets, in_gain, strict=True)
+    )
+    return Finding(text, grows and all(row[-1] > row[0] for row in in_gain if len(row) > 1))
+
+
+LINEAR_LOG = Experiment(
+    name="linear-log",
+    description="The networks of linear: s1 to s5 of dW on a logarithmic scale (paper supplement)",
+    presets=PRESETS,
+    claims=(
+        Claim("rank one", "dW is about of rank one at the smallest target (99 % of |dW|^2)", "rank one", rank_one),
+        Claim(
+            "second direction",
+            "s2 / s1 of dW grows with the target, and with g",
+            "s2 of higher order, z_hat^3",
+            second_grows,
+        ),
+        Claim(
+            "exact theory",
+            "s1, s2 and s3 of dW are those of the exact theory of infinitely many units",
+            "(not in the paper)",
+            lambda dataset: agreement(dataset, ("s1", "s2", "s3")),
+        ),
+    ),
+)

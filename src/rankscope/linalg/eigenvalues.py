@@ -1,0 +1,45 @@
+"""The eigenvalues of a connectivity that decide what its network does by itself: those with the largest real part.
+
+A linear network is stable while all of them lie left of 1. Learning pulls a few of them, the outliers, out of the disc
+that the random connectivity fills, so that following these few shows how the network comes to do its task, and when
+it is about to become unstable.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rankscope.arguments import integer
+from rankscope.errors import InputError
+
+
+def leading_eigenvalues(matrix: Tensor, count: int) -> Tensor:
+    """Return the `count` eigenvalues with the largest real part, largest first.
+
+    Parameters
+    ----------
+    matrix
+        (N, N), real. It is decomposed in double precision: an eigenvalue of a random matrix moves much further than
+        the rounding of its entries.
+    count
+        How many; at most N are there to return.
+
+    Returns
+    -------
+    Tensor
+        (min(count, N),) complex128, of a conjugate pair the upper one first. NaN where `matrix` is not finite.
+
+    Raises
+    ------
+    InputError
+        If `matrix` is not square or `count` is below 1.
+    """
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+        raise InputError(f"matrix must be square, got shape {tuple(matrix.shape)}")
+    count = min(integer("count", count, minimum=1), len(matrix))
+    if not bool(torch.isfinite(matrix).all()):
+        return torch.full((count,), complex(torch.nan, torch.nan), dtype=torch.complex128)
+    values: Tensor = torch.linalg.eigvals(matrix.double()).cpu()
+    upper_first = values[torch.argsort(-values.imag, stable=True)]
+    return upper_first[torch.argsort(-upper_first.real, stable=True)][:count]
