@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import dask.array as da
@@ -46,8 +47,20 @@ def open_run(folder: str | os.PathLike[str]) -> xr.Dataset:
     paths = [run.path_of(digest) for digest in run.done()]
     if not paths:
         raise InputError(f"folder must hold finished cells, got {str(folder)!r}, which has none yet")
-    cells = [xr.open_dataset(path, engine="h5netcdf", chunks={}) for path in paths]
-    return assemble(cells)
+    return assemble([_opened(path) for path in paths])
+
+
+def _opened(path: Path) -> xr.Dataset:
+    """Return one cell: its scalars in memory, its arrays in its file.
+
+    Scalars are read while the file is open. xarray keeps some hundred files open, and for more cells than that would
+    open each anew for every scalar.
+    """
+    cell = xr.open_dataset(path, engine="h5netcdf", chunks={})
+    for variable in cell.variables.values():
+        if variable.ndim == 0:
+            variable.load()
+    return cell
 
 
 def assemble(cells: Sequence[xr.Dataset]) -> xr.Dataset:
