@@ -6,18 +6,30 @@ import warnings
 import matplotlib as mpl
 import numpy as np
 import pytest
+from made_up_linear_run import dataset_for as linear_dataset_for
+from made_up_linear_run import diverge
 from made_up_run import TASKS, fail, forget, make_run
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
+from rankscope.experiments import EXPERIMENTS
 from rankscope.figures import FIGURES
 from rankscope.figures.style import look, styled
 
 NONLINEAR = ("tasks", "gain", "spectra", "size")
+LINEAR = ("linear", "linear-gain", "linear-log", "divergence", "cosine")
 
 
 def dataset_for(name):
-    return make_run((8, 16, 32) if name == "size" else (16,))
+    return linear_dataset_for(name) if name in LINEAR else make_run((8, 16, 32) if name == "size" else (16,))
+
+
+def partly_failed(name):
+    """A run in which some networks did not converge, or diverged."""
+    run = dataset_for(name)
+    if name in NONLINEAR:
+        return fail(run, task=["mante", "romo"], gain=0.0)
+    return run if name == "cosine" else diverge(run, 20, gain=0.8, target=2.0, sample=[0, 1])
 
 
 def draw(figure, layout=True):
@@ -52,12 +64,12 @@ def drawn_texts(figure, renderer):
 
 
 def test_the_registry_names_the_experiments():
-    assert {"tasks", "gain", "spectra", "size"} <= set(FIGURES)
+    assert set(EXPERIMENTS) <= set(FIGURES)
 
 
-@pytest.mark.parametrize("name", NONLINEAR)
+@pytest.mark.parametrize("name", NONLINEAR + LINEAR)
 def test_every_text_is_large_enough_and_overlaps_no_other(name):
-    figure = FIGURES[name](fail(dataset_for(name), task=["mante", "romo"], gain=0.0))
+    figure = FIGURES[name](partly_failed(name))
     with styled():
         texts = drawn_texts(figure, draw(figure))
     assert len(texts) > 20
@@ -72,14 +84,14 @@ def test_every_text_is_large_enough_and_overlaps_no_other(name):
         assert not a.padded(-1).overlaps(b.padded(-1)), (one, other)
 
 
-@pytest.mark.parametrize("name", NONLINEAR)
+@pytest.mark.parametrize("name", NONLINEAR + LINEAR)
 def test_nothing_global_is_changed(name):
     before = dict(mpl.rcParams)
     FIGURES[name](dataset_for(name))
     assert dict(mpl.rcParams) == before
 
 
-@pytest.mark.parametrize("name", NONLINEAR)
+@pytest.mark.parametrize("name", NONLINEAR + LINEAR)
 def test_the_dataset_is_left_as_it_was(name):
     dataset = dataset_for(name)
     FIGURES[name](dataset)

@@ -5,8 +5,13 @@ from collections.abc import Callable
 import xarray as xr
 from matplotlib.figure import Figure
 
+from rankscope.figures.cosine import cosine as cosine
+from rankscope.figures.divergence import divergence as divergence
 from rankscope.figures.gain import gain as gain
 from rankscope.figures.learning import learning as learning
+from rankscope.figures.linear import linear as linear
+from rankscope.figures.linear_gain import linear_gain as linear_gain
+from rankscope.figures.linear_log import linear_log as linear_log
 from rankscope.figures.saving import save_figure as save_figure
 from rankscope.figures.size import size as size
 from rankscope.figures.spectra import spectra as spectra
@@ -19,4 +24,9 @@ FIGURES: dict[str, Callable[[xr.Dataset], Figure]] = {
     "gain": gain,
     "spectra": spectra,
     "size": size,
+    "linear": linear,
+    "linear-gain": linear_gain,
+    "linear-log": linear_log,
+    "divergence": divergence,
+    "cosine": cosine,
 }

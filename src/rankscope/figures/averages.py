@@ -49,20 +49,30 @@ def over_converged(dataset: xr.Dataset, name: str) -> xr.Dataset:
         over: converged, with a finite value; `total`, the samples that were trained.
     """
     values = dataset[name].where(dataset["convergence_epoch"].notnull())
-    values = values.where(np.isfinite(values))
-    count = values.notnull().sum("sample")
-    mean = values.sum("sample") / count.where(count > 0)
-    std = np.sqrt(((values - mean) ** 2).sum("sample") / (count - 1).where(count > 1))
-    return xr.Dataset({"mean": mean, "std": std, "count": count, "total": was_trained(dataset).sum("sample")})
+    return mean_and_std(values).assign(total=was_trained(dataset).sum("sample"))
 
 
-def draw_averages(ax: Axes, dim: str, curves: dict[str, xr.Dataset]) -> dict[str, Line2D]:
+def mean_and_std(values: xr.DataArray) -> xr.Dataset:
+    """Return `mean`, `std` (with n - 1 in the denominator, NaN for a single value) and `count` of the finite values.
+
+    They are over `sample`; where none is left, mean and deviation are NaN.
+    """
+    finite = values.where(np.isfinite(values))
+    count = finite.notnull().sum("sample")
+    mean = finite.sum("sample") / count.where(count > 0)
+    std = np.sqrt(((finite - mean) ** 2).sum("sample") / (count - 1).where(count > 1))
+    return xr.Dataset({"mean": mean, "std": std, "count": count})
+
+
+def draw_averages(ax: Axes, dim: str, curves: dict[str, xr.Dataset], joined: bool = True) -> dict[str, Line2D]:
     """Draw means with their standard deviations against the coordinate `dim`, one curve an entry.
 
     Parameters
     ----------
     curves
         By label, what `over_converged` returns, along `dim` alone. The position gives the look.
+    joined
+        Whether by lines; not where a theory is the line.
 
     Returns
     -------
@@ -72,7 +82,7 @@ def draw_averages(ax: Axes, dim: str, curves: dict[str, xr.Dataset]) -> dict[str
     handles = {}
     for index, (label, curve) in enumerate(curves.items()):
         aside = DODGE * (index - (len(curves) - 1) / 2)
-        handles[label] = _draw_curve(ax, dim, curve.isel({dim: curve["total"].values > 0}), index, aside)
+        handles[label] = _draw_curve(ax, dim, curve.isel({dim: curve["total"].values > 0}), index, aside, joined)
         for x, total in _none_left(dim, curve):
             row = rows[x] = rows.get(x, -1) + 1
             _mark_above(ax, x, f"0/{total}", index, row)
@@ -115,10 +125,13 @@ def _none_left(dim: str, curve: xr.Dataset) -> list[tuple[float, int]]:
     return [(float(x), int(total)) for x, total in zip(lost[dim].values, lost["total"].values, strict=True)]
 
 
-def _draw_curve(ax: Axes, dim: str, curve: xr.Dataset, index: int, aside: float) -> Line2D:
+def _draw_curve(ax: Axes, dim: str, curve: xr.Dataset, index: int, aside: float, joined: bool) -> Line2D:
     style = {"markersize": MARKER_SIZE, **look(index)}
     x, mean = curve[dim].values.astype(float), curve["mean"].values
-    drawn = ax.errorbar(x, mean, yerr=curve["std"].values, linewidth=1.1, elinewidth=0.8, zorder=2, **style)
+    join = "-" if joined else "none"
+    drawn = ax.errorbar(
+        x, mean, yerr=curve["std"].values, linestyle=join, linewidth=1.1, elinewidth=0.8, zorder=2, **style
+    )
     some = (curve["count"] > 0) & (curve["count"] < curve["total"])
     (partial,) = ax.plot(x, np.where(some, mean, np.nan), linestyle="none", zorder=2.1, **style)
     partial.set_markerfacecolor("white")

@@ -92,7 +92,7 @@ def draw_loss(ax: Axes, dataset: xr.Dataset, note: str | None = "converged: belo
         when = float(run["convergence_epoch"])
         if not np.isnan(when):
             ax.plot(when, CRITERION, markeredgecolor="white", markersize=7, **look(index))
-    _mark_criterion(ax, note)
+    mark_criterion(ax, note)
     ax.set(xlabel="epoch", ylabel="loss / initial loss")
     ax.margins(x=0.02)
 
@@ -127,7 +127,7 @@ def draw_truncation(
                 [rank], [float(curve.sel(rank=rank))], marker="o", markersize=9, color=look(index)["color"]
             )
             ring.set_markerfacecolor("none")
-    _mark_criterion(ax, note)
+    mark_criterion(ax, note)
     ax.set(xlabel=r"rank that $\Delta W$ is truncated to", ylabel="loss / loss at rank 0")
     ax.xaxis.set_major_locator(MultipleLocator(5))
 
@@ -143,7 +143,8 @@ def _dots(index: int) -> dict[str, Any]:
     return {"markersize": 3.5, "linewidth": 0.9, **look(index)}
 
 
-def _mark_criterion(ax: Axes, note: str | None) -> None:
+def mark_criterion(ax: Axes, note: str | None) -> None:
+    """Draw the level below which a network has converged, with a note on it or, for None, its height beside it."""
     ax.axhline(CRITERION, color=QUIET, linewidth=0.8, linestyle="--", zorder=0)
     at_right_end = ax.get_yaxis_transform()
     text, x, place = (

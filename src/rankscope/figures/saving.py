@@ -33,12 +33,23 @@ def save_figure(figure: Figure, path: str | os.PathLike[str], formats: tuple[str
     InputError
         If a format is unknown or the folder cannot be written to.
     """
-    target = Path(path)
-    wanted = formats if formats is not None else (target.suffix.lstrip("."),)
-    paths = [target.with_suffix("." + choice("format", kind, FORMATS)) for kind in wanted]
+    paths = figure_paths(path, formats)
     for written in paths:
         # A PDF carries its date of making otherwise, and two runs would differ in nothing else.
         metadata = {"CreationDate": None} if written.suffix == ".pdf" else None
         with replacing(written) as temporary, styled():
             figure.savefig(temporary, format=written.suffix.lstrip("."), metadata=metadata)
     return paths
+
+
+def figure_paths(path: str | os.PathLike[str], formats: tuple[str, ...] | None = None) -> list[Path]:
+    """Return where `save_figure` would write, which is worth knowing before long work.
+
+    Raises
+    ------
+    InputError
+        If a format is unknown.
+    """
+    target = Path(path)
+    wanted = formats if formats is not None else (target.suffix.lstrip("."),)
+    return [target.with_suffix("." + choice("format", kind, FORMATS)) for kind in wanted]

@@ -5,14 +5,16 @@ Nothing is set globally: figures are made inside `styled()`, which leaves matplo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 # Okabe & Ito (2008), in an order in which neighbours also differ in lightness.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -74,6 +76,25 @@ def label_panels(figure: Figure, axes: list[Axes], offset: tuple[float, float] =
             fontsize=11,
             fontweight="bold",
         )
+
+
+def legend_above(figure: Figure, varied: Sequence[Artist], kinds: Sequence[Artist]) -> None:
+    """Put a legend above all panels: what the colours are, in columns as long as the last one, of what is drawn.
+
+    Parameters
+    ----------
+    varied, kinds
+        What has labels.
+    """
+    # Columns are filled one after the other, also by nothing.
+    padding = [Line2D([], [], linestyle="none", label=" ")] * (-len(varied) % len(kinds))
+    entries = [*varied, *padding, *kinds]
+    figure.legend(handles=entries, loc="outside upper center", ncols=len(entries) // len(kinds))
+
+
+def say_no_measurements(ax: Axes) -> None:
+    """Say in an empty panel why it is empty."""
+    ax.text(0.5, 0.5, "no measurements", transform=ax.transAxes, ha="center", color=QUIET)
 
 
 def gain_label(gain: float) -> str:

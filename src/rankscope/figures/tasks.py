@@ -20,7 +20,7 @@ from rankscope.figures.panels import (
     inputs_are_paired,
 )
 from rankscope.figures.selection import the_only, was_trained, with_dims, without_padding
-from rankscope.figures.style import INK, QUIET, gain_label, label_panels, look, styled, task_label
+from rankscope.figures.style import INK, QUIET, gain_label, label_panels, look, say_no_measurements, styled, task_label
 
 GAP = 0.12  # between two strips of a trial, as a fraction of the panel
 
@@ -107,7 +107,7 @@ def _share_scale(axes: list[Axes]) -> None:
 def _say_nothing_there(column: list[Axes]) -> None:
     for ax in column:
         ax.set_axis_off()
-    column[0].text(0.5, 0.5, "no measurements", transform=column[0].transAxes, ha="center", color=QUIET)
+    say_no_measurements(column[0])
 
 
 def _legend(gains: NDArray[np.float64]) -> list[Line2D]:
