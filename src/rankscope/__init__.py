@@ -15,6 +15,7 @@ structure during learning in RNNs", NeurIPS 2020.
 
 from rankscope import analysis as analysis
 from rankscope import tasks as tasks
+from rankscope import theory as theory
 from rankscope.errors import InputError as InputError
 from rankscope.networks import RateRNN as RateRNN
 from rankscope.sweep import open_run as open_run

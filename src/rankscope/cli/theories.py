@@ -1,0 +1,171 @@
+"""The command about the linear theory."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from rankscope.cli.app import JsonFlag, app
+from rankscope.cli.output import console, one_thread, print_json, progress_bars
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+@app.command()
+def theory(
+    gain: Annotated[float, typer.Option(help="Strength g of the random initial connectivity, below 1.")] = 0.6,
+    target: Annotated[float, typer.Option(help="The value z_hat that the readout learns.")] = 2.0,
+    out: Annotated[Path | None, typer.Option(help="Figure to write: .png, .pdf or .svg.")] = None,
+    until: Annotated[
+        float | None, typer.Option(help="Last learning time. [default: twice the convergence time]", show_default=False)
+    ] = None,
+    compare: Annotated[int, typer.Option(help="Train so many networks to compare with.")] = 0,
+    hidden_size: Annotated[int, typer.Option(help="Number of units N of these networks.")] = 512,
+    seed: Annotated[int, typer.Option(help="Everything random in them is derived from it.")] = 0,
+    workers: Annotated[int | None, typer.Option(help="Processes. [default: one a core]", show_default=False)] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Say how a linear network learns one number: the exact theory, the paper's, and networks if asked for."""
+    from rankscope.arguments import integer, number
+    from rankscope.experiments.prediction import cells_to_compare, predict, simulate
+    from rankscope.figures.saving import figure_paths, save_figure
+    from rankscope.figures.theory import theory as draw
+
+    integer("compare", compare, minimum=0)
+    if until is not None:
+        number("until", until, above=0)
+    if out is not None:
+        figure_paths(out)
+    predicted = predict(gain, target, until)
+    simulated = None
+    if compare:
+        last = float(predicted["tau"][-1])
+        cells = cells_to_compare(gain, target, last, compare, hidden_size, seed)
+        names = [f"network {cell.sample + 1} of {compare}, N = {hidden_size}" for cell in cells]
+        with one_thread(), progress_bars(names) as report:
+            simulated = simulate(cells, workers, report)
+    files = [] if out is None else save_figure(draw(predicted, simulated), out)
+    if as_json:
+        print_json(_as_values(predicted, simulated) | {"files": [str(path) for path in files]})
+        return
+    _print_table(predicted, simulated)
+    for path in files:
+        console().print(str(path), soft_wrap=True, highlight=False)
+
+
+@app.command()
+def learning_rates(
+    out: Annotated[Path, typer.Option(help="Figure to write: .png, .pdf or .svg.")],
+    targets: Annotated[str, typer.Option(help="Values of z_hat, separated by commas; a panel each.")] = "0.5,1,2,4",
+    points: Annotated[int, typer.Option(help="Gains between 0 and 0.9.")] = 19,
+    as_json: JsonFlag = False,
+) -> None:
+    """Draw how long the steps of gradient descent may be: where learning settles, overshoots, and diverges."""
+    import numpy as np
+
+    from rankscope.arguments import integer, number
+    from rankscope.experiments.linear import RATES
+    from rankscope.experiments.prediction import learning_rates as rates_for
+    from rankscope.figures.learning_rates import learning_rates as draw
+    from rankscope.figures.saving import figure_paths, save_figure
+
+    figure_paths(out)
+    gains = np.linspace(0, 0.9, integer("points", points, minimum=2))
+    rates = rates_for(gains.tolist(), [number("targets", _as_number(text)) for text in targets.split(",")])
+    files = save_figure(draw(rates, RATES), out)
+    if as_json:
+        values = {str(name): rates[name].values.tolist() for name in (*rates.data_vars, "gain", "target")}
+        print_json(values | {"files": [str(path) for path in files]})
+        return
+    for path in files:
+        console().print(str(path), soft_wrap=True, highlight=False)
+
+
+def _as_number(text: str) -> object:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+QUANTITIES = {
+    "convergence_time": "convergence time (loss of 5 %)",
+    "change_norm": "|dW|",
+    "s1": "first singular value of dW",
+    "s2": "second singular value of dW",
+    "outlier": "outlier eigenvalue of W",
+    "shuffled_loss": "loss after shuffle / initial loss",
+}
+
+
+def _print_table(predicted: xr.Dataset, simulated: xr.Dataset | None) -> None:
+    rows = {str(name): _at_the_end(predicted.sel(theory=name)) for name in predicted["theory"].values}
+    screen = console()
+    attributes = predicted.attrs
+    screen.print(
+        f"g = {attributes['gain']:g}, target = {attributes['target']:g}, "
+        f"at learning time {float(predicted['tau'][-1]):.4g}; "
+        f"gradient descent settles with a learning rate below {attributes['stable_learning_rate']:.3g}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    table = Table("", *rows, *([] if simulated is None else [f"{simulated.sizes['sample']} networks"]))
+    networks = (
+        [] if simulated is None else [_at_the_end(simulated.isel(sample=i)) for i in range(simulated.sizes["sample"])]
+    )
+    for name, text in QUANTITIES.items():
+        cells = [_text(row[name]) for row in rows.values()]
+        if networks:
+            cells.append(_spread([network[name] for network in networks]))
+        table.add_row(text, *cells)
+    screen.print(table)
+
+
+def _at_the_end(curves: xr.Dataset) -> dict[str, float | None]:
+    """Return the scalars at the last learning time; what does not exist is None."""
+    last = curves.isel(tau=-1)
+    found = {name: last[name] for name in ("convergence_time", "change_norm", "outlier", "shuffled_loss")}
+    found |= {f"s{index}": last["singular_value"].sel(singular_index=index) for index in (1, 2)}
+    return {name: _or_none(float(value)) for name, value in found.items()}
+
+
+def _as_values(predicted: xr.Dataset, simulated: xr.Dataset | None) -> dict[str, Any]:
+    theories = {str(name): _curves(predicted.sel(theory=name)) for name in predicted["theory"].values}
+    values: dict[str, Any] = dict(predicted.attrs) | {"tau": predicted["tau"].values.tolist(), "theories": theories}
+    if simulated is not None:
+        values["networks"] = {
+            "hidden_size": int(simulated["hidden_size"]),
+            "tau": simulated["tau"].values.tolist(),
+            "samples": [_curves(simulated.isel(sample=index)) for index in range(simulated.sizes["sample"])],
+        }
+    return values
+
+
+def _curves(dataset: xr.Dataset) -> dict[str, Any]:
+    return {str(name): _listed(values.values.tolist()) for name, values in dataset.data_vars.items()}
+
+
+def _listed(values: Any) -> Any:
+    return [_listed(value) for value in values] if isinstance(values, list) else _or_none(values)
+
+
+def _or_none(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _text(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def _spread(values: list[float | None]) -> str:
+    there = [value for value in values if value is not None]
+    if len(there) < 2:
+        return _text(there[0] if there else None)
+    mean = sum(there) / len(there)
+    std = math.sqrt(sum((value - mean) ** 2 for value in there) / (len(there) - 1))
+    return f"{mean:.4g} ± {std:.2g}"
