@@ -9,6 +9,10 @@ The second table foretells single networks from their initial weights (`SingleNe
 the whole readout curve in units of the target. Trials of 101 time constants end before networks whose outlier is close
 to 1 have settled; `settling` is what is then left, exp(-(1 - outlier) 101).
 
+The third table, with `--ensemble`, is sharper than five trained networks allow: as single networks are foretold to five
+digits, their theory stands for training, and many new ones are compared with infinite width: relative error in percent,
+and z.
+
     rankscope run linear --preset paper --out runs/linear
     python benchmarks/theory.py --from runs/linear
 """
@@ -28,11 +32,12 @@ from rich.table import Table
 
 import rankscope as rs
 from rankscope.experiments.cell import initial_network
-from rankscope.experiments.linear import PRESETS
+from rankscope.experiments.linear import EPOCHS, PAPER_SIZE, PRESETS, RATES
 from rankscope.theory import InfiniteWidth, SingleNetwork, ThirdOrder
 
 GAINS, TARGETS = (0.0, 0.3, 0.6, 0.8), (0.5, 1.0, 2.0)
 QUANTITIES = ("loss curve", "change_norm", "s1", "s2", "outlier", "shuffled_loss", "convergence_time")
+SCALARS = ("change_norm", "s1", "s2", "convergence_time")
 TRIAL = 101.0
 # A loss after shuffle at g = 0, where nothing is shuffled: what is left is rounding, and has no relative error.
 NOTHING = 1e-6
@@ -45,6 +50,7 @@ def main() -> None:
     parser.add_argument("--from", dest="folder", type=Path, required=True, help="folder of a run of `linear`")
     parser.add_argument("--preset", default="paper", choices=list(PRESETS), help="the preset it was run with")
     parser.add_argument("--networks", type=int, default=20, help="how many to foretell one by one")
+    parser.add_argument("--ensemble", type=int, default=0, help="how many new networks a place to set beside the limit")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     run = rs.open_run(options.folder)
@@ -54,12 +60,15 @@ def main() -> None:
     # The first samples of all places, as many as asked for.
     cells = sorted(cells, key=lambda cell: (cell.sample, cell.gain, cell.labels["target"]))[: options.networks]
     singles = [foretell(run.sel(gain=c.gain, target=c.labels["target"], sample=c.sample).load(), c) for c in cells]
+    ensembles = [ensemble(g, z, options.ensemble) for g, z in there] if options.ensemble > 1 else []
     if options.json:
-        json.dump({"means": means, "single networks": singles}, sys.stdout, indent=2)
+        json.dump({"means": means, "single networks": singles, "ensembles": ensembles}, sys.stdout, indent=2)
         return
     screen = Console(width=None if sys.stdout.isatty() else 200)
     screen.print(table_of_means(means))
     screen.print(table_of_singles(singles))
+    if ensembles:
+        screen.print(table_of_ensembles(ensembles))
 
 
 def compare(networks: xr.Dataset, gain: float, target: float) -> Row:
@@ -131,6 +140,37 @@ def foretell(network: xr.Dataset, cell: Any) -> Row:
         "outlier": outlier,
         "settling": float(np.exp(-(1 - outlier) * TRIAL)),
     }
+
+
+def ensemble(gain: float, target: float, networks: int) -> Row:
+    """Return how far infinite width is from the mean over new networks, all by theory, after the same steps."""
+    rate = RATES[target] * (1 - gain**2) ** 2
+    limit = InfiniteWidth(gain, target).descend(rate, EPOCHS + 1)
+    task = rs.tasks.FixedPoint(target=target)
+    found = []
+    for sample in range(networks):
+        network = rs.RateRNN.initialise(
+            task, PAPER_SIZE, gain, np.random.default_rng([sample, int(1000 * gain)]), nonlinearity="identity"
+        )
+        curves = SingleNetwork.of(network, target, accuracy=1e-4).descend(rate, EPOCHS + 1)
+        found.append({name: of_theory(curves, name, rate) for name in SCALARS})
+    row: Row = {"gain": gain, "target": target, "networks": networks}
+    for name in SCALARS:
+        values = np.array([one[name] for one in found])
+        values = values[np.isfinite(values)]
+        mean, expected = values.mean(), of_theory(limit, name, rate)
+        error = values.std(ddof=1) / np.sqrt(len(values))
+        row[name] = {"relative": float(expected / mean - 1), "z": float((expected - mean) / error)}
+    return row
+
+
+def table_of_ensembles(rows: list[Row]) -> Table:
+    """Return relative error (z)."""
+    table = Table("g", "target", *SCALARS, title="many networks: relative error of infinite width in % (z)")
+    for row in rows:
+        cells = [f"{100 * row[name]['relative']:+.2g} ({row[name]['z']:+.1f})" for name in SCALARS]
+        table.add_row(f"{row['gain']:g}", f"{row['target']:g}", *cells)
+    return table
 
 
 def table_of_means(rows: list[Row]) -> Table:

@@ -1,5 +1,6 @@
 """What learning writes into a linear network, on paper: the paper's expansion, and the exact solution."""
 
+from rankscope.theory.finite_width import FiniteWidth as FiniteWidth
 from rankscope.theory.infinite_width import InfiniteWidth as InfiniteWidth
 from rankscope.theory.perturbation import ThirdOrder as ThirdOrder
 from rankscope.theory.single_network import SingleNetwork as SingleNetwork

@@ -19,6 +19,8 @@ Apply = Callable[[Array], Array]
 
 # A new direction below this, relative to the vector it was split from, is rounding noise: the chain is closed.
 NEGLIGIBLE = 1e-13
+# Two directions nearer to each other than this are the same.
+SAME = 1e-10
 
 
 class Chain(NamedTuple):
@@ -61,6 +63,52 @@ def golub_kahan(apply: Apply, apply_transposed: Apply, start: Array, steps: int)
         above.append(size)
     B = np.diag(diagonal) + np.diag(above[: len(U) - 1], 1)
     return Chain(np.stack(V, axis=1), np.stack(U, axis=1), B)
+
+
+class Spaces(NamedTuple):
+    """Where learning from an input m and an output w takes place.
+
+    Attributes
+    ----------
+    rows, columns
+        (n, r) orthonormal, the spaces of R m and w, and of R^T w and m.
+    row_ends, column_ends
+        (ends, r) what reads off the coordinates in them the amplitude at the ends of chains that were cut short.
+    """
+
+    rows: Array
+    columns: Array
+    row_ends: Array
+    column_ends: Array
+
+
+def chains_from(apply: Apply, apply_transposed: Apply, m: Array, w: Array, steps: int) -> Spaces:
+    """Return the spaces that the chain of R from m and that of R^T from w span together, of `steps` directions each.
+
+    Two chains as long as the space is wide leave nothing out: then the spaces are whole.
+
+    Parameters
+    ----------
+    apply, apply_transposed
+        x -> R x and x -> R^T x, for vectors (n,).
+    m, w
+        (n,), not zero. They need not be orthogonal to anything.
+    """
+    if 2 * steps >= len(m):
+        whole, nothing = np.eye(len(m)), np.empty((0, len(m)))
+        return Spaces(whole, whole, nothing, nothing)
+    from_m = golub_kahan(apply, apply_transposed, m, steps)
+    from_w = golub_kahan(apply_transposed, apply, w, steps)
+    lengths = np.array([len(from_m.B), len(from_w.B)])
+    last = np.cumsum(lengths)[lengths == steps] - 1
+    # The two chains have directions in common where m and w have.
+    halves = [
+        np.linalg.svd(np.hstack(both), full_matrices=False) for both in ((from_m.U, from_w.V), (from_m.V, from_w.U))
+    ]
+    rank = max(int((s > SAME * s[0]).sum()) for _, s, _ in halves)
+    bases = [left[:, :rank] for left, _, _ in halves]
+    ends = [(right[:rank].T / np.maximum(s[:rank], SAME))[last] for _, s, right in halves]
+    return Spaces(*bases, *ends)
 
 
 def _orthogonal(x: Array, columns: list[Array]) -> Array:

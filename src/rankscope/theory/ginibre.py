@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.interpolate import PchipInterpolator
 
 from rankscope.arguments import number
 from rankscope.errors import InputError
@@ -21,6 +22,13 @@ Complex = NDArray[np.complexfloating]
 
 FEWEST_NODES = 64
 MOST_NODES = 2**15
+# Times as many nodes as the known averages need serve those that are not known: of long chains, and of resolvents next
+# to the bulk. The error falls exponentially with the nodes.
+SPARE = 4
+# Of g^2: what it changes is below the accuracy of anything here.
+NEGLIGIBLE = 1e-10
+# Nodes a singular value, for their distribution function.
+FINE = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,10 +95,8 @@ def spectral_measure(gain: float, accuracy: float = 1e-10) -> SpectralMeasure:
     InputError
         If g is not in [0, 1), or so near to 1 that the accuracy is out of reach.
     """
-    g = number("gain", gain, minimum=0)
-    if g >= 1:
-        raise InputError(f"gain must be below 1, where the linear network has a fixed point, got {gain!r}")
-    if g**2 <= accuracy:
+    g = _gain(gain)
+    if g**2 <= NEGLIGIBLE:
         # All singular values are 1 and all vectors coincide, up to terms of order g^2.
         one, i = np.ones(1), np.array([1j])
         return SpectralMeasure(g, one, one, i, i)
@@ -100,9 +106,35 @@ def spectral_measure(gain: float, accuracy: float = 1e-10) -> SpectralMeasure:
         s, weights = measure.singular_values, measure.weights
         averages = np.array([weights.sum(), weights @ (measure.overlap() / s), weights @ ((1 - g**2) / s**2)])
         if np.abs(averages - 1).max() <= accuracy:
-            return measure
+            return _with_nodes(g, SPARE * nodes)
         nodes *= 2
     raise InputError(f"gain must be further below 1 for an accuracy of {accuracy:g}, got {gain!r}")
+
+
+def typical_measure(gain: float, size: int) -> SpectralMeasure:
+    """Return the measure as a matrix of that many rows has it: its singular values, evenly spaced in their law.
+
+    Those of a random matrix keep their distances so well that this is where they are, up to about 1 / size.
+    """
+    g = _gain(gain)
+    shares = np.full(size, 1 / size)
+    if g**2 <= NEGLIGIBLE:
+        return SpectralMeasure(g, np.ones(size), shares, np.full(size, 1j), np.full(size, 1j))
+    fine = _with_nodes(g, FINE * size)
+    lower, upper = edges(g)
+    # The law's distribution function, from 0 at the lower edge to 1 at the upper.
+    s, weights = fine.singular_values[::-1], fine.weights[::-1]
+    below = np.concatenate([[0.0], np.cumsum(weights) - weights / 2, [1.0]])
+    quantile = PchipInterpolator(below, np.concatenate([[lower], s, [upper]]))
+    positions = quantile((np.arange(size) + 0.5) / size)
+    return SpectralMeasure(g, positions, shares, *_resolvent_entries(positions, g))
+
+
+def _gain(gain: float) -> float:
+    g = number("gain", gain, minimum=0)
+    if g >= 1:
+        raise InputError(f"gain must be below 1, where the linear network has a fixed point, got {gain!r}")
+    return g
 
 
 def _with_nodes(g: float, nodes: int) -> SpectralMeasure:
@@ -110,14 +142,18 @@ def _with_nodes(g: float, nodes: int) -> SpectralMeasure:
     lower, upper = edges(g)
     angle = np.pi * np.arange(1, nodes + 1) / (nodes + 1)
     s = (upper + lower) / 2 + (upper - lower) / 2 * np.cos(angle)
-    eta: Complex = _complex_root((s - 1) / g, g)
-    y: Complex = 1 + g * eta
-    y2_minus_1: Complex = g * eta * (2 + g * eta)
-    m11: Complex = -y / y2_minus_1
-    m12: Complex = -1 / y2_minus_1
+    m11, m12 = _resolvent_entries(s, g)
     density = 2 / np.pi * m11.imag
     weights = density * np.sin(angle) * (upper - lower) / 2 * np.pi / (nodes + 1)
     return SpectralMeasure(g, s, weights, m11, m12)
+
+
+def _resolvent_entries(s: Array, g: float) -> tuple[Complex, Complex]:
+    """Return m11 and m12 at singular values s within the edges."""
+    eta = _complex_root((s - 1) / g, g)
+    y: Complex = 1 + g * eta
+    y2_minus_1: Complex = g * eta * (2 + g * eta)
+    return -y / y2_minus_1, -1 / y2_minus_1
 
 
 def _complex_root(omega: Array, g: float) -> Complex:

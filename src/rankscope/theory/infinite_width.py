@@ -11,14 +11,18 @@ import functools
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.linalg import block_diag
 
 from rankscope.arguments import number
 from rankscope.theory.chains import Chain, golub_kahan
 from rankscope.theory.ginibre import spectral_measure
-from rankscope.theory.reduced import ReducedNetwork
-from rankscope.theory.solution import LinearTheory, target_matrix
+from rankscope.theory.reduced import Path, Paths, ReducedNetwork, flow
+from rankscope.theory.solution import LinearTheory, accuracy_asked, target_matrix
 
 Array = NDArray[np.floating]
+
+# Singular values of a target below this share of the largest are its rounding.
+NOTHING = 1e-14
 
 
 class InfiniteWidth(LinearTheory):
@@ -47,7 +51,7 @@ class InfiniteWidth(LinearTheory):
     def __init__(self, gain: float, target: ArrayLike, accuracy: float = 1e-6) -> None:
         self.gain = number("gain", gain, minimum=0)
         self.target = target_matrix(target)
-        self.accuracy = number("accuracy", accuracy, above=0)
+        self.accuracy = accuracy_asked(accuracy)
         self._measure = spectral_measure(self.gain)
 
     def __repr__(self) -> str:
@@ -59,9 +63,34 @@ class InfiniteWidth(LinearTheory):
 
         The chains of all inputs and outputs are orthogonal to each other and alike: each sees the same measure.
         """
+        return self._reduced(steps, *self.target.shape)
+
+    def follow(self, network: ReducedNetwork, tolerance: float) -> Path | Paths:
+        """Return gradient flow of the reduced network, integrated to this relative tolerance.
+
+        Each singular value of the target is learned by itself, in the plane of chains of its own: those from the
+        combination of inputs, and of outputs, that are its singular vectors.
+        """
+        if self.target.size == 1:
+            return super().follow(network, tolerance)
+        q, p = self.target.shape
+        steps = len(network.resolvent) // (p + q)
+        left, sizes, right = np.linalg.svd(self.target)
+        alone = self._reduced(steps, 1, 1)
+        learned = [k for k, size in enumerate(sizes) if size > NOTHING * sizes[0]]
+        return Paths(
+            network,
+            self.target,
+            parts=[flow(alone, sizes[k].reshape(1, 1), tolerance) for k in learned],
+            places=[
+                block_diag(np.kron(right[k, :, None], np.eye(steps)), np.kron(left[:, k, None], np.eye(steps)))
+                for k in learned
+            ],
+        )
+
+    def _reduced(self, steps: int, q: int, p: int) -> ReducedNetwork:
         measure = self._measure
         V, U, B = _chain(self.gain, steps)
-        q, p = self.target.shape
         K = len(B)
         m, w = np.zeros((p + q, K, p)), np.zeros((p + q, K, q))
         m[np.arange(p), 0, np.arange(p)] = 1

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rankscope.arguments import number
 from rankscope.errors import InputError
-from rankscope.theory.solution import learning_times
+from rankscope.theory.solution import learning_times, target_matrix
 
 Array = NDArray[np.floating]
 
@@ -42,9 +42,7 @@ class ThirdOrder:
         self.gain = number("gain", gain, minimum=0)
         if self.gain >= 1:
             raise InputError(f"gain must be below 1, where the linear network has a fixed point, got {gain!r}")
-        self.target = number("target", target)
-        if self.target == 0:
-            raise InputError("target must not be 0, which the network gives before any learning")
+        self.target = float(target_matrix(number("target", target)).item())
         self._beta = 1 / (1 - self.gain**2)
 
     def __repr__(self) -> str:
@@ -53,9 +51,20 @@ class ThirdOrder:
     @property
     def end(self) -> float:
         """The learning time at which the readout reaches the target."""
-        third = (1 + 8 * self.target**2 * self._beta) / 6
-        roots = np.roots([third, -0.5, 1, -1])
-        return float(roots[np.abs(roots.imag).argmin()].real) / self._beta**2
+        return self._time_of(1.0)
+
+    def convergence_time(self, fraction: float = 0.05) -> float:
+        """Return the learning time at which the loss is this fraction of the first one.
+
+        Raises
+        ------
+        InputError
+            If the fraction is not between 0 and 1.
+        """
+        share = number("fraction", fraction, above=0)
+        if share >= 1:
+            raise InputError(f"fraction must be below 1, got {fraction!r}")
+        return self._time_of(1 - float(np.sqrt(share)))
 
     def taylor(self) -> Array:
         """Return the coefficients of the readout in powers 0 to 3 of tau, (4,)."""
@@ -115,6 +124,12 @@ class ThirdOrder:
             {name: (dims, values, {"long_name": text}) for name, (dims, values, text) in columns.items()},
             {"tau": ("tau", times, {"long_name": "learning time"}), "singular_index": [1, 2]},
         )
+
+    def _time_of(self, progress: float) -> float:
+        """Return the learning time at which the readout is this share of the target: it never falls on its way."""
+        third = (1 + 8 * self.target**2 * self._beta) / 6
+        roots = np.roots([third, -0.5, 1, -progress])
+        return float(roots[np.abs(roots.imag).argmin()].real) / self._beta**2
 
     def _outlier(self, tau: Array) -> Array:
         g, z_hat, beta = self.gain, abs(self.target), self._beta

@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -34,10 +33,20 @@ FEWEST_NODES, MOST_NODES = 17, 1088
 # Learning is over when the error, in units of the first one, is this many times the tolerance of the integration: below
 # that it is the integration's own.
 CONVERGED = 10.0
-# Exponents of the decay of the error that the flow may take; it ends by itself long before.
-LONGEST_PATH = 1e4
+# Where the flow is given up, in e-folds of the error, of which it takes some thirty, and in units of the time scale it
+# begins with: what takes longer would have to make R singular.
+LONGEST_PATH, LONGEST_TIME = 100.0, 1e12
+# Epochs of descent that are followed one by one to see whether it survives; those after them, of which the short ones
+# are taken together; and the share of the error that one step may take away and still be like several smaller ones.
+EPOCHS, SHORTENED_EPOCHS, SHORT_STEP = 200, 200, 0.02
+# Eigenvalues are real if their imaginary part is below this share of them; of equal ones, rounding makes pairs.
+REAL = 1e-9
+# A step of R beyond this leaves no digits of what was there, and soon no numbers.
+LARGEST_STEP = 1e30
 # Singular values of D below this share of the largest one are rounding noise.
 RANK_TOLERANCE = 1e-13
+# Stretches between the bulk and 1, in each of which one outlier is told from none.
+OUTLIER_STRETCHES = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +103,7 @@ class ReducedNetwork:
         InputError
             If it converges so slowly, near a bulk edge of 1, that the accuracy is out of reach.
         """
-        if self.bulk_edge == 0:
+        if self.bulk_edge <= np.finfo(float).tiny:
             return self.scaled_overlap(1.0)[None]
         count = FEWEST_NODES
         while count <= MOST_NODES:
@@ -107,112 +116,246 @@ class ReducedNetwork:
                 return coefficients
             count *= 2
         raise InputError(
-            f"gain must be further below 1 for an accuracy of {self.accuracy:g}: its bulk ends at {self.bulk_edge:g}"
+            f"accuracy must be larger than {self.accuracy:g} where the bulk of the eigenvalues ends so near to 1, "
+            f"at {self.bulk_edge:g}"
         )
 
 
-def flow(network: ReducedNetwork, target: Array, times: Array, tolerance: float) -> Array:
-    """Return Q at the given times of gradient flow, (times, rows, columns).
+@dataclass(frozen=True, eq=False)
+class Path:
+    """Gradient flow of a network from its first moment to its last.
+
+    Attributes
+    ----------
+    network, target
+        What learns, and the (q, p) z_hat that it learns.
+    folds, clock
+        (steps,) the e-folds u that the error has shrunk by, and the learning time tau at each of them.
+    interpolate
+        u -> change of Q and, in the last row, tau; (entries + 1, u).
+    arrived
+        Whether the error is gone at the end.
+    """
+
+    network: ReducedNetwork
+    target: Array
+    folds: Array
+    clock: Array
+    interpolate: Callable[[Array], Array]
+    arrived: bool
+
+    def at(self, times: Array) -> Array:
+        """Return the change of Q at learning times, (times, columns, rows); infinity is the end."""
+        u = np.where(times == 0, 0, self.folds[-1])
+        inside = (times > 0) & (times < self.clock[-1])
+        if inside.any():
+            right = np.searchsorted(self.clock, times[inside])
+            bracket = (self.folds[right - 1], self.folds[right])
+            u[inside] = find_root(lambda u, tau: self.interpolate(u)[-1] - tau, bracket, args=(times[inside],)).x
+        return self._changes(u)
+
+    @property
+    def end(self) -> Array:
+        """Q at the end, (rows, columns)."""
+        end: Array = self.network.resolvent + self._changes(self.folds[-1:])[0]
+        return end
+
+    def time_of_error(self, fraction: float) -> float | None:
+        """Return when the error is this fraction of the first one; None if the flow ends before."""
+        first = np.linalg.norm(self.target - self.network.readout)
+
+        def beyond(u: Array) -> Array:
+            left = self.target - self.network.readout - self.network.outputs.T @ self._changes(u) @ self.network.inputs
+            size: Array = np.linalg.norm(left, axis=(1, 2)) / first - fraction
+            return size
+
+        if beyond(self.folds[-1:])[0] > 0:
+            return None
+        u = find_root(beyond, (self.folds[:1], self.folds[-1:])).x
+        return float(self.interpolate(u)[-1, 0])
+
+    @property
+    def feasible(self) -> bool:
+        """Whether the target is reached, by a Q that is invertible all the way: no time is enough to make it singular.
+
+        With m = w and a symmetric W0, for one, the readout cannot change its sign.
+        """
+        signs, _ = np.linalg.slogdet(self.network.resolvent + self._changes(self.folds))
+        return self.arrived and bool((signs == signs[0]).all())
+
+    @cached_property
+    def steepness(self) -> float:
+        """By how much an error of tau comes out larger in the gradient norm, both relative to their largest values.
+
+        Learning of large targets hesitates long, and is over in a moment.
+        """
+        Q = self.network.resolvent + self._changes(self.folds)
+        a, b = Q @ self.network.inputs, Q.mT @ self.network.outputs
+        error = self.target - self.network.outputs.mT @ a
+        size = np.linalg.norm(b @ error @ a.mT, axis=(1, 2))
+        rate = (a**2).sum((1, 2)) * (b**2).sum((1, 2)) / self.target.size
+        return float((size * rate * self.clock).max() / size.max())
+
+    def _changes(self, u: Array) -> Array:
+        changes: Array = np.moveaxis(self.interpolate(u)[:-1].reshape(*self.network.resolvent.shape, -1), -1, 0)
+        return changes
+
+
+@dataclass(frozen=True, eq=False)
+class Paths:
+    """Gradient flow of numbers that are learned side by side, in spaces that do not meet, each at its own pace.
+
+    It answers what one `Path` does. One integration of it all would be stiff: what is learned of a large number goes on
+    relaxing in no time while a small one has hardly begun.
+
+    Attributes
+    ----------
+    network, target
+        What learns, and the (q, p) z_hat that it learns.
+    parts
+        The flow of each number by itself, whose learning time is that of the whole over p q.
+    places
+        (rows, rows of the part) of each, orthonormal: where its rows, and its columns, lie in the whole.
+    """
+
+    network: ReducedNetwork
+    target: Array
+    parts: Sequence[Path]
+    places: Sequence[Array]
+
+    def at(self, times: Array) -> Array:
+        """Return the change of Q at learning times, (times, rows, columns); infinity is the end."""
+        changes = [L @ part.at(times / self.target.size) @ L.T for part, L in zip(self.parts, self.places, strict=True)]
+        total: Array = np.sum(changes, axis=0)
+        return total
+
+    @property
+    def end(self) -> Array:
+        """Q at the end, (rows, columns)."""
+        end: Array = self.network.resolvent + self.at(np.array([np.inf]))[0]
+        return end
+
+    def time_of_error(self, fraction: float) -> float | None:
+        """Return when the error is this fraction of the first one; None if the flow ends before."""
+        first = np.linalg.norm(self.target)
+
+        def latest(each: float) -> float | None:
+            """Return when the last of the errors has fallen to this share of the first total."""
+            last = 0.0
+            for part in self.parts:
+                share = each * first / np.abs(part.target).item()
+                time = part.time_of_error(share) if share < 1 else 0.0
+                if time is None:
+                    return None
+                last = max(last, self.target.size * time)
+            return last
+
+        def beyond(times: Array) -> Array:
+            left = self.target - self.network.outputs.T @ self.at(times) @ self.network.inputs
+            size: Array = np.linalg.norm(left, axis=(1, 2)) / first - fraction
+            return size
+
+        low, high = latest(fraction), latest(fraction / len(self.parts) ** 0.5)
+        if low is None or high is None:
+            return None
+        found = find_root(beyond, (np.array([low]), np.array([high])))
+        # Where all but one are done the two are the same.
+        return float(found.x[0]) if found.success[0] else low
+
+    @property
+    def feasible(self) -> bool:
+        """Whether each target is reached."""
+        return all(part.feasible for part in self.parts)
+
+    @property
+    def steepness(self) -> float:
+        """By how much an error of tau comes out larger in the gradient norm of any of them."""
+        return max(part.steepness for part in self.parts)
+
+
+def flow(network: ReducedNetwork, target: Array, tolerance: float) -> Path:
+    """Integrate gradient flow until the error is gone.
+
+    It runs over the number of e-folds that the error has shrunk by, u with du = |a|^2 |b|^2 dtau / (p q), in which
+    learning is neither explosive at the start nor stiff at the end.
 
     Parameters
     ----------
     target
-        (q, p) z_hat.
-    times
-        (times,) learning times tau, increasing; infinity is the end of learning.
+        (q, p) z_hat, which is not the readout before learning.
     tolerance
         Relative tolerance of the integration.
     """
-    shape = network.resolvent.shape
-    path = _learn(network, target, tolerance, until_time=times[-1])
-    if path is None:
-        return np.repeat(network.resolvent[None], len(times), axis=0)
-    folds, clock = path.t, path.y[-1]
-    at = np.where(times == 0, 0, folds[-1])
-    inside = (times > 0) & (times < clock[-1])
-    if inside.any():
-        right = np.searchsorted(clock, times[inside])
-        bracket = (folds[right - 1], folds[right])
-        at[inside] = find_root(lambda u, tau: path.sol(u)[-1] - tau, bracket, args=(times[inside],)).x
-    return np.moveaxis(path.sol(at)[:-1].reshape(*shape, len(times)), -1, 0)
-
-
-def time_of_error(network: ReducedNetwork, target: Array, fraction: float, tolerance: float) -> float:
-    """Return the learning time at which gradient flow has brought the error to this fraction of the first one."""
-    path = _learn(network, target, tolerance, until_error=fraction)
-    return 0.0 if path is None else float(path.y[-1, -1])
-
-
-def _learn(
-    network: ReducedNetwork, target: Array, tolerance: float, until_time: float = np.inf, until_error: float = 0.0
-) -> Any:
-    """Integrate the flow; return scipy's solution, or None if there is nothing to learn.
-
-    It runs over the number of e-folds that the error has shrunk by, u with du = |a|^2 |b|^2 dtau / (p q), in which
-    learning is neither explosive at the start nor stiff at the end. The last entry of the state is tau.
-    """
-    shape, count = network.resolvent.shape, target.size
-    m, w = network.inputs, network.outputs
+    m, w, Q0 = network.inputs, network.outputs, network.resolvent
     first_error = np.linalg.norm(target - network.readout)
-    if first_error == 0:
-        return None
 
     def velocity(_: float, state: Array) -> Array:
-        Q = state[:-1].reshape(shape)
+        Q = Q0 + state[:-1].reshape(Q0.shape)
         a, b = Q @ m, Q.T @ w
-        rate = float(np.vdot(a, a) * np.vdot(b, b)) / count
-        error = (target - w.T @ a) / (count * rate)
+        rate = float(np.vdot(a, a) * np.vdot(b, b)) / target.size
+        error = (target - w.T @ a) / (target.size * rate)
         return np.append((Q @ b) @ error @ (a.T @ Q), 1 / rate)
 
     def remaining(_: float, state: Array) -> float:
-        error = np.linalg.norm(target - w.T @ state[:-1].reshape(shape) @ m)
-        return float(error / first_error - max(until_error, CONVERGED * tolerance))
+        error = np.linalg.norm(target - w.T @ (Q0 + state[:-1].reshape(Q0.shape)) @ m)
+        return float(error / first_error - CONVERGED * tolerance)
 
-    def left(_: float, state: Array) -> float:
-        return float(state[-1] - until_time)
+    def patience(_: float, state: Array) -> float:
+        return float(LONGEST_TIME * first_time - state[-1])
 
-    remaining.terminal = left.terminal = True  # type: ignore[attr-defined]
-    return solve_ivp(
+    remaining.terminal = patience.terminal = True  # type: ignore[attr-defined]
+    start = np.zeros(Q0.size + 1)
+    first_time = velocity(0.0, start)[-1]
+    solution = solve_ivp(
         velocity,
         (0.0, LONGEST_PATH),
-        np.append(network.resolvent.ravel(), 0.0),
+        start,
         method="DOP853",
         rtol=tolerance,
-        atol=1e-3 * tolerance,
+        # What is small beside the first error and the first time scale counts by its distance from 0.
+        atol=1e-3 * tolerance * np.append(np.full(Q0.size, first_error), first_time),
         dense_output=True,
-        events=[remaining, left] if np.isfinite(until_time) else [remaining],
+        events=[remaining, patience],
     )
+    return Path(network, target, solution.t, solution.y[-1], solution.sol, solution.t_events[0].size > 0)
 
 
 def descend(network: ReducedNetwork, target: Array, learning_rate: float, epochs: int) -> Array:
-    """Return Q before every step of gradient descent, (epochs, rows, columns).
+    """Return the change of Q before every step of gradient descent, (epochs, rows, columns).
 
     W <- W + learning_rate b (z_hat - z) a^T / (p q), exactly, by Woodbury's formula for Q. Once an eigenvalue of W has
     reached 1 there is no fixed point left, and what follows is NaN.
     """
-    steps = np.full((epochs, *network.resolvent.shape), np.nan)
-    Q = network.resolvent
-    for step in steps:
-        step[:] = Q
-        stepped = _gradient_step(network, target, learning_rate, Q)
-        if stepped is None:
+    changes = np.full((epochs, *network.resolvent.shape), np.nan)
+    change = np.zeros_like(network.resolvent)
+    for before_step in changes:
+        before_step[:] = change
+        step = _gradient_step(network, target, learning_rate, network.resolvent + change)
+        if step is None:
             break
-        Q = stepped
-    return steps
+        change = change + step
+    return changes
 
 
-def survives(network: ReducedNetwork, target: Array, learning_rate: float, most_epochs: int = 20_000) -> bool:
-    """Return whether gradient descent in steps of this learning rate reaches the target, or loses its fixed point."""
-    Q = network.resolvent
+def survives(network: ReducedNetwork, target: Array, learning_rate: float) -> bool:
+    """Return whether gradient descent in steps of this learning rate keeps its fixed point on its way to the target.
+
+    What overshoots may land where nearly nothing moves, for many thousand epochs. So, after a while, stretches where a
+    step is too short to matter are crossed in longer ones. What has not failed in the end circles around the target.
+    """
+    Q, count = network.resolvent, target.size
     small = CONVERGED * network.accuracy * np.linalg.norm(target - network.readout)
-    for _ in range(most_epochs):
-        if np.linalg.norm(target - network.outputs.T @ Q @ network.inputs) < small:
+    for epoch in range(EPOCHS + SHORTENED_EPOCHS):
+        a, b = Q @ network.inputs, Q.T @ network.outputs
+        if np.linalg.norm(target - network.outputs.T @ a) < small:
             return True
-        stepped = _gradient_step(network, target, learning_rate, Q)
-        if stepped is None:
+        # What shrinks the error by a share that is small.
+        longer = SHORT_STEP * count / float(np.vdot(a, a) * np.vdot(b, b)) if epoch >= EPOCHS else 0.0
+        step = _gradient_step(network, target, max(learning_rate, longer), Q)
+        if step is None:
             return False
-        Q = stepped
-    return False
+        Q = Q + step
+    return True
 
 
 def curvature(network: ReducedNetwork, Q: Array) -> float:
@@ -224,15 +367,21 @@ def curvature(network: ReducedNetwork, Q: Array) -> float:
 
 
 def _gradient_step(network: ReducedNetwork, target: Array, learning_rate: float, Q: Array) -> Array | None:
-    """Return Q after one step, or None if it takes an eigenvalue of W to 1."""
+    """Return what one step adds to Q, or None if it takes an eigenvalue of W to 1, or out of all proportion."""
     m, w = network.inputs, network.outputs
-    a, b = Q @ m, Q.T @ w
-    added = learning_rate / target.size * (target - w.T @ a) @ a.T
-    core = np.eye(len(target)) - added @ Q @ b
-    if not (np.isfinite(core).all() and np.linalg.det(core) > 0):
-        return None
-    stepped: Array = Q + (Q @ b) @ np.linalg.solve(core, added @ Q)
-    return stepped
+    with np.errstate(over="ignore", invalid="ignore"):
+        a, b = Q @ m, Q.T @ w
+        added = learning_rate / target.size * (target - w.T @ a) @ a.T
+        taken = added @ Q @ b
+        if not np.isfinite(taken).all():
+            return None
+        # At x of the way, 1 - x taken is singular where 1 - W is: an eigenvalue of 1 or more is met.
+        eigenvalues = np.linalg.eigvals(taken)
+        real = np.abs(eigenvalues.imag) <= REAL * np.abs(eigenvalues)
+        if (eigenvalues.real[real] >= 1).any():
+            return None
+        step: Array = (Q @ b) @ np.linalg.solve(np.eye(len(target)) - taken, added @ Q)
+    return step if np.abs(step).max() < LARGEST_STEP else None
 
 
 def taylor(network: ReducedNetwork, target: Array, order: int) -> Array:
@@ -247,24 +396,26 @@ def taylor(network: ReducedNetwork, target: Array, order: int) -> Array:
     return np.stack([w.T @ q @ m for q in Q])
 
 
-def describe(network: ReducedNetwork, target: Array, resolvents: Array, singular_values: int) -> xr.Dataset:
-    """Return everything that is measured of a linear network, for Q at several moments.
+def describe(network: ReducedNetwork, target: Array, changes: Array, singular_values: int) -> xr.Dataset:
+    """Return everything that is measured of a linear network, for the changes of Q at several moments.
 
     Parameters
     ----------
     target
         (q, p) z_hat.
-    resolvents
-        (tau, rows, columns).
+    changes
+        (tau, rows, columns); NaN where there is no fixed point.
     singular_values
         How many to return.
     """
     m, w, overlap = network.inputs, network.outputs, network.overlap
-    finite = np.asarray(np.isfinite(resolvents).all(axis=(1, 2)))
-    Q = np.where(finite[:, None, None], resolvents, network.resolvent)
+    finite = np.asarray(np.isfinite(changes).all(axis=(1, 2)))
+    change = np.where(finite[:, None, None], changes, 0.0)
+    Q = network.resolvent + change
     readout = w.T @ Q @ m
     error = target - readout
-    D = network.inverse - np.linalg.inv(Q)
+    # Q0^-1 - Q^-1, without the loss of digits that the difference would suffer for small changes.
+    D = network.inverse @ change @ np.linalg.inv(Q)
     left, s, right = np.linalg.svd(D)
     gradient = (Q.mT @ w) @ (error / target.size) @ (Q @ m).mT
     seen_m, seen_w = overlap @ m, w.T @ overlap
@@ -309,29 +460,33 @@ def _loss(error: Array) -> Array:
 def _outlier(network: ReducedNetwork, left: Array, s: Array, right: Array) -> Array:
     """Return the largest real eigenvalue of W between the bulk edge and 1, NaN where there is none.
 
-    It solves det(lambda - lambda O_lambda D) = 0, with D = left s right of as low a rank as it has.
+    It is one of lambda O_lambda D, with D = left s right of as low a rank as it has.
     """
     rank = max(int((s > RANK_TOLERANCE * s.max(initial=0)).any(axis=0).sum()), 1)
     X, Y = left[:, :, :rank] * s[:, None, :rank], right[:, :rank]
     rows, columns = network.resolvent.shape
     edge, coefficients = network.bulk_edge, network.overlap_coefficients.reshape(-1, rows * columns)
 
-    def determinant(eigenvalue: Array, moment: NDArray[np.integer]) -> Array:
+    def excess(eigenvalue: Array, moment: NDArray[np.integer]) -> Array:
+        """Return by how much the largest real eigenvalue of lambda O_lambda D is larger than lambda."""
         position = 2 * edge / eigenvalue - 1 if edge > 0 else eigenvalue
         # One small product a moment: a single large one would call a second thread, which takes longer than they do.
         polynomials = chebyshev.chebvander(position, len(coefficients) - 1)[:, None, :]
         overlaps = (polynomials @ coefficients).reshape(-1, rows, columns)
-        values: Array = np.linalg.det(eigenvalue[:, None, None] * np.eye(rank) - Y[moment] @ overlaps @ X[moment])
-        return values
+        found = np.linalg.eigvals(Y[moment] @ overlaps @ X[moment])
+        real = np.abs(found.imag) <= network.accuracy * np.abs(found)
+        largest: Array = np.where(real, found.real, -1.0).max(axis=1)
+        return largest - eigenvalue
 
-    # The highest of these stretches at whose ends the determinant differs in sign.
-    grid = np.linspace(edge, 1, 2 if min(network.inputs.shape[1], network.outputs.shape[1]) == 1 else 17)
-    moments = np.arange(len(s))
-    signs = np.stack([np.sign(determinant(np.full(len(s), at), moments)) for at in grid])
-    changes = signs[:-1] * signs[1:] < 0
-    there = moments[changes.any(axis=0)]
-    above = len(grid) - 1 - np.argmax(changes[::-1], axis=0)[there]
+    # The highest of these stretches at whose lower end there is one that is too large, and none at the upper.
+    grid, moments = np.linspace(edge, 1, OUTLIER_STRETCHES + 1), np.arange(len(s))
+    too_large = np.stack([excess(np.full(len(s), at), moments) > 0 for at in grid])
+    falls = too_large[:-1] & ~too_large[1:]
+    there = moments[falls.any(axis=0)]
+    below = OUTLIER_STRETCHES - 1 - np.argmax(falls[::-1], axis=0)[there]
     outlier = np.full(len(s), np.nan)
     if len(there):
-        outlier[there] = find_root(determinant, (grid[above - 1], grid[above]), args=(there,)).x
+        found = find_root(excess, (grid[below], grid[below + 1]), args=(there,))
+        # Where two real ones have become complex there is a step, but no eigenvalue.
+        outlier[there] = np.where(np.abs(found.f_x) < np.sqrt(network.accuracy), found.x, np.nan)
     return outlier

@@ -10,17 +10,16 @@ from __future__ import annotations
 import functools
 
 import numpy as np
-from numpy.polynomial import polynomial
+import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.linalg import lu_factor, lu_solve
-from scipy.sparse.linalg import ArpackNoConvergence, eigs
+from scipy.sparse.linalg import ArpackError, eigs
 
 from rankscope.arguments import number
 from rankscope.errors import InputError
 from rankscope.networks.rate import RateRNN
-from rankscope.theory.chains import golub_kahan
+from rankscope.theory.chains import chains_from
 from rankscope.theory.reduced import ReducedNetwork
-from rankscope.theory.solution import LinearTheory, target_matrix
+from rankscope.theory.solution import LinearTheory, accuracy_asked, reals, target_matrix
 
 Array = NDArray[np.floating]
 
@@ -35,7 +34,7 @@ class SingleNetwork(LinearTheory):
     Parameters
     ----------
     recurrent_weights
-        (N, N) W0, whose eigenvalues have real parts below 1.
+        (N, N) W0, whose eigenvalues have moduli below 1.
     input_vector, output_vector
         (N,) m and w, with the lengths that they have in the network.
     target
@@ -46,7 +45,7 @@ class SingleNetwork(LinearTheory):
     Raises
     ------
     InputError
-        If shapes do not fit, values are not finite, or W0 has no resting state.
+        If shapes do not fit, values are not finite, W0 has no resting state, or the network gives the target already.
     """
 
     def __init__(
@@ -57,25 +56,28 @@ class SingleNetwork(LinearTheory):
         target: float,
         accuracy: float = 1e-6,
     ) -> None:
-        self._W0 = np.asarray(recurrent_weights, dtype=np.float64)
+        self._W0 = reals("recurrent_weights", recurrent_weights, "a square matrix of numbers")
         N = len(self._W0) if self._W0.ndim else 0
         if self._W0.shape != (N, N) or N < 2:
             raise InputError(f"recurrent_weights must be a square matrix, got shape {self._W0.shape}")
-        self._m, self._w = (np.asarray(x, dtype=np.float64).ravel() for x in (input_vector, output_vector))
+        self._m = reals("input_vector", input_vector, f"{N} numbers").ravel()
+        self._w = reals("output_vector", output_vector, f"{N} numbers").ravel()
         for name, x in (("input_vector", self._m), ("output_vector", self._w)):
             if x.shape != (N,) or not x.any():
                 raise InputError(f"{name} must have {N} entries that are not all 0, got shape {x.shape}")
         if not all(np.isfinite(x).all() for x in (self._W0, self._m, self._w)):
             raise InputError("recurrent_weights, input_vector and output_vector must be finite")
         self.target = target_matrix(number("target", target))
-        self.accuracy = number("accuracy", accuracy, above=0)
+        self.accuracy = accuracy_asked(accuracy)
         self._radius = spectral_radius(self._W0)
         if self._radius >= 1:
             raise InputError(
                 f"recurrent_weights must have eigenvalues of modulus below 1, got one of {self._radius:.3g}: "
                 "there is no stable fixed point to learn from"
             )
-        self._lu = lu_factor(np.eye(N) - self._W0)
+        # torch's linear algebra, for it keeps to as many threads as it is told to: several of BLAS's that share their
+        # cores with other processes take ten times as long as one.
+        self._lu = torch.linalg.lu_factor(torch.as_tensor(np.eye(N) - self._W0))
 
     @classmethod
     def of(cls, network: RateRNN, target: float, accuracy: float = 1e-6) -> SingleNetwork:
@@ -91,6 +93,8 @@ class SingleNetwork(LinearTheory):
         InputError
             If it is none of these.
         """
+        if not isinstance(network, RateRNN):
+            raise InputError(f"network must be a RateRNN, got {type(network).__name__}")
         names = {
             getattr(phi, "name", None) for phi in (network.dynamics.nonlinearity, network.dynamics.readout_nonlinearity)
         }
@@ -106,17 +110,8 @@ class SingleNetwork(LinearTheory):
 
     def reduce(self, steps: int) -> ReducedNetwork:
         """Return the network on chains of at most `steps` directions, or whole if that is no less."""
-        N = len(self._W0)
-        if 2 * steps >= N:
-            rows = columns = np.eye(N)
-            ends = (np.empty((0, N)), np.empty((0, N)))
-        else:
-            from_m = golub_kahan(self._resolve, self._resolve_transposed, self._m, steps)
-            from_w = golub_kahan(self._resolve_transposed, self._resolve, self._w, steps)
-            rows, row_mixing = np.linalg.qr(np.hstack([from_m.U, from_w.V]))
-            columns, column_mixing = np.linalg.qr(np.hstack([from_m.V, from_w.U]))
-            last = [steps - 1, 2 * steps - 1]
-            ends = (np.linalg.inv(row_mixing)[last], np.linalg.inv(column_mixing)[last])
+        spaces = chains_from(self._resolve, self._resolve_transposed, self._m, self._w, steps)
+        rows, columns = spaces.rows, spaces.columns
         edge = min(EDGE_MARGIN * self._radius, (1 + self._radius) / 2)
         moments = functools.cache(lambda: self._moments(rows, columns, edge))
         return ReducedNetwork(
@@ -124,28 +119,42 @@ class SingleNetwork(LinearTheory):
             inputs=columns.T @ self._m[:, None],
             outputs=rows.T @ self._w[:, None],
             overlap=rows.T @ columns,
-            scaled_overlap=lambda eigenvalue: np.asarray(polynomial.polyval(edge / eigenvalue, moments())),
+            scaled_overlap=lambda eigenvalue: _power_series(edge / eigenvalue, moments()),
             bulk_edge=edge,
-            open_ends=ends,
+            open_ends=(spaces.row_ends, spaces.column_ends),
             accuracy=self.accuracy,
         )
 
     def _moments(self, rows: Array, columns: Array, edge: float) -> Array:
         """Return rows^T (W0 / edge)^k columns for k = 0, 1, ... until they are negligible, (k, rows, columns)."""
-        moments, moved = [rows.T @ columns], columns
-        scaled = self._W0 / (edge or 1.0)
-        while len(moments) < MOST_MOMENTS and np.linalg.norm(moved) > 1e-2 * self.accuracy:
+        moments, moved = [rows.T @ columns], torch.as_tensor(columns)
+        scaled, onto = (torch.as_tensor(x) for x in (self._W0 / (edge or 1.0), rows.T))
+        while len(moments) < MOST_MOMENTS and float(moved.norm()) > 1e-2 * self.accuracy:
             moved = scaled @ moved
-            moments.append(rows.T @ moved)
+            moments.append((onto @ moved).numpy())
+        if len(moments) == MOST_MOMENTS:
+            raise InputError(
+                f"accuracy must be larger than {self.accuracy:g} where the eigenvalues of recurrent_weights come so "
+                f"near to 1, at {self._radius:.6g}"
+            )
         return np.stack(moments)
 
     def _resolve(self, x: Array) -> Array:
-        solved: Array = lu_solve(self._lu, x)
-        return solved
+        return self._solve(x, adjoint=False)
 
     def _resolve_transposed(self, x: Array) -> Array:
-        solved: Array = lu_solve(self._lu, x, trans=1)
+        return self._solve(x, adjoint=True)
+
+    def _solve(self, x: Array, adjoint: bool) -> Array:
+        columns = torch.as_tensor(x.reshape(len(x), -1))
+        solved: Array = torch.linalg.lu_solve(*self._lu, columns, adjoint=adjoint).numpy().reshape(x.shape)
         return solved
+
+
+def _power_series(x: float, coefficients: Array) -> Array:
+    """Return the sum of coefficients (k, rows, columns) times x^k."""
+    total: Array = np.einsum("k,kij->ij", x ** np.arange(len(coefficients)), coefficients)
+    return total
 
 
 def spectral_radius(matrix: Array) -> float:
@@ -153,8 +162,9 @@ def spectral_radius(matrix: Array) -> float:
     if len(matrix) >= 200:
         try:
             start = np.random.default_rng(0).standard_normal(len(matrix))
-            largest = eigs(matrix, k=1, ncv=60, tol=1e-3, v0=start, return_eigenvectors=False)
+            largest = eigs(matrix, k=1, ncv=60, maxiter=20, tol=1e-3, v0=start, return_eigenvectors=False)
             return float(np.abs(largest).max())
-        except ArpackNoConvergence:
+        except ArpackError:
             pass
-    return float(np.abs(np.linalg.eigvals(matrix)).max())
+    # torch's LAPACK takes a twentieth of the time of numpy's.
+    return float(torch.linalg.eigvals(torch.as_tensor(matrix)).abs().max())

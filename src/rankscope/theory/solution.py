@@ -12,6 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 from rankscope.arguments import integer, number
 from rankscope.errors import InputError
 from rankscope.theory.reduced import (
+    CONVERGED,
+    Path,
+    Paths,
     ReducedNetwork,
     curvature,
     descend,
@@ -19,15 +22,21 @@ from rankscope.theory.reduced import (
     flow,
     survives,
     taylor,
-    time_of_error,
 )
 
 Array = NDArray[np.floating]
 
 SINGULAR_VALUES = 5
 FIRST_CHAIN, LONGEST_CHAIN = 8, 128
+# Accuracies that double precision has to offer, and that deserve the name.
+FINEST, COARSEST = 1e-10, 0.1
+# The integration's relative tolerance, in units of the accuracy; by how much learning may amplify errors of time until
+# it has to be less; and the least that an integration in double precision can do.
+TOLERANCE, STEEP, LEAST_TOLERANCE = 1e-2, 150.0, 2.5e-14
+# Targets, of which the square and the change that they need have their digits.
+SMALLEST_TARGET, LARGEST_TARGET = 1e-6, 1e6
 # From one learning rate to the next, looking for the first at which learning diverges.
-SEARCH_STEP = 1.2
+SEARCH_STEP = 1.1
 
 
 class LinearTheory(ABC):
@@ -48,7 +57,11 @@ class LinearTheory(ABC):
     def reduce(self, steps: int) -> ReducedNetwork:
         """Return the network on chains of at most `steps` directions."""
 
-    @cached_property
+    def follow(self, network: ReducedNetwork, tolerance: float) -> Path | Paths:
+        """Return gradient flow of the reduced network, integrated to this relative tolerance."""
+        return flow(network, self.target, tolerance)
+
+    @property
     def reduced(self) -> ReducedNetwork:
         """The network on chains long enough for the accuracy.
 
@@ -57,16 +70,39 @@ class LinearTheory(ABC):
         InputError
             If no chain of reasonable length is.
         """
+        return self._flow.network
+
+    @cached_property
+    def _flow(self) -> Path | Paths:
+        """Gradient flow to its end, on chains and with an integration that the accuracy needs."""
         steps = FIRST_CHAIN
-        while steps <= LONGEST_CHAIN:
+        tolerance = TOLERANCE * self.accuracy
+        while True:
             network = self.reduce(steps)
-            end = flow(network, self.target, np.array([np.inf]), self._tolerance)[0]
-            if self._lost(network, end) <= 0.1 * self.accuracy:
-                return network
+            rounding = np.finfo(float).eps * np.abs(network.readout).max()
+            if rounding >= TOLERANCE * self.accuracy * np.linalg.norm(self.target - network.readout):
+                raise InputError(
+                    f"target must not be what the network gives before any learning, got {self.target.tolist()}"
+                )
+            path = self.follow(network, tolerance)
+            if not path.feasible:
+                raise InputError(f"target must be one that learning can reach, got {self.target.tolist()} for {self}")
+            if self._lost(network, path.end) <= 0.1 * self.accuracy:
+                break
             steps *= 2
-        raise InputError(
-            f"accuracy must be larger: chains of {LONGEST_CHAIN} directions do not reach {self.accuracy:g} for {self}"
-        )
+            if steps > LONGEST_CHAIN:
+                raise InputError(
+                    f"accuracy must be larger than {self.accuracy:g}: chains of {LONGEST_CHAIN} directions do not "
+                    f"reach it for {self}"
+                )
+        if path.steepness <= STEEP:
+            return path
+        tolerance *= STEEP / path.steepness
+        if tolerance < LEAST_TOLERANCE:
+            raise InputError(
+                f"accuracy must be larger than {self.accuracy:g} where learning happens as suddenly as for {self}"
+            )
+        return self.follow(network, tolerance)
 
     def solve(self, times: ArrayLike) -> xr.Dataset:
         """Return gradient flow at these learning times.
@@ -89,8 +125,7 @@ class LinearTheory(ABC):
             If times are negative, not increasing or not numbers.
         """
         tau = learning_times(times)
-        resolvents = flow(self.reduced, self.target, tau, self._tolerance)
-        return self._described(resolvents, tau)
+        return self._described(self._flow.at(tau), tau)
 
     def descend(self, learning_rate: float, epochs: int) -> xr.Dataset:
         """Return gradient descent in steps of a learning rate, before each of so many epochs.
@@ -121,32 +156,43 @@ class LinearTheory(ABC):
         Raises
         ------
         InputError
-            If the fraction is not between 0 and 1.
+            If the fraction is not between 0 and 1, or so small that the accuracy is no help.
         """
         share = number("fraction", fraction, above=0)
         if share >= 1:
             raise InputError(f"fraction must be below 1, got {fraction!r}")
-        return time_of_error(self.reduced, self.target, float(np.sqrt(share)), self._tolerance)
+        time = self._flow.time_of_error(float(np.sqrt(share)))
+        if time is None:
+            least = (CONVERGED * TOLERANCE * self.accuracy) ** 2
+            raise InputError(
+                f"fraction must be at least {least:.3g} at an accuracy of {self.accuracy:g}, got {fraction!r}"
+            )
+        return time
 
     @cached_property
     def stable_learning_rate(self) -> float:
         """The learning rate above which gradient descent cannot settle where the flow ends: 2 / curvature there."""
-        end = flow(self.reduced, self.target, np.array([np.inf]), self._tolerance)[0]
-        return 2 / curvature(self.reduced, end)
+        return 2 / curvature(self.reduced, self._flow.end)
 
     def largest_learning_rate(self, relative_error: float = 1e-2) -> float:
         """Return the learning rate from which gradient descent diverges, an eigenvalue of W reaching 1.
 
-        It is above `stable_learning_rate`: descent that overshoots is thrown to another solution, of less curvature.
-        Above it, single rates may happen to be thrown to safety, too.
+        It is above `stable_learning_rate`: descent that overshoots is thrown to another solution, of less curvature, or
+        circles around the target. The border is ragged: near it, a rate below may happen to fail, and one above to be
+        thrown to safety.
 
         Parameters
         ----------
         relative_error
             Allowed in the answer.
+
+        Raises
+        ------
+        InputError
+            If the relative error is not positive.
         """
         ratio = 1 + number("relative_error", relative_error, above=0)
-        low = high = self.stable_learning_rate
+        low = high = float(self.stable_learning_rate)
         while survives(self.reduced, self.target, high):
             low, high = high, high * SEARCH_STEP
         while not survives(self.reduced, self.target, low):
@@ -156,13 +202,9 @@ class LinearTheory(ABC):
             low, high = (middle, high) if survives(self.reduced, self.target, middle) else (low, middle)
         return low
 
-    def _described(self, resolvents: Array, tau: Array) -> xr.Dataset:
-        dataset = describe(self.reduced, self.target, resolvents, SINGULAR_VALUES)
+    def _described(self, changes: Array, tau: Array) -> xr.Dataset:
+        dataset = describe(self.reduced, self.target, changes, SINGULAR_VALUES)
         return dataset.assign_coords(tau=("tau", tau, {"long_name": "learning time"}))
-
-    @property
-    def _tolerance(self) -> float:
-        return max(1e-2 * self.accuracy, 1e-12)
 
     @staticmethod
     def _lost(network: ReducedNetwork, Q: Array) -> float:
@@ -175,22 +217,28 @@ class LinearTheory(ABC):
         )
 
 
+def accuracy_asked(accuracy: float) -> float:
+    """Return a relative accuracy, or raise `InputError` if double precision does not have it."""
+    return number("accuracy", accuracy, minimum=FINEST, maximum=COARSEST)
+
+
 def target_matrix(target: ArrayLike) -> Array:
     """Return the target as (q, p).
 
     Raises
     ------
     InputError
-        If it is not a number or a matrix of numbers, or all of it is 0 (nothing would be learned).
+        If it is not a number or a matrix of numbers, all of it is 0 (nothing would be learned), or the largest is of a
+        size that double precision is no help with.
     """
-    try:
-        matrix = np.asarray(target, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"target must be a number or a matrix of numbers, got {target!r}") from error
+    matrix = reals("target", target, "a number or a matrix (outputs, inputs) of numbers")
     if matrix.ndim not in (0, 2) or matrix.size == 0 or not np.isfinite(matrix).all():
         raise InputError(f"target must be a finite number or a matrix (outputs, inputs) of them, got {target!r}")
-    if not matrix.any():
-        raise InputError("target must not be 0, which the network gives before any learning")
+    size = np.abs(matrix).max()
+    if size == 0:
+        raise InputError(f"target must not be 0, which the network gives before any learning, got {target!r}")
+    if not SMALLEST_TARGET <= size <= LARGEST_TARGET:
+        raise InputError(f"target must be between {SMALLEST_TARGET:g} and {LARGEST_TARGET:g} in size, got {target!r}")
     return matrix.reshape(matrix.shape or (1, 1))
 
 
@@ -202,7 +250,18 @@ def learning_times(times: ArrayLike) -> Array:
     InputError
         If they are negative, not increasing or not numbers.
     """
-    tau: Array = np.atleast_1d(np.asarray(times, dtype=np.float64))
-    if tau.ndim != 1 or not tau.size or np.isnan(tau).any() or tau[0] < 0 or (np.diff(tau) <= 0).any():
+    tau = np.atleast_1d(reals("times", times, "increasing learning times from 0 on"))
+    if tau.ndim != 1 or not tau.size or np.isnan(tau).any() or tau[0] < 0 or (tau[1:] <= tau[:-1]).any():
         raise InputError(f"times must be increasing learning times from 0 on, got {times!r}")
     return tau
+
+
+def reals(name: str, values: ArrayLike, expected: str) -> Array:
+    """Return an array of numbers as doubles, or raise `InputError`: text, truth and complex numbers are none."""
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError):
+        array = np.empty(0, dtype=object)
+    if array.dtype.kind not in "iuf":
+        raise InputError(f"{name} must be {expected}, got {values!r}")
+    return array.astype(np.float64)

@@ -1,0 +1,85 @@
+"""A network of N units without its weights: how networks scatter about the limit of infinite width.
+
+At finite N, one network differs from the next by what its input and output vectors happen to be in the bases of the
+singular vectors of 1 - W0: independent Gaussian numbers. The singular values themselves hardly differ. So a draw of two
+vectors of length N, not of an N x N matrix, gives a network that starts from a readout a little off 0 and learns a
+little faster or slower; many draws give the mean and the spread over networks.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankscope.arguments import RngLike, generator, integer, number
+from rankscope.theory.chains import chains_from
+from rankscope.theory.ginibre import typical_measure
+from rankscope.theory.reduced import ReducedNetwork
+from rankscope.theory.solution import LinearTheory, accuracy_asked, target_matrix
+
+Array = NDArray[np.floating]
+
+
+class FiniteWidth(LinearTheory):
+    """One network of N units, drawn at random.
+
+    Parameters
+    ----------
+    gain
+        g, 0 <= g < 1.
+    target
+        z_hat, not 0.
+    hidden_size
+        N.
+    rng
+        Seed or Generator of the draw.
+    accuracy
+        Relative accuracy of the results, given the draw.
+
+    Raises
+    ------
+    InputError
+        If an argument is out of range.
+
+    Notes
+    -----
+    The scatter of readout, loss, dW and convergence time is that of networks; overlaps between singular vectors, and
+    with them the loss after shuffle and the outlier, are taken at their means, and scatter less than in networks.
+    """
+
+    def __init__(
+        self, gain: float, target: float, hidden_size: int, rng: RngLike = None, accuracy: float = 1e-6
+    ) -> None:
+        self.gain = number("gain", gain, minimum=0)
+        self.target = target_matrix(number("target", target))
+        self.hidden_size = integer("hidden_size", hidden_size, minimum=2)
+        self.accuracy = accuracy_asked(accuracy)
+        self._measure = typical_measure(self.gain, self.hidden_size)
+        drawn = generator(rng).standard_normal((2, self.hidden_size))
+        self._m, self._w = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
+
+    def __repr__(self) -> str:
+        return f"FiniteWidth(gain={self.gain:g}, target={self.target.item():g}, hidden_size={self.hidden_size})"
+
+    def reduce(self, steps: int) -> ReducedNetwork:
+        """Return the network on chains of at most `steps` directions.
+
+        Rows are coordinates in the right singular vectors of 1 - W0, columns in the left ones, where R is diagonal.
+        """
+        s = self._measure.singular_values
+        spaces = chains_from(lambda x: x / s, lambda x: x / s, self._m, self._w, steps)
+        rows, columns = spaces.rows, spaces.columns
+
+        def overlaps(per_direction: Array) -> Array:
+            return rows.T @ (per_direction[:, None] * columns)
+
+        return ReducedNetwork(
+            resolvent=overlaps(1 / s),
+            inputs=columns.T @ self._m[:, None],
+            outputs=rows.T @ self._w[:, None],
+            overlap=overlaps(self._measure.overlap()),
+            scaled_overlap=lambda eigenvalue: overlaps(eigenvalue * self._measure.overlap(eigenvalue)),
+            bulk_edge=self.gain,
+            open_ends=(spaces.row_ends, spaces.column_ends),
+            accuracy=self.accuracy,
+        )
