@@ -362,8 +362,8 @@ def curvature(network: ReducedNetwork, Q: Array) -> float:
     """Return the largest eigenvalue of the loss's Hessian where the target is met: steps above 2 / it cannot settle."""
     a, b = Q @ network.inputs, Q.T @ network.outputs
     # The Hessian there is that of z(W), whose gradients are b_j a_i^T: its Gram matrix is a Kronecker product.
-    largest: float = np.linalg.norm(a.T @ a, 2) * np.linalg.norm(b.T @ b, 2) / (a.shape[1] * b.shape[1])
-    return largest
+    largest = float(np.linalg.norm(a.T @ a, 2)) * float(np.linalg.norm(b.T @ b, 2))
+    return largest / (a.shape[1] * b.shape[1])
 
 
 def _gradient_step(network: ReducedNetwork, target: Array, learning_rate: float, Q: Array) -> Array | None:
