@@ -363,7 +363,7 @@ def curvature(network: ReducedNetwork, Q: Array) -> float:
     a, b = Q @ network.inputs, Q.T @ network.outputs
     # The Hessian there is that of z(W), whose gradients are b_j a_i^T: its Gram matrix is a Kronecker product.
     largest = float(np.linalg.norm(a.T @ a, 2)) * float(np.linalg.norm(b.T @ b, 2))
-    return largest / (a.shape[1] * b.shape[1])
+    return largest / (len(a.T) * len(b.T))
 
 
 def _gradient_step(network: ReducedNetwork, target: Array, learning_rate: float, Q: Array) -> Array | None:
