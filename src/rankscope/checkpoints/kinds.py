@@ -1,0 +1,137 @@
+"""Which tensors are matrices that multiply, and what blocks of rows or columns in them have a meaning of their own.
+
+A tensor's name and shape are all there is to go by: `weight_ih` and `weight_hh` are torch's names in RNN, LSTM and GRU
+for the stacked weights of all gates; `q_proj` and its like are attention's, whose rows are those of all heads.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+
+from rankscope.checkpoints.source import Entry
+
+GATES = {3: ("r", "z", "n"), 4: ("i", "f", "g", "o")}
+"""What torch calls the blocks of rows of a GRU (reset, update, new) and an LSTM (input, forget, cell, output)."""
+
+RECURRENT = re.compile(r"(.*?\.?)weight_(ih|hh)((?:_l\d+)?(?:_reverse)?)")
+EMBEDDING = re.compile(r"(?:\w+_)?(?:embed(?:ding|dings|s)?(?:_(?!out)\w+)?|emb|wte|wpe|shared)", re.I)
+"""What embeddings are called. A layer inside of a module called so (`time_embedding.linear_1`) multiplies."""
+
+QUERIES = ("q_proj", "query", "q_lin", "wq", "to_q", "q")
+KEYS_VALUES = ("k_proj", "v_proj", "key", "value", "k_lin", "v_lin", "wk", "wv", "to_k", "to_v", "k", "v")
+OUTPUTS = ("o_proj", "out_proj", "out_lin", "wo", "o")
+FUSED = ("in_proj", "qkv", "qkv_proj", "wqkv")
+QUERY_OF = dict(zip(KEYS_VALUES, [q for q in QUERIES for _ in range(2)], strict=True))
+
+
+class Part(NamedTuple):
+    """A block of a matrix: what it is called, and which rows and columns it has."""
+
+    label: str
+    rows: slice
+    columns: slice
+
+
+ALL = slice(None)
+
+
+def why_not(name: str, entry: Entry, names: Mapping[str, Entry]) -> str | None:
+    """Return the reason why a tensor is not measured as a matrix, or None where it is."""
+    shape, dtype = entry
+    if isinstance(dtype, str):
+        return dtype
+    if 0 in shape:
+        return f"it is empty, {_by(shape)}"
+    if dtype.is_complex:
+        return "of complex numbers"
+    if not dtype.is_floating_point:
+        return f"of type {_plain(dtype)}: counts, or codes of a quantisation whose scale is not known"
+    last = name.rsplit(".", 1)[-1]
+    if len(shape) < 2:
+        if "bias" in last:
+            return "a bias"
+        return "of a normalisation" if re.search(r"norm|\bln|bn\d*\b", name, re.I) else "a vector, not a matrix"
+    if dtype.itemsize == 1 and any(f"{name}{end}" in names for end in ("_scale", "_scale_inv")):
+        return f"{_plain(dtype)} codes with a scale of their own"
+    if EMBEDDING.fullmatch(name.removesuffix(".weight").rsplit(".", 1)[-1]):
+        return "an embedding: its rows are looked up, it multiplies nothing"
+    if len(shape) == 3 and "expert" in name:
+        return "a stack of the matrices of several experts"
+    return None
+
+
+def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Return (rows, columns); a convolution (out, in, k, k) is unfolded to (out, in k k)."""
+    columns = 1
+    for size in shape[1:]:
+        columns *= size
+    return shape[0], columns
+
+
+def gates(name: str, names: Mapping[str, Entry]) -> list[Part]:
+    """Return the blocks of rows of an RNN's weights that belong to its gates; none where there is one only."""
+    found = RECURRENT.fullmatch(name)
+    if not found:
+        return []
+    prefix, _, layer = found.groups()
+    # With a projection (torch's proj_size) the hidden size is no longer that of what is fed back.
+    sizes = [names[key].shape for key in (f"{prefix}weight_hr{layer}", f"{prefix}weight_hh{layer}") if key in names]
+    rows = names[name].shape[0]
+    if not sizes or len(sizes[0]) != 2 or not sizes[0][1] or rows % sizes[0][1]:
+        return []
+    hidden = sizes[0][1]
+    return [Part(g, slice(i * hidden, (i + 1) * hidden), ALL) for i, g in enumerate(GATES.get(rows // hidden, ()))]
+
+
+def heads(name: str, names: Mapping[str, Entry], count: int) -> list[Part]:
+    """Return the blocks of attention's weights that belong to each of `count` heads; none where it is no attention's.
+
+    Keys and values may have fewer heads than queries; theirs are as large as those of the queries beside them.
+
+    Raises
+    ------
+    ValueError
+        If the size is no multiple of the number of heads.
+    """
+    shape = names[name].shape
+    parts = name.removesuffix("_weight").removesuffix(".weight").split(".")
+    kind = parts[-1].lower()
+    if len(shape) != 2 or not name.endswith("weight"):
+        return []
+    if kind in FUSED:
+        size = _head_size(shape[0], 3 * count)
+        return [
+            Part(f"{which}{head}", slice(start, start + size), ALL)
+            for block, which in enumerate("qkv")
+            for head in range(count)
+            for start in [(block * count + head) * size]
+        ]
+    if kind in OUTPUTS:
+        size = _head_size(shape[1], count)
+        return [Part(f"head {h}", ALL, slice(h * size, (h + 1) * size)) for h in range(count)]
+    if kind not in (*QUERIES, *KEYS_VALUES):
+        return []
+    beside = {".".join([*parts[:-1], query, "weight"]) for query in QUERIES} & {n.lower() for n in names}
+    whole = next((e.shape[0] for n, e in names.items() if n.lower() in beside), shape[0])
+    size = _head_size(whole, count)
+    if shape[0] % size:
+        raise ValueError(f"its {shape[0]} rows are no multiple of a head's {size}")
+    return [Part(f"head {h}", slice(h * size, (h + 1) * size), ALL) for h in range(shape[0] // size)]
+
+
+def _head_size(size: int, count: int) -> int:
+    if size % count:
+        raise ValueError(f"{size} does not divide into {count} heads")
+    return size // count
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _plain(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

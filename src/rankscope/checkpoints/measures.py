@@ -1,0 +1,239 @@
+r"""What the singular values of one change say: its ranks, and how many of its directions are more than noise.
+
+Three comparisons, each with a level above which a singular value counts:
+
+- with *rounding*: what the number format of the files can explain (`difference.py`);
+- with a *random change of the same size and norm*: an m x n matrix of independent entries with the variance
+  $\sigma^2$ has its largest singular value at the edge $\sigma (\sqrt m + \sqrt n)$ of the law of Marchenko and
+  Pastur (1967). Taken with all of $|\Delta W|^2 = m n \sigma^2$, strong directions raise the edge they are measured by;
+- with the *noise that is left without them*: what stands above the edge is taken out, $\sigma$ taken anew from the
+  rest, and so on until nothing more stands out. The largest value of a random matrix scatters around the edge; to stand
+  out is to be above what one in a hundred of them reaches (Johnstone 2001).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rankscope.checkpoints.adapter import Factors
+from rankscope.linalg import leading_triplets
+
+EXACT_UP_TO = 1024
+"""The smaller side up to which all singular values are computed to the last digit, in half a second."""
+
+COMPLETE_UP_TO = 2048
+"""The smaller side up to which all are computed, if less precisely: it takes no longer than the leading ones would."""
+
+LISTED = 64
+"""How many singular values are kept; as many are sought where not all are computed."""
+
+FRACTIONS = (90, 95, 99)
+TRACY_WIDOM_99 = 2.0234
+"""The 99 % quantile of the Tracy-Widom law of real random matrices."""
+
+Array = NDArray[np.float64]
+Bounds = tuple[int, int]
+
+
+class Spectrum(NamedTuple):
+    """Singular values of a matrix, largest first; all of them, or the leading ones.
+
+    Attributes
+    ----------
+    shape
+        (m, n) of the matrix.
+    values
+        (k,). If `complete`, those not among them are zero.
+    square
+        The sum of the squares of all of them.
+    error
+        Each of the `LISTED` values is within this of one of the matrix.
+    method
+        "exact", "gram" (all values, from the smaller product of the matrix with itself: to 1e-8 of the largest),
+        "factors" or "randomised".
+    """
+
+    shape: tuple[int, int]
+    values: Array
+    complete: bool
+    square: float
+    error: float
+    method: str
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What is measured of one change; a rank that is not known exactly is None, its bounds are known in any case.
+
+    Attributes
+    ----------
+    norm
+        |dW|, Frobenius.
+    stable_rank
+        |dW|^2 / s1^2.
+    rank_90, rank_95, rank_99
+        How many singular values have that percentage of |dW|^2.
+    numerical_rank, rounding_noise
+        How many are above the level that rounding can explain, and that level.
+    random_edge, above_random_edge
+        The edge of a random matrix of the same size and norm, and how many are above it.
+    noise_edge, standing_out
+        The edge of what is left once those that stand out are taken out, and how many they are. What rounding can
+        explain does not stand out.
+    singular_values, singular_value_error, method
+        The leading ones, and as in `Spectrum`.
+    """
+
+    norm: float
+    stable_rank: float
+    rank_90: int | None
+    rank_95: int | None
+    rank_99: int | None
+    rank_90_bounds: Bounds
+    rank_95_bounds: Bounds
+    rank_99_bounds: Bounds
+    numerical_rank: int | None
+    numerical_rank_bounds: Bounds
+    rounding_noise: float
+    random_edge: float
+    above_random_edge: int | None
+    noise_edge: float
+    standing_out: int | None
+    singular_values: tuple[float, ...]
+    singular_value_error: float
+    method: str
+
+
+def spectrum(matrix: Tensor, norm: float, exact: bool = False) -> Spectrum:
+    """Return the singular values of a matrix: all where that is cheap or asked for, else the leading ones."""
+    m, n = matrix.shape
+    if min(m, n) <= EXACT_UP_TO and matrix.dtype == torch.float64:
+        values = torch.linalg.svdvals(matrix).numpy()
+        error = float(np.finfo(float).eps * max(m, n) * values[0])
+        return Spectrum((m, n), values, True, float(np.sum(values**2)), error, "exact")
+    if min(m, n) <= COMPLETE_UP_TO or exact:
+        values = torch.linalg.eigvalsh(_gram(matrix)).flip(0).clamp_min(0).sqrt().numpy()
+        error = float(math.sqrt(np.finfo(float).eps) * values[0])
+        return Spectrum((m, n), values, True, float(np.sum(values**2)), error, "gram")
+    found = leading_triplets(matrix, LISTED)
+    values = found.s.double().numpy()
+    return Spectrum((m, n), values, False, norm**2, float(found.error.max()), "randomised")
+
+
+def factors_spectrum(factors: Factors) -> Spectrum:
+    """Return the singular values of B A from matrices of its rank only."""
+    m, n = factors.B.shape[0], factors.A.shape[1]
+    core = torch.linalg.qr(factors.B).R @ torch.linalg.qr(factors.A.t()).R.t()
+    values = torch.linalg.svdvals(core).numpy()
+    error = float(np.finfo(float).eps * max(m, n) * values[0])
+    return Spectrum((m, n), values, True, float(np.sum(values**2)), error, "factors")
+
+
+def measure(spectrum: Spectrum, rounding: float) -> Measures:
+    """Return the measures of a change that is not zero.
+
+    Parameters
+    ----------
+    rounding
+        The level that the rounding of the weights can explain; that of the computation is added here.
+    """
+    s = spectrum.values
+    # Values that were not found to better than this are not told from zero.
+    noise = max(rounding, spectrum.error if spectrum.method != "randomised" else 1e-5 * float(s[0]))
+    ranks = {f: _rank_for(spectrum, f / 100) for f in FRACTIONS}
+    numerical = _count(spectrum, noise)
+    edge = math.sqrt(spectrum.square) * sum(1 / math.sqrt(size) for size in spectrum.shape)
+    noise_edge, standing_out = _standing_out(spectrum, noise)
+    return Measures(
+        norm=math.sqrt(spectrum.square),
+        stable_rank=spectrum.square / float(s[0]) ** 2,
+        rank_90=_known(ranks[90]),
+        rank_95=_known(ranks[95]),
+        rank_99=_known(ranks[99]),
+        rank_90_bounds=ranks[90],
+        rank_95_bounds=ranks[95],
+        rank_99_bounds=ranks[99],
+        numerical_rank=_known(numerical),
+        numerical_rank_bounds=numerical,
+        rounding_noise=noise,
+        random_edge=edge,
+        above_random_edge=_known(_count(spectrum, edge)),
+        noise_edge=noise_edge,
+        standing_out=_known(standing_out),
+        singular_values=tuple(s[:LISTED].tolist()),
+        singular_value_error=spectrum.error,
+        method=spectrum.method,
+    )
+
+
+def _gram(matrix: Tensor) -> Tensor:
+    """Return the smaller of A A^T and A^T A in double precision, without a copy of A in it."""
+    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.t()
+    gram = torch.zeros(len(wide), len(wide), dtype=torch.float64)
+    for start in range(0, wide.shape[1], 1024):
+        columns = wide[:, start : start + 1024].double()
+        gram.addmm_(columns, columns.t())
+    return gram
+
+
+def _known(bounds: Bounds) -> int | None:
+    return bounds[0] if bounds[0] == bounds[1] else None
+
+
+def _count(spectrum: Spectrum, level: float) -> Bounds:
+    """Return the bounds of how many singular values are above a level."""
+    above = int(np.count_nonzero(spectrum.values > level))
+    unseen = not spectrum.complete and above == len(spectrum.values)
+    return above, min(spectrum.shape) if unseen else above
+
+
+def _rank_for(spectrum: Spectrum, fraction: float) -> Bounds:
+    """Return the bounds of how many singular values have this fraction of the sum of squares."""
+    s2 = spectrum.values**2
+    # A sum in another order may end a few roundings short.
+    wanted = fraction * spectrum.square * (1 - 1e-12)
+    reached = np.flatnonzero(np.cumsum(s2) >= wanted)
+    if reached.size:
+        return int(reached[0]) + 1, int(reached[0]) + 1
+    seen = len(s2)
+    if spectrum.complete:
+        return seen, seen
+    rest, unseen = spectrum.square - float(s2.sum()), min(spectrum.shape) - seen
+    missing = wanted - float(s2.sum())
+    # Those that were not seen have `rest` together. At best each is as large as the last one seen; at worst all are
+    # alike, as the larger of them come first.
+    least = seen + math.ceil(missing / (float(spectrum.values[-1]) + spectrum.error) ** 2)
+    most = seen + min(unseen, math.ceil(missing / (rest / unseen)))
+    return min(least, most), most
+
+
+def _standing_out(spectrum: Spectrum, rounding: float) -> tuple[float, Bounds]:
+    """Return the edge of the noise, and the bounds of how many singular values are above it."""
+    m, n = spectrum.shape
+    s, s2 = spectrum.values, spectrum.values**2
+    excess = _excess(m, n)
+    out = 0
+    while True:
+        rest = float(s2[out:].sum()) if spectrum.complete else max(spectrum.square - float(s2[:out].sum()), 0.0)
+        freedom = (m - out) * (n - out)
+        edge = math.sqrt(rest / freedom) * (math.sqrt(m) + math.sqrt(n)) if freedom else 0.0
+        above = int(np.count_nonzero(s > max(edge * excess, rounding)))
+        if above <= out:
+            return edge, _count(spectrum, max(edge * excess, rounding))
+        out = above
+
+
+def _excess(m: int, n: int) -> float:
+    """Return how far above the edge 99 of 100 largest singular values of random matrices stay, as a factor."""
+    if min(m, n) < 2:
+        return 1.0
+    a, b = math.sqrt(max(m, n) - 1), math.sqrt(min(m, n))
+    centre, scale = (a + b) ** 2, (a + b) * (1 / a + 1 / b) ** (1 / 3)
+    return math.sqrt(centre + TRACY_WIDOM_99 * scale) / (math.sqrt(m) + math.sqrt(n))

@@ -1,0 +1,85 @@
+"""From whatever a user holds to a checkpoint: a path, a folder, a state dict, a module."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from rankscope.checkpoints.adapter import CONFIG, Adapter
+from rankscope.checkpoints.shards import Shards, open_file
+from rankscope.checkpoints.source import InMemory, Renamed, Source
+from rankscope.errors import InputError
+from rankscope.networks.rate import INITIAL
+
+CheckpointLike = str | os.PathLike[str] | Mapping[str, Any] | nn.Module
+
+#: In a folder: what is looked for, in this order; of one kind, the file called as Hugging Face does is taken.
+IN_FOLDERS = ("*.safetensors.index.json", "*.safetensors", "*.bin.index.json", "*.bin", "*.pt", "*.pth")
+USUAL = ("model", "pytorch_model", "diffusion_pytorch_model")
+
+
+def open_checkpoint(given: CheckpointLike, argument: str = "before") -> Source:
+    """Return the checkpoint that `given` is or leads to.
+
+    Parameters
+    ----------
+    given
+        A safetensors file, a file of `torch.save`, an index of shards, a folder with one of these or with a LoRA
+        adapter; or a state dict or a module.
+    argument
+        What to call it in messages.
+
+    Raises
+    ------
+    InputError
+        If it is none of these, or is damaged.
+    """
+    if isinstance(given, (Mapping, nn.Module)):
+        return InMemory(given, argument)
+    if not isinstance(given, (str, os.PathLike)):
+        raise InputError(f"{argument} must be a path, a state dict or a module, got {type(given).__name__}")
+    path = Path(given)
+    if not path.exists():
+        raise InputError(f"{argument} must be a checkpoint, got {str(path)!r}, which is not there")
+    if path.is_dir():
+        if (path / CONFIG).is_file():
+            return Adapter(path)
+        path = _in_folder(path, argument)
+    if path.name == CONFIG:
+        return Adapter(path.parent)
+    return Shards(path) if path.name.endswith(".index.json") else open_file(path)
+
+
+def halves(source: Source) -> tuple[Source, Source] | None:
+    """Return the network before and after learning, if `source` is one of our files that hold both; else None.
+
+    What does not learn may be in the file once only.
+    """
+    initial = {name.removeprefix(INITIAL): name for name in source.entries if name.startswith(INITIAL)}
+    trained = [name for name in source.entries if not name.startswith(INITIAL)]
+    if not initial or not set(initial) <= set(trained):
+        return None
+    return (
+        Renamed(source, initial, f"{source.label}, before learning"),
+        Renamed(source, {name: name for name in trained}, source.label),
+    )
+
+
+def _in_folder(folder: Path, argument: str) -> Path:
+    for pattern in IN_FOLDERS:
+        found = sorted(path for path in folder.glob(pattern) if path.is_file())
+        usual = [path for path in found if path.name.split(".")[0] in USUAL]
+        if len(found) == 1 or len(usual) == 1:
+            return (usual or found)[0]
+        if found:
+            raise InputError(f"{argument} must be one checkpoint, got a folder with {_named(found)}; name one of them")
+    raise InputError(f"{argument} must be a checkpoint, got the folder {str(folder)!r} without {', '.join(IN_FOLDERS)}")
+
+
+def _named(paths: Iterable[Path]) -> str:
+    names = [path.name for path in paths]
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

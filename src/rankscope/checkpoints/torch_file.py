@@ -1,0 +1,105 @@
+"""Files of `torch.save`: a zip archive with a pickle inside, of which only tensors and plain containers are accepted.
+
+A pickle can name any function and have it called. torch's `weights_only` reader knows a short list of harmless ones and
+refuses all others, and that is the only reader used here. The numbers themselves lie in the archive uncompressed and
+are mapped, not loaded.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rankscope.checkpoints.source import Mapped, entry_of
+from rankscope.errors import InputError
+
+WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "network", "net", "module", "weights", "params")
+"""Under which of its keys a training checkpoint keeps the weights, beside the optimiser's state and the like."""
+
+
+class TorchFile(Mapped):
+    """The weights in one file of `torch.save`.
+
+    Raises
+    ------
+    InputError
+        If it is not one, is cut off, holds code, or it is not clear which of its parts are the weights.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path))
+        self.path = path
+        _check_archive(path)
+        self.entries = {name: entry_of(tensor) for name, tensor in self._open().items()}
+
+    def _open(self) -> dict[str, Tensor]:
+        try:
+            loaded = torch.load(self.path, map_location="cpu", mmap=True, weights_only=True)
+        except pickle.UnpicklingError as error:
+            named = re.search(r"GLOBAL ([\w.]+)", str(error))
+            what = named[1] if named else str(error).strip().splitlines()[-1]
+            raise InputError(
+                f"{self.path} holds a pickle that asks for code ({what}); it was refused and nothing of it was run: "
+                "save the state dict alone, torch.save(model.state_dict(), path), or use safetensors"
+            ) from error
+        except Exception as error:
+            # Damaged archives make torch raise RuntimeError, EOFError, KeyError, struct.error and others.
+            raise InputError(f"{self.path} is not a readable file of torch.save: {error}") from error
+        return _weights(loaded, str(self.path))
+
+    def _view(self, opened: dict[str, Tensor], name: str, start: int | None, stop: int | None) -> Tensor:
+        tensor = opened[name]
+        return tensor if start is None else tensor[start:stop]
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse what is no archive, and one whose contents would be larger than the file."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            compressed = [item.filename for item in archive.infolist() if item.compress_type != zipfile.ZIP_STORED]
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+        with path.open("rb") as file:
+            begins = file.read(2)
+        raise InputError(
+            f"{path} is not a file of torch.save ({error}): "
+            + (
+                "it is an archive that was cut off; copy it again"
+                if begins == b"PK"
+                else "a bare pickle, or the format before torch 1.6, is not opened; load it where you trust it and "
+                "save the state dict again"
+            )
+        ) from error
+    if compressed:
+        raise InputError(f"{path} must hold its parts uncompressed, as torch.save writes them, got {compressed[0]!r}")
+
+
+def _weights(loaded: Any, label: str, depth: int = 0) -> dict[str, Tensor]:
+    """Return the state dict in what was loaded, which may be wrapped a few times."""
+    if not isinstance(loaded, Mapping) or not _has_tensors(loaded):
+        raise InputError(f"{label} must hold a state dict, names with tensors, got {type(loaded).__name__} without any")
+    inner = [key for key, value in loaded.items() if isinstance(value, Mapping) and _has_tensors(value)]
+    if inner and depth < 5:
+        known = [key for key in WRAPPERS if key in inner]
+        own = [key for key, value in loaded.items() if isinstance(value, Tensor) and value.ndim > 1]
+        if known or (len(inner) == 1 and not own):
+            return _weights(loaded[(known or inner)[0]], label, depth + 1)
+        if not own:
+            raise InputError(
+                f"{label} holds several groups of tensors, {', '.join(map(repr, inner))}, and none is called like a "
+                f"state dict ({', '.join(WRAPPERS[:4])}); save the one you mean alone"
+            )
+    return {str(name): value.detach() for name, value in loaded.items() if isinstance(value, Tensor)}
+
+
+def _has_tensors(value: Mapping[Any, Any], depth: int = 0) -> bool:
+    return any(
+        isinstance(item, Tensor) or (depth < 5 and isinstance(item, Mapping) and _has_tensors(item, depth + 1))
+        for item in value.values()
+    )

@@ -1,0 +1,159 @@
+"""The command about anybody's checkpoints: inspect."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+
+from rankscope.cli.app import JsonFlag, app
+from rankscope.cli.output import console, print_json
+
+if TYPE_CHECKING:
+    from rankscope.checkpoints import ComparedMatrix, Comparison
+
+HEADINGS = (
+    "shape",
+    "|dW|",
+    "/ |W0|",
+    "s1",
+    "stable\nrank",
+    "90 %",
+    "95 %",
+    "99 %",
+    "numerical\nrank",
+    "random\nedge",
+    "above\nit",
+    "stand\nout",
+)
+WEIGHTS = "A .safetensors file, a file of torch.save, an index of shards, or a folder with one"
+
+
+@app.command()
+def inspect(
+    before: Annotated[Path, typer.Argument(help=f"The weights before learning. {WEIGHTS}.")],
+    after: Annotated[
+        Path | None,
+        typer.Argument(
+            help="After learning; or a LoRA adapter. Left out where the first holds both, or is an adapter."
+        ),
+    ] = None,
+    heads: Annotated[
+        int | None, typer.Option(help="Also measure attention head by head; there are so many.", show_default=False)
+    ] = None,
+    gates: Annotated[bool, typer.Option(help="Also measure RNN, GRU and LSTM gate by gate.")] = True,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="All singular values of large matrices too: slow, but no bounds.")
+    ] = False,
+    csv: Annotated[Path | None, typer.Option(help="Table to write, a row a matrix.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Figure to write: .png, .pdf or .svg.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Say what learning wrote into each weight matrix of a model, and in how many directions."""
+    from rankscope.checkpoints import inspect as compare_files
+    from rankscope.figures.saving import figure_paths, save_figure
+
+    if out is not None:
+        figure_paths(out)
+    with _tensor_bar() as on_progress:
+        compared = compare_files(before, after, gates=gates, heads=heads, exact=exact, on_progress=on_progress)
+    files = [] if csv is None else [compared.write_csv(csv)]
+    if out is not None:
+        from rankscope.figures.checkpoints import checkpoints
+
+        files += save_figure(checkpoints(compared.to_frame()), out)
+    if as_json:
+        rows = [matrix.row() for matrix in compared.matrices]
+        skipped = [one._asdict() for one in compared.skipped]
+        print_json({"matrices": rows, "skipped": skipped, "files": [str(path) for path in files]})
+        return
+    _print_tables(compared)
+    for path in files:
+        console().print(str(path), soft_wrap=True, highlight=False)
+
+
+def _print_tables(compared: Comparison) -> None:
+    screen = console()
+    table = Table()
+    table.add_column("matrix", overflow="fold")
+    for heading in HEADINGS:
+        table.add_column(heading, justify="right")
+    for matrix in compared.matrices:
+        table.add_row(*_cells(matrix))
+    if compared.matrices:
+        screen.print(table)
+        screen.print(
+            "90, 95, 99 %: directions with that part of |dW|^2; numerical rank: above rounding; random edge: largest "
+            "singular value of a random change of that size and norm; stand out: above the noise without them",
+            highlight=False,
+        )
+        errors = [m for m in compared.matrices if m.measures.method == "randomised"]
+        if errors:
+            worst = max(m.measures.singular_value_error / m.measures.singular_values[0] for m in errors)
+            screen.print(
+                f"{len(errors)} large matrices by randomised SVD: listed values within {worst:.1e} of the largest "
+                "(--exact computes all)",
+                highlight=False,
+            )
+    else:
+        screen.print("No matrix changed in a way that can be measured.")
+    by_reason: dict[str, list[str]] = {}
+    for one in compared.skipped:
+        by_reason.setdefault(one.reason, []).append(one.name)
+    if by_reason:
+        skipped = Table("skipped", "", "reason")
+        for reason, names in by_reason.items():
+            shown = ", ".join(map(_printable, names[:3])) + (", ..." if len(names) > 3 else "")
+            skipped.add_row(str(len(names)), shown, _printable(reason))
+        screen.print(skipped)
+
+
+def _cells(matrix: ComparedMatrix) -> list[str]:
+    measures: Any = matrix.measures
+    ranks = []
+    for name in ("rank_90", "rank_95", "rank_99", "numerical_rank"):
+        least, most = getattr(measures, f"{name}_bounds")
+        ranks.append(str(least) if least == most else f"{least}..{most}")
+    relative = matrix.relative_norm
+    counts = (measures.above_random_edge, measures.standing_out)
+    listed = len(measures.singular_values)
+    return [
+        _printable(matrix.name),
+        "x".join(map(str, matrix.shape)),
+        f"{measures.norm:.3g}",
+        "-" if relative is None else f"{relative:.2g}",
+        f"{measures.singular_values[0]:.3g}",
+        f"{measures.stable_rank:.1f}",
+        *ranks,
+        f"{measures.random_edge:.3g}",
+        *(f"≥{listed}" if count is None else str(count) for count in counts),
+    ]
+
+
+def _printable(text: str) -> str:
+    """Return a text from a stranger's file so that it neither styles the table nor steers the terminal."""
+    return escape("".join(c if c.isprintable() else repr(c)[1:-1] for c in text))
+
+
+@contextmanager
+def _tensor_bar() -> Iterator[Callable[[int, int, str], None] | None]:
+    """Yield on_progress(done, total, name) that moves a bar on a terminal; None where nobody watches."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        bar = bars.add_task("", total=None)
+
+        def on_progress(done: int, total: int, name: str) -> None:
+            bars.update(bar, completed=done, total=total, description=_printable(name))
+
+        yield on_progress

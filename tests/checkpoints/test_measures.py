@@ -1,0 +1,158 @@
+"""The numbers of one matrix: against their definitions, against random matrices, and with bounds that hold."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from checkpoint_cases import low_rank
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rankscope.checkpoints import measures
+from rankscope.checkpoints.difference import difference
+from rankscope.checkpoints.measures import Spectrum, measure, spectrum
+from rankscope.checkpoints.source import InMemory
+
+spectra = st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=30).map(lambda s: np.sort(s)[::-1])
+
+
+def measured(W0, W):
+    dW = difference((InMemory({"w": W0}, "before"), "w"), (InMemory({"w": W}, "after"), "w"))
+    return measure(spectrum(dW.matrix, dW.norm), dW.rounding)
+
+
+def complete(s, shape):
+    return Spectrum(shape, s, True, float(np.sum(s**2)), 0.0, "exact")
+
+
+@settings(max_examples=60, deadline=None)
+@given(s=spectra, more=st.integers(0, 9))
+def test_ranks_are_what_their_definitions_say(s, more):
+    shape = (len(s), len(s) + more)
+    found = measure(complete(s, shape), rounding=0.0)
+    s2 = s**2
+    for percent in (90, 95, 99):
+        rank = getattr(found, f"rank_{percent}")
+        assert s2[:rank].sum() >= percent / 100 * s2.sum() * (1 - 1e-9)
+        assert s2[: rank - 1].sum() < percent / 100 * s2.sum()
+    assert found.stable_rank == pytest.approx(s2.sum() / s2[0])
+    assert found.norm == pytest.approx(math.sqrt(s2.sum()))
+    assert found.numerical_rank == len(s)
+    edge = found.norm / math.sqrt(shape[0]) + found.norm / math.sqrt(shape[1])
+    assert found.random_edge == pytest.approx(edge)
+    assert found.above_random_edge == np.sum(s > edge)
+
+
+@settings(max_examples=80, deadline=None)
+@given(s=spectra.filter(lambda s: len(s) > 1), share=st.floats(0, 1), more=st.integers(0, 9))
+def test_what_the_leading_values_leave_open_lies_within_the_bounds(s, share, more):
+    seen = 1 + int(share * (len(s) - 2))
+    shape = (len(s), len(s) + more)
+    whole = measure(complete(s, shape), rounding=1e-2)
+    part = measure(Spectrum(shape, s[:seen], False, float(np.sum(s**2)), 0.0, "randomised"), rounding=1e-2)
+    for percent in (90, 95, 99):
+        least, most = getattr(part, f"rank_{percent}_bounds")
+        assert least <= getattr(whole, f"rank_{percent}") <= most
+        assert getattr(part, f"rank_{percent}") == (least if least == most else None)
+    least, most = part.numerical_rank_bounds
+    assert least <= whole.numerical_rank <= most
+
+
+@pytest.mark.parametrize("shape", [(200, 200), (300, 60), (40, 400)])
+def test_of_a_random_change_nothing_stands_out_and_the_edge_is_where_its_values_end(shape):
+    counts, ratios = [], []
+    for seed in range(40):
+        dW = torch.randn(*shape, generator=torch.manual_seed(seed), dtype=torch.float64)
+        found = measure(spectrum(dW, torch.linalg.matrix_norm(dW).item()), 0.0)
+        counts.append(found.standing_out)
+        ratios.append(found.singular_values[0] / found.random_edge)
+    assert np.mean(np.array(counts) > 0) <= 0.1  # 1 % is meant
+    assert np.mean(ratios) == pytest.approx(0.99, abs=0.015)
+
+
+@pytest.mark.parametrize("rank", [1, 3, 10])
+def test_directions_in_noise_are_counted_however_strong(rank):
+    noise = torch.randn(150, 100, generator=torch.manual_seed(rank), dtype=torch.float64)
+    for strength in (60.0, 1e4):  # the edge of the noise is at 22
+        dW = noise + low_rank(150, 100, rank, scale=strength)
+        found = measure(spectrum(dW, torch.linalg.matrix_norm(dW).item()), 0.0)
+        assert found.standing_out == rank
+        assert found.noise_edge == pytest.approx(math.sqrt(150) + 10, rel=0.02)
+    # With its own strength in the edge the weakest of ten directions would be lost.
+    assert found.random_edge > 10 * found.noise_edge
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("rank", [1, 3, 10])
+@pytest.mark.parametrize("shape", [(64, 64), (30, 200), (11, 12)])
+def test_the_numerical_rank_sees_through_the_rounding_of_the_file(dtype, rank, shape):
+    W0 = torch.randn(*shape, generator=torch.manual_seed(rank)).to(dtype)
+    # Far above the rounding noise of the type, whatever that is.
+    dW = low_rank(*shape, rank, scale=200 * torch.finfo(dtype).eps * max(shape) ** 0.5)
+    found = measured(W0, (W0.double() + dW).to(dtype))
+    assert found.numerical_rank == rank
+    if rank < min(shape) / 4:  # more directions of equal strength are as many as a random matrix has
+        assert found.standing_out == rank
+    assert found.singular_values[0] > found.rounding_noise
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float8_e4m3fn])
+@pytest.mark.parametrize("spread", [0.0, 2.0])
+def test_what_rounding_alone_changes_has_numerical_rank_zero(dtype, spread):
+    for seed in range(5):
+        generator = torch.manual_seed(seed)
+        W0 = torch.randn(80, 120, generator=generator, dtype=torch.float64)
+        # Also where some units have much larger weights than others.
+        W0 = W0 * torch.exp(spread * torch.randn(80, 1, generator=generator, dtype=torch.float64))
+        W0 = W0.clamp(-400, 400)  # which eight bits can still hold
+        assert measured(W0, W0.to(dtype)).numerical_rank == 0
+
+
+def test_rounding_is_coarser_than_relative_where_numbers_are_tiny():
+    W0 = 1e-6 * torch.randn(60, 60, generator=torch.manual_seed(0), dtype=torch.float64)
+    assert measured(W0, W0.half()).numerical_rank == 0
+
+
+@pytest.mark.parametrize(("units", "rank"), [(1, 0), (2, 1)])
+def test_one_number_is_off_by_no_more_than_half_a_unit_before_and_after(units, rank):
+    W0 = torch.ones(1, 1)
+    assert measured(W0, W0 + units * torch.finfo(torch.float32).eps).numerical_rank == rank
+
+
+def test_eight_bit_floats_are_compared_in_double_precision():
+    W0 = torch.randn(20, 20).to(torch.float8_e4m3fn)
+    W = torch.randn(20, 20).to(torch.float8_e5m2)
+    expected = torch.linalg.matrix_norm(W.double() - W0.double()).item()
+    assert measured(W0, W).norm == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("path", ["gram", "randomised"])
+def test_the_ways_for_large_matrices_agree_with_the_exact_one(monkeypatch, path):
+    generator = torch.manual_seed(0)
+    dW = 0.01 * torch.randn(300, 200, generator=generator, dtype=torch.float64) + low_rank(300, 200, 5, scale=3.0)
+    norm = torch.linalg.matrix_norm(dW).item()
+    exact = measure(spectrum(dW, norm), 1e-6)
+    monkeypatch.setattr(measures, "EXACT_UP_TO", 0)
+    monkeypatch.setattr(measures, "COMPLETE_UP_TO", 200 if path == "gram" else 0)
+    for matrix in (dW, dW.t().contiguous(), dW.float()):
+        other = measure(spectrum(matrix, norm), 1e-6)
+        assert other.method == path
+        assert other.norm == pytest.approx(exact.norm, rel=1e-6)
+        assert other.rank_90 == exact.rank_90
+        assert other.standing_out == exact.standing_out == 5
+        assert other.noise_edge == pytest.approx(exact.noise_edge, rel=1e-3)
+        difference = np.abs(np.array(other.singular_values) - exact.singular_values)
+        assert difference[:5].max() < 1e-5
+        assert difference.max() <= other.singular_value_error + 1e-5
+        least, most = other.numerical_rank_bounds
+        assert least <= exact.numerical_rank <= most
+
+
+def test_all_values_of_a_large_matrix_where_asked_for(monkeypatch):
+    monkeypatch.setattr(measures, "EXACT_UP_TO", 0)
+    monkeypatch.setattr(measures, "COMPLETE_UP_TO", 0)
+    dW = torch.randn(150, 100, generator=torch.manual_seed(0))
+    found = measure(spectrum(dW, torch.linalg.matrix_norm(dW).item(), exact=True), 0.0)
+    assert (found.method, found.numerical_rank) == ("gram", 100)
+    assert found.singular_values == pytest.approx(torch.linalg.svdvals(dW.double())[:64].tolist(), rel=1e-7)
