@@ -3,8 +3,11 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+
+from rankscope.text import Labelled, SentimentData, WordVectors, prepare
 
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference"
 
@@ -25,3 +28,25 @@ def reference() -> Callable[[str], Path]:
         return path
 
     return find
+
+
+@pytest.fixture(scope="session")
+def sentiment_data() -> SentimentData:
+    """A made-up set that can be learned: a sentence is positive if most of its words begin with "p"."""
+    rng = np.random.default_rng(0)
+    words = tuple(f"{kind}{index}" for kind in "pn" for index in range(20))
+    vectors = rng.normal(size=(40, 6)).astype(np.float32) * 0.3
+    vectors[:20, 0] += 1
+    vectors[20:, 0] -= 1
+
+    def part(count: int) -> Labelled:
+        sentences, labels = [], []
+        for _ in range(count):
+            label, length = int(rng.integers(2)), int(rng.integers(1, 12))
+            flipped = rng.random(length) < 0.2
+            chosen = rng.integers(20, size=length) + 20 * (flipped == bool(label))
+            sentences.append(tuple(words[index] for index in chosen))
+            labels.append(label)
+        return Labelled(tuple(sentences), tuple(labels))
+
+    return prepare("snippets", part(200), part(100), WordVectors(words, vectors))

@@ -91,6 +91,7 @@ def test_experiments_are_listed_with_their_cost(capsys):
         ("linear-log", 150),
         ("divergence", 40),
         ("cosine", 15),
+        ("sentiment", 1),
     }
     assert all(row["minutes"] > 0 for row in rows)
 

@@ -16,6 +16,9 @@ structure during learning in RNNs", NeurIPS 2020.
 from rankscope import analysis as analysis
 from rankscope import tasks as tasks
 from rankscope import theory as theory
+from rankscope.checkpoints import compare as compare
+from rankscope.checkpoints import functional_rank as functional_rank
+from rankscope.checkpoints import low_rank_factors as low_rank_factors
 from rankscope.errors import InputError as InputError
 from rankscope.networks import RateRNN as RateRNN
 from rankscope.sweep import open_run as open_run

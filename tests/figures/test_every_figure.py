@@ -9,6 +9,7 @@ import pytest
 from made_up_linear_run import dataset_for as linear_dataset_for
 from made_up_linear_run import diverge
 from made_up_run import TASKS, fail, forget, make_run
+from made_up_sentiment_run import fail_one, make_sentiment_run
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
@@ -19,8 +20,12 @@ from rankscope.figures.style import look, styled
 NONLINEAR = ("tasks", "gain", "spectra", "size")
 LINEAR = ("linear", "linear-gain", "linear-log", "divergence", "cosine")
 
+TEXT = ("sentiment",)
+
 
 def dataset_for(name):
+    if name in TEXT:
+        return make_sentiment_run()
     return linear_dataset_for(name) if name in LINEAR else make_run((8, 16, 32) if name == "size" else (16,))
 
 
@@ -29,6 +34,8 @@ def partly_failed(name):
     run = dataset_for(name)
     if name in NONLINEAR:
         return fail(run, task=["mante", "romo"], gain=0.0)
+    if name in TEXT:
+        return fail_one(run)
     return run if name == "cosine" else diverge(run, 20, gain=0.8, target=2.0, sample=[0, 1])
 
 
@@ -67,7 +74,7 @@ def test_the_registry_names_the_experiments():
     assert set(EXPERIMENTS) <= set(FIGURES)
 
 
-@pytest.mark.parametrize("name", NONLINEAR + LINEAR)
+@pytest.mark.parametrize("name", NONLINEAR + LINEAR + TEXT)
 def test_every_text_is_large_enough_and_overlaps_no_other(name):
     figure = FIGURES[name](partly_failed(name))
     with styled():
@@ -84,14 +91,14 @@ def test_every_text_is_large_enough_and_overlaps_no_other(name):
         assert not a.padded(-1).overlaps(b.padded(-1)), (one, other)
 
 
-@pytest.mark.parametrize("name", NONLINEAR + LINEAR)
+@pytest.mark.parametrize("name", NONLINEAR + LINEAR + TEXT)
 def test_nothing_global_is_changed(name):
     before = dict(mpl.rcParams)
     FIGURES[name](dataset_for(name))
     assert dict(mpl.rcParams) == before
 
 
-@pytest.mark.parametrize("name", NONLINEAR + LINEAR)
+@pytest.mark.parametrize("name", NONLINEAR + LINEAR + TEXT)
 def test_the_dataset_is_left_as_it_was(name):
     dataset = dataset_for(name)
     FIGURES[name](dataset)

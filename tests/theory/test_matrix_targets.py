@@ -71,6 +71,21 @@ def test_singular_values_of_the_target_are_learned_one_by_one(gain, sizes, extra
         np.testing.assert_allclose(ours[name], expected[name], atol=1e-6 * scale, err_msg=name)
 
 
+@pytest.mark.parametrize("target", [[[2.0, -0.3], [0.5, 0.6]], [[0.6, -1.0, 0.3]]])
+def test_flow_descent_and_power_series_agree(target):
+    # The flow goes one singular value at a time, the other two do not.
+    theory, epochs = InfiniteWidth(0.5, target), 1000
+    time = theory.convergence_time(0.3)
+    assert float(theory.solve([time])["loss"][0]) == pytest.approx(0.3 * (np.square(target)).mean() / 2, rel=1e-5)
+    steps = theory.descend(time / epochs, epochs + 1)
+    flow = theory.solve(steps["tau"])
+    for name in flow:
+        assert float(np.abs(steps[name] - flow[name]).max()) < 0.005 * float(np.abs(flow[name]).max()), name
+    early = flow["readout"].values[:30]
+    series = np.polynomial.polynomial.polyval(flow["tau"].values[:30], theory.taylor(3))
+    np.testing.assert_allclose(np.moveaxis(series, -1, 0), early, atol=1e-4 * np.abs(early).max())
+
+
 def test_shapes():
     assert InfiniteWidth(0.5, [[1.0]]).solve([0.1])["readout"].shape == (1,)
     for shape in ((2, 2), (1, 3), (3, 1)):

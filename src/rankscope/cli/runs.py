@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,7 +19,7 @@ from rankscope.errors import InputError
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-    from rankscope.experiments.cell import Cell
+    from rankscope.experiments import AnyCell
 
 RunFolderOption = Annotated[Path, typer.Option("--from", help="Folder of a run.")]
 NAMED = "A named experiment (`rankscope experiments`)"
@@ -180,7 +181,7 @@ def check(
         raise typer.Exit(1)
 
 
-def _cells(what: str, preset: str) -> tuple[list[Cell], dict[str, Any]]:
+def _cells(what: str, preset: str) -> tuple[Sequence[AnyCell], dict[str, Any]]:
     from rankscope.experiments import EXPERIMENTS
     from rankscope.experiments.user_sweep import read_sweep
 

@@ -1,5 +1,6 @@
 """What to train and measure."""
 
+from rankscope.experiments.base import AnyCell as AnyCell
 from rankscope.experiments.base import Experiment as Experiment
 from rankscope.experiments.cell import Cell as Cell
 from rankscope.experiments.cell import Outcome as Outcome
@@ -16,12 +17,15 @@ from rankscope.experiments.linear_log import LINEAR_LOG
 from rankscope.experiments.running import export_run as export_run
 from rankscope.experiments.running import run_cells as run_cells
 from rankscope.experiments.running import seconds_for as seconds_for
+from rankscope.experiments.sentiment import SENTIMENT
 from rankscope.experiments.size import SIZE
 from rankscope.experiments.spectra import SPECTRA
 from rankscope.experiments.tasks import TASKS
+from rankscope.experiments.text_cell import TextCell as TextCell
+from rankscope.experiments.text_cell import state_dicts as state_dicts
 
 #: The named experiments.
 EXPERIMENTS: dict[str, Experiment] = {
     experiment.name: experiment
-    for experiment in (TASKS, GAIN, SPECTRA, SIZE, LINEAR, LINEAR_GAIN, LINEAR_LOG, DIVERGENCE, COSINE)
+    for experiment in (TASKS, GAIN, SPECTRA, SIZE, LINEAR, LINEAR_GAIN, LINEAR_LOG, DIVERGENCE, COSINE, SENTIMENT)
 }

@@ -7,19 +7,46 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
+
+import xarray as xr
 
 from rankscope.arguments import choice
-from rankscope.experiments.cell import RANKS, Cell, evaluation_trials
+from rankscope.experiments.cell import Cell
 from rankscope.experiments.claims import Claim
-from rankscope.linalg.singular_values import EXACT_UP_TO
+from rankscope.sweep.processes import Report
 from rankscope.tasks import make
-from rankscope.training.history import record_schedule
 
 PAPER_EPOCHS = {"flipflop": 1000, "mante": 2000, "romo": 6000}
 PAPER_SIZE, QUICK_SIZE = 256, 128
+
+
+class AnyCell(Protocol):
+    """What an experiment is made of: a network to train and measure. `Cell` is one, `TextCell` another."""
+
+    @property
+    def digest(self) -> str:
+        """A name for everything that determines the result."""
+
+    @property
+    def steps(self) -> int:
+        """Steps in all of the training of which each has a fixed cost."""
+
+    @property
+    def work(self) -> float:
+        """About how many multiplications the cell takes."""
+
+    def describe(self) -> dict[str, Any]:
+        """Return the cell as plain values."""
+
+    def check(self) -> None:
+        """Raise InputError if the cell cannot be run here, say because its data is not."""
+
+    def measure(self, report: Report, checkpoint: str | os.PathLike[str] | None = None) -> xr.Dataset:
+        """Train and measure, going on from the checkpoint if there is one."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +65,10 @@ class Experiment:
 
     name: str
     description: str
-    presets: dict[str, Callable[[], list[Cell]]]
+    presets: Mapping[str, Callable[[], Sequence[AnyCell]]]
     claims: tuple[Claim, ...]
 
-    def cells(self, preset: str) -> list[Cell]:
+    def cells(self, preset: str) -> Sequence[AnyCell]:
         """Return the cells of a preset.
 
         Raises
@@ -84,22 +111,9 @@ def seed_of(*labels: Any) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big")
 
 
-def work(cell: Cell) -> float:
-    """Return about how long a cell takes, in multiplications: its training, the looks at its weights, the analysis.
-
-    The factors of the decompositions are their measured times in units of the multiplications of a training.
-    """
-    N, steps, options = cell.hidden_size, cell.task.steps, cell.training
-    # With a single row, a product waits for the weights to come from memory, and costs as much as with two.
-    training = 3 * cell.epochs * steps * max(options.get("batch_size", 32), 2)
-    looks = len(record_schedule(cell.epochs, options.get("recorded_epochs"), N))
-    look = (10 * N if N <= EXACT_UP_TO else 400) + 100 * N * bool(options.get("eigenvalues"))
-    analysis = {
-        "truncation": len(RANKS) * steps * evaluation_trials(cell.task, cell.network.get("noise_std", 0.0)),
-        "spectra": 350 * N,
-        "outlier": 100 * N,
-    }
-    return float(N**2 * (training + looks * look + sum(analysis.get(name, 0) for name in cell.measurements)))
+def work(cell: AnyCell) -> float:
+    """Return about how long a cell takes, in multiplications."""
+    return cell.work
 
 
 def up_to(last: float) -> list[float]:

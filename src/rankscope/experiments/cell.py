@@ -27,10 +27,14 @@ from rankscope.arguments import choice, integer
 from rankscope.durable import make_folder
 from rankscope.errors import InputError
 from rankscope.linalg import leading_eigenvalues
+from rankscope.linalg.singular_values import EXACT_UP_TO
 from rankscope.networks.rate import RateRNN
+from rankscope.sweep.attempt import Cell as Described
 from rankscope.sweep.netcdf import write_netcdf
+from rankscope.sweep.processes import Report
 from rankscope.tasks.trials import BuiltInTask, OneTrialTask, Trials
 from rankscope.training import History, evaluate, train
+from rankscope.training.history import record_schedule
 from rankscope.training.train import Progress
 from rankscope.version import __version__
 
@@ -123,6 +127,36 @@ class Cell:
     def digest(self) -> str:
         """Twelve hexadecimal digits that two cells share only if they describe the same work."""
         return hashlib.sha256(json.dumps(self.describe(), sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def steps(self) -> int:
+        """Time steps in all of the training."""
+        return self.task.steps * self.epochs
+
+    @property
+    def work(self) -> float:
+        """About how many multiplications the cell takes: its training, the looks at its weights, the analysis.
+
+        The factors of the decompositions are their measured times in units of the multiplications of a training.
+        """
+        N, steps, options = self.hidden_size, self.task.steps, self.training
+        # With a single row, a product waits for the weights to come from memory, and costs as much as with two.
+        training = 3 * self.epochs * steps * max(options.get("batch_size", 32), 2)
+        looks = len(record_schedule(self.epochs, options.get("recorded_epochs"), N))
+        look = (10 * N if N <= EXACT_UP_TO else 400) + 100 * N * bool(options.get("eigenvalues"))
+        analysis = {
+            "truncation": len(RANKS) * steps * evaluation_trials(self.task, self.network.get("noise_std", 0.0)),
+            "spectra": 350 * N,
+            "outlier": 100 * N,
+        }
+        return float(N**2 * (training + looks * look + sum(analysis.get(name, 0) for name in self.measurements)))
+
+    def check(self) -> None:
+        """Find out whether the cell can be run here: always, as it needs nothing but itself."""
+
+    def measure(self, report: Report, checkpoint: str | os.PathLike[str] | None = None) -> xr.Dataset:
+        """Train and measure, going on from the checkpoint if there is one."""
+        return run(self, report, checkpoint).measurements
 
 
 @dataclass(frozen=True)
@@ -272,7 +306,7 @@ def example_trial(network: RateRNN, trial: Trials) -> xr.Dataset:
     )
 
 
-def provenance(cell: Cell) -> dict[str, str]:
+def provenance(cell: Described) -> dict[str, str]:
     """Return where a result comes from: the cell, the versions, the processor, the date."""
     return {
         "cell": json.dumps(cell.describe()),

@@ -15,8 +15,7 @@ import torch
 import xarray as xr
 
 from rankscope.durable import make_folder, replacing
-from rankscope.experiments.base import work
-from rankscope.experiments.cell import Cell, run
+from rankscope.experiments.base import AnyCell
 from rankscope.networks.rate import RateRNN
 from rankscope.sweep import SweepReport, open_run, run_sweep
 from rankscope.sweep.netcdf import write_netcdf
@@ -26,13 +25,13 @@ from rankscope.training import train
 Report = Callable[[int, int, float], None]
 
 
-def measure_cell(cell: Cell, report: Report, checkpoint: str | os.PathLike[str]) -> xr.Dataset:
+def measure_cell(cell: AnyCell, report: Report, checkpoint: str | os.PathLike[str]) -> xr.Dataset:
     """Train and measure one cell, going on from its checkpoint if it has one."""
-    return run(cell, report, checkpoint).measurements
+    return cell.measure(report, checkpoint)
 
 
 def run_cells(
-    cells: Sequence[Cell],
+    cells: Sequence[AnyCell],
     folder: str | os.PathLike[str],
     *,
     description: dict[str, Any] | None = None,
@@ -41,7 +40,15 @@ def run_cells(
     retry_failed: bool = False,
     on_progress: Callable[[int, int, int, float], None] | None = None,
 ) -> SweepReport:
-    """Run cells into a folder; those that are there already are left alone. Arguments as in `sweep.run_sweep`."""
+    """Run cells into a folder; those that are there already are left alone. Arguments as in `sweep.run_sweep`.
+
+    Raises
+    ------
+    InputError
+        Also, and before any work, if a cell cannot be run here, say because its data is not.
+    """
+    for cell in cells:
+        cell.check()
     return run_sweep(
         measure_cell,
         cells,
@@ -54,7 +61,7 @@ def run_cells(
     )
 
 
-def seconds_for(cells: Sequence[Cell], cores: int) -> float:
+def seconds_for(cells: Sequence[AnyCell], cores: int) -> float:
     """Estimate how long cells take on this machine, from a fraction of a second of training.
 
     Parameters
@@ -63,7 +70,7 @@ def seconds_for(cells: Sequence[Cell], cores: int) -> float:
         Networks trained side by side.
     """
     fixed, each = _cost_of_training()
-    seconds = [fixed * cell.task.steps * cell.epochs + each * work(cell) for cell in cells]
+    seconds = [fixed * cell.steps + each * cell.work for cell in cells]
     return max(sum(seconds) / cores, *seconds)
 
 
@@ -108,8 +115,10 @@ def export_run(folder: str | os.PathLike[str], out: str | os.PathLike[str], kind
     make_folder(target.parent)
     if kind == "csv":
         scalars = [name for name, v in dataset.data_vars.items() if set(v.dims) <= set(dataset["change_norm"].dims)]
+        # A run of one network has no dimension, and a table needs one.
+        table = dataset[scalars] if dataset["change_norm"].dims else dataset[scalars].expand_dims("sample")
         with replacing(target) as temporary:
-            dataset[scalars].to_dataframe().dropna(how="all", subset=["change_norm"]).to_csv(temporary)
+            table.to_dataframe().dropna(how="all", subset=["change_norm"]).to_csv(temporary)
     elif kind == "zarr":
         part = target.with_name(f".{target.name}.part")
         shutil.rmtree(part, ignore_errors=True)

@@ -13,6 +13,7 @@ from rankscope.figures.linear import linear as linear
 from rankscope.figures.linear_gain import linear_gain as linear_gain
 from rankscope.figures.linear_log import linear_log as linear_log
 from rankscope.figures.saving import save_figure as save_figure
+from rankscope.figures.sentiment import sentiment as sentiment
 from rankscope.figures.size import size as size
 from rankscope.figures.spectra import spectra as spectra
 from rankscope.figures.tasks import tasks as tasks
@@ -29,4 +30,5 @@ FIGURES: dict[str, Callable[[xr.Dataset], Figure]] = {
     "linear-log": linear_log,
     "divergence": divergence,
     "cosine": cosine,
+    "sentiment": sentiment,
 }

