@@ -69,6 +69,15 @@ def test_the_overlaps_with_the_random_weights_move_it():
     assert at["outlier"] > 0.5
 
 
+def test_an_outlier_is_found_between_stretches_without_one():
+    # The eigenvalue of lambda O_lambda D is below lambda next to the bulk and at 1, and above it in the middle.
+    through = np.polynomial.Polynomial.fit([1 / 0.3, 1 / 0.5, 1.0], [0.2, 0.6, 0.5], 2)
+    at = described(np.eye(2) * 0.5, lambda eigenvalue: np.diag([2 * through(1 / eigenvalue), 0.0]), edge=0.3)
+    outlier = float(at["outlier"])
+    assert 0.5 < outlier < 1
+    assert through(1 / outlier) == pytest.approx(outlier, abs=1e-7)
+
+
 def test_where_real_eigenvalues_become_complex_there_is_none():
     # lambda O_lambda D has two real eigenvalues below 0.6 and none above; neither is ever lambda itself.
     def overlap(eigenvalue):

@@ -88,6 +88,20 @@ def test_formulas_by_hand():
     assert float(at["shuffled_loss"]) == pytest.approx((1 - 0.201 / 2) ** 2)
 
 
+@pytest.mark.parametrize(("g", "z_hat"), [(0.3, 2.0), (0.6, 2.0), (0.6, -4.0), (0.8, 1.0)])
+def test_the_outlier_solves_its_quadratic(g, z_hat):
+    # a1 b2 + a2 b2 + a1 b3 is one polynomial; and (outlier - g^2)^2 = e outlier.
+    theory, beta = ThirdOrder(g, z_hat), 1 / (1 - g**2)
+    at = theory.solve(np.linspace(0.4, 1, 20) * theory.end)
+    x = beta**2 * at["tau"].values
+    e = z_hat**2 * x**2 / beta * (1 - 3 / 4 * x)
+    outlier = at["outlier"].values
+    there = ~np.isnan(outlier)
+    assert there.any()
+    np.testing.assert_allclose((outlier - g**2)[there] ** 2, (e * outlier)[there], rtol=1e-9)
+    assert (outlier[there] > g).all()
+
+
 def test_an_outlier_is_one_outside_the_bulk():
     outlier = ThirdOrder(0.6, 2.0).solve(np.linspace(0, 0.2, 50))["outlier"].values
     assert np.isnan(outlier[0])

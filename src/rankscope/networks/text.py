@@ -12,6 +12,7 @@ Source: paper section 4, `sentiment`.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import cast
 
 import numpy as np
@@ -23,7 +24,7 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 from rankscope.arguments import RngLike, choice, generator, integer, number
 from rankscope.errors import InputError
 
-CELLS: dict[str, type[nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
+CELLS: dict[str, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 #: The gates of a cell, in the order in which torch stacks their weights.
 GATES = {
     "rnn": ("state",),
