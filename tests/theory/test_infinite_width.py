@@ -14,12 +14,18 @@ gains, targets = st.floats(0, 0.9), st.floats(0.05, 4)
 
 
 @functools.cache
+def exactly(gain, target):
+    """The theory at its best, and moments when the loss is this and that share of the first one."""
+    theory = InfiniteWidth(gain, target, 1e-10)
+    shares = (0.999, 0.9, 0.7, 0.4, 0.2, 0.1, 0.01, 1e-4, 1e-6, 1e-9)
+    return theory, [0.0, *map(theory.convergence_time, shares), np.inf]
+
+
+@functools.cache
 def solved(gain, target, accuracy=1e-6):
-    """The theory, and everything at moments when the loss is this and that share of the first one; last at infinity."""
+    """The theory, and everything at those moments."""
     theory = InfiniteWidth(gain, target, accuracy)
-    exact = InfiniteWidth(gain, target, 1e-10)
-    times = [exact.convergence_time(share) for share in (0.999, 0.9, 0.7, 0.4, 0.2, 0.1, 0.01, 1e-4, 1e-6, 1e-9)]
-    return theory, theory.solve([0.0, *times, np.inf])
+    return theory, theory.solve(exactly(gain, target)[1])
 
 
 CHECK_VALUES = [
@@ -53,8 +59,8 @@ def test_check_values(g, z_hat, tau, name, index, value, digits):
 @pytest.mark.parametrize("g", GAINS)
 @pytest.mark.parametrize("z_hat", TARGETS)
 def test_the_accuracy_asked_for_is_reached(g, z_hat):
-    _, exact = solved(g, z_hat, 1e-10)
-    time = InfiniteWidth(g, z_hat, 1e-10).convergence_time()
+    theory, times = exactly(g, z_hat)
+    exact, time = theory.solve(times), theory.convergence_time()
     for accuracy in (1e-4, 1e-6, 1e-8):
         theory, found = solved(g, z_hat, accuracy)
         for name, expected in exact.items():

@@ -125,7 +125,7 @@ def test_what_has_target_zero_stays_there():
 
 @pytest.mark.parametrize("target", [[[0.8, -0.3], [0.2, 1.6]], [[0.6, -0.9, 0.3]], [[0.6], [-0.9], [0.3]]])
 def test_networks_of_several_inputs_and_outputs(target):
-    gain, N, networks, epochs = 0.4, 200, 12, 40
+    gain, N, networks, epochs = 0.4, 160, 12, 40
     target = np.array(target)
     theory = InfiniteWidth(gain, target)
     rate = 2 * theory.convergence_time() / epochs
