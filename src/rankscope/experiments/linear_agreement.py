@@ -86,9 +86,6 @@ def places(dataset: xr.Dataset) -> list[Place]:
 def predicted(gain: float, target: float, rate: float, epochs: int) -> tuple[dict[str, float], bool]:
     """Return what so many epochs of gradient descent leave in an infinitely wide network, and whether it settles."""
     theory = InfiniteWidth(gain, target)
-    end = theory.solve([theory.convergence_time(1e-4)])
-    # The gradient is (z_hat - z) b a^T, and the curvature of the loss, where that is over, |a|^2 |b|^2.
-    curvature = float((end["gradient_norm"] / (target - end["readout"]))[0]) ** 2
     steps = theory.descend(rate, epochs + 1)
     last = steps.isel(tau=-1)
     s = np.append(steps["singular_value"].isel(tau=-2), [0.0, 0.0])
@@ -103,7 +100,7 @@ def predicted(gain: float, target: float, rate: float, epochs: int) -> tuple[dic
         "s3": float(s[2]),
         "outlier": outlier if outlier > BEYOND_THE_BULK * gain else np.nan,
         "shuffled_loss": float(last["shuffled_loss"]),
-    }, rate * curvature < 2
+    }, rate < theory.stable_learning_rate
 
 
 def agreement(dataset: xr.Dataset, quantities: Sequence[str]) -> Finding:

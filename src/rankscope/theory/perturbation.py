@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rankscope.arguments import number
 from rankscope.errors import InputError
-from rankscope.theory.solution import learning_times, target_matrix
+from rankscope.theory.solution import fraction_asked, learning_times, target_matrix
 
 Array = NDArray[np.floating]
 
@@ -61,10 +61,7 @@ class ThirdOrder:
         InputError
             If the fraction is not between 0 and 1.
         """
-        share = number("fraction", fraction, above=0)
-        if share >= 1:
-            raise InputError(f"fraction must be below 1, got {fraction!r}")
-        return self._time_of(1 - float(np.sqrt(share)))
+        return self._time_of(1 - float(np.sqrt(fraction_asked(fraction))))
 
     def taylor(self) -> Array:
         """Return the coefficients of the readout in powers 0 to 3 of tau, (4,)."""

@@ -158,10 +158,7 @@ class LinearTheory(ABC):
         InputError
             If the fraction is not between 0 and 1, or so small that the accuracy is no help.
         """
-        share = number("fraction", fraction, above=0)
-        if share >= 1:
-            raise InputError(f"fraction must be below 1, got {fraction!r}")
-        time = self._flow.time_of_error(float(np.sqrt(share)))
+        time = self._flow.time_of_error(float(np.sqrt(fraction_asked(fraction))))
         if time is None:
             least = (CONVERGED * TOLERANCE * self.accuracy) ** 2
             raise InputError(
@@ -220,6 +217,14 @@ class LinearTheory(ABC):
 def accuracy_asked(accuracy: float) -> float:
     """Return a relative accuracy, or raise `InputError` if double precision does not have it."""
     return number("accuracy", accuracy, minimum=FINEST, maximum=COARSEST)
+
+
+def fraction_asked(fraction: float) -> float:
+    """Return a fraction of the first loss, or raise `InputError` if it is not between 0 and 1."""
+    share = number("fraction", fraction, above=0)
+    if share >= 1:
+        raise InputError(f"fraction must be below 1, got {fraction!r}")
+    return share
 
 
 def target_matrix(target: ArrayLike) -> Array:
