@@ -15,8 +15,9 @@ from scipy.linalg import block_diag
 
 from rankscope.arguments import number
 from rankscope.theory.chains import Chain, golub_kahan
+from rankscope.theory.flow import Path, Paths, flow
 from rankscope.theory.ginibre import spectral_measure
-from rankscope.theory.reduced import Path, Paths, ReducedNetwork, flow
+from rankscope.theory.reduced import ReducedNetwork
 from rankscope.theory.solution import LinearTheory, accuracy_asked, target_matrix
 
 Array = NDArray[np.floating]

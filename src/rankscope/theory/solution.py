@@ -11,18 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from rankscope.arguments import integer, number
 from rankscope.errors import InputError
-from rankscope.theory.reduced import (
-    CONVERGED,
-    Path,
-    Paths,
-    ReducedNetwork,
-    curvature,
-    descend,
-    describe,
-    flow,
-    survives,
-    taylor,
-)
+from rankscope.theory.descent import curvature, descend, survives
+from rankscope.theory.flow import CONVERGED, Path, Paths, flow, taylor
+from rankscope.theory.moments import describe
+from rankscope.theory.reduced import ReducedNetwork
 
 Array = NDArray[np.floating]
 

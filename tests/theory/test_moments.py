@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from linear_cases import largest_real_eigenvalue
 
-from rankscope.theory.reduced import ReducedNetwork, describe
+from rankscope.theory.moments import describe
+from rankscope.theory.reduced import ReducedNetwork
 
 
 def described(D, scaled_overlap=None, edge=0.0):
