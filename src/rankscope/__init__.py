@@ -20,11 +20,15 @@ from rankscope.checkpoints import compare as compare
 from rankscope.checkpoints import functional_rank as functional_rank
 from rankscope.checkpoints import low_rank_factors as low_rank_factors
 from rankscope.errors import InputError as InputError
+from rankscope.networks import GatedRNN as GatedRNN
+from rankscope.networks import Network as Network
 from rankscope.networks import RateRNN as RateRNN
 from rankscope.sweep import open_run as open_run
 from rankscope.tasks import Task as Task
 from rankscope.tasks import Trials as Trials
 from rankscope.training import History as History
+from rankscope.training import accuracy as accuracy
+from rankscope.training import cross_entropy_loss as cross_entropy_loss
 from rankscope.training import evaluate as evaluate
 from rankscope.training import squared_loss as squared_loss
 from rankscope.training import train as train

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import rankscope as rs
 from rankscope.errors import InputError
 from rankscope.tasks import FlipFlop
-from rankscope.training.history import Records, record_schedule
+from rankscope.training.history import MatrixRecords, Records, record_schedule
 
 TASK = FlipFlop(duration=20)
 
@@ -110,8 +110,14 @@ def test_at_most_n_eigenvalues():
 
 
 def test_weights_that_are_not_finite_have_no_spectrum():
-    records = Records(torch.zeros(3, 3), frozenset({0}), singular_count=2, keep_weights=False, eigenvalue_count=2)
-    records.look_at(0, torch.full((3, 3), torch.inf))
+    records = Records(
+        {"W": MatrixRecords(torch.zeros(3, 3))},
+        frozenset({0}),
+        singular_count=2,
+        keep_weights=False,
+        eigenvalue_count=2,
+    )
+    records.look_at(0, {"W": torch.full((3, 3), torch.inf)})
     history = records.finish("diverged", learning_rate=0.1, seconds=1.0)
     assert np.isnan(history.singular_values).all()
     assert np.isnan(history.eigenvalues.real).all()
@@ -138,9 +144,15 @@ def test_types_and_derived_numbers():
 @pytest.mark.parametrize("keep", [False, True])
 def test_forgetting_what_an_interruption_cut_short(keep):
     def grown(*epochs):
-        records = Records(torch.zeros(3, 3), frozenset(range(9)), 2, keep_weights=keep, eigenvalue_count=2 * keep)
+        records = Records(
+            {"W": MatrixRecords(torch.zeros(3, 3))},
+            frozenset(range(9)),
+            2,
+            keep_weights=keep,
+            eigenvalue_count=2 * keep,
+        )
         for epoch in epochs:
-            records.look_at(epoch, torch.eye(3) * epoch)
+            records.look_at(epoch, {"W": torch.eye(3) * epoch})
         return records
 
     whole = grown(0, 1, 2)
@@ -153,8 +165,9 @@ def test_forgetting_what_an_interruption_cut_short(keep):
     longer.forget_from(2)
     for records in (cut, longer):
         assert records.recorded_epochs == [0, 1]
-        assert [float(row[0]) for row in records.singular_values] == [0, 1]
-        for rows in (records.weights, records.eigenvalues):
+        (seen,) = records.matrices.values()
+        assert [float(row[0]) for row in seen.singular_values] == [0, 1]
+        for rows in (seen.weights, seen.eigenvalues):
             assert [float(row[0, 0]) for row in rows] == ([0, 1] if keep else [])
 
 

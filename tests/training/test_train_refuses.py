@@ -37,7 +37,7 @@ class Untouched:
         ({"task": "flipflop"}, "task must have a method sample.* got 'flipflop'"),
         ({"task": FlipFlop}, "task must have a method sample.* got <class"),
         ({"task": TASK.sample(2, rng=0)}, "task must have a method sample.* got Trials"),
-        ({"network": 3}, "network must be a RateRNN, got int"),
+        ({"network": 3}, "network must be a network: a RateRNN, a GatedRNN or a torch.nn.Module, got int"),
     ],
 )
 def test_bad_arguments(call, message):

@@ -15,14 +15,18 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from rankscope.analysis.any_network import losses_with
 from rankscope.arguments import RngLike, generator, integer, number
 from rankscope.errors import InputError
 from rankscope.networks.many import outputs_of_many
+from rankscope.networks.protocol import Network, recurrent_names
 from rankscope.networks.rate import RateRNN
 from rankscope.tasks.trials import Trials
-from rankscope.training.loss import squared_loss
+from rankscope.training.loss import Loss, find_loss
 
 Array = NDArray[np.float64]
+RATE_RNN = ("recurrent_weights",)
+"""The matrices of a RateRNN that are truncated unless others are asked for."""
 
 
 class Change:
@@ -52,12 +56,12 @@ class Change:
 
     @cached_property
     def norm(self) -> float:
-        """Frobenius norm |dW|."""
+        """Frobenius norm of dW."""
         return float(np.linalg.norm(self.matrix))
 
     @property
     def variance_explained(self) -> Array:
-        """Fraction of |dW|^2 in the first 1, 2, ... directions, (k,)."""
+        """Fraction of the squared norm of dW in the first 1, 2, ... directions, (k,)."""
         return variance_explained(self.singular_values)
 
     def truncated(self, rank: int) -> Array:
@@ -67,7 +71,7 @@ class Change:
         return (U[:, :R] * s[:R]) @ Vt[:R]
 
 
-def change(before: RateRNN | Tensor | ArrayLike, after: RateRNN | Tensor | ArrayLike) -> Change:
+def change(before: Network | Tensor | ArrayLike, after: Network | Tensor | ArrayLike) -> Change:
     """Return what was added to the (recurrent) weights.
 
     Parameters
@@ -78,7 +82,7 @@ def change(before: RateRNN | Tensor | ArrayLike, after: RateRNN | Tensor | Array
     Raises
     ------
     InputError
-        If shapes differ, or a matrix holds values that are not finite.
+        If shapes differ, a matrix holds values that are not finite, or a network has several recurrent matrices.
     """
     W0, W = _matrix("before", before), _matrix("after", after)
     if W0.shape != W.shape:
@@ -94,24 +98,31 @@ def variance_explained(singular_values: ArrayLike) -> Array:
 
 
 def truncation_losses(
-    before: RateRNN,
-    after: RateRNN,
+    before: Network,
+    after: Network,
     trials: Trials,
     ranks: Iterable[int] = range(26),
     rng: RngLike = None,
+    loss: str | Loss = "squared",
+    matrices: Iterable[str] | None = None,
 ) -> Array:
-    """Return the loss of W0 + (dW truncated to rank R), with the trained input and output weights, for each R.
+    """Return the loss of W0 + (dW truncated to rank R), with all other weights as trained, for each R.
 
     Parameters
     ----------
     before, after
-        The network before and after learning.
+        The network before and after learning, of any kind that can be trained.
     trials
         What to evaluate on; the paper takes a fresh batch of 512.
     ranks
         Ranks R to truncate at; the paper takes 0 to 25.
     rng
         Source of the network's noise, the same for all ranks; not touched where it has none.
+    loss
+        As in `train`; that of the training.
+    matrices
+        As in `train`: what to truncate, all to the same rank where there are several; a matrix of a lower rank is then
+        whole. By default the recurrent weights. Single gates: see `rankscope.functional_rank`.
 
     Returns
     -------
@@ -122,9 +133,18 @@ def truncation_losses(
     InputError
         If a rank is negative or above N, or the networks do not fit together.
     """
-    dW = change(before, after)
-    matrices = [dW.before + dW.truncated(rank) for rank in ranks]
-    return _losses(after, matrices, trials, rng)
+    names = recurrent_names(after, matrices)
+    changes = _changes(before, after, names)
+    wanted = list(ranks)
+    if isinstance(after, RateRNN) and names == RATE_RNN:
+        dW = changes[RATE_RNN[0]]
+        return _losses(after, [dW.before + dW.truncated(rank) for rank in wanted], trials, rng, loss)
+    most = max(min(dW.matrix.shape) for dW in changes.values())
+    truncated = (
+        {name: dW.before + dW.truncated(min(R, *dW.matrix.shape)) for name, dW in changes.items()}
+        for R in (integer("rank", rank, minimum=0, maximum=most) for rank in wanted)
+    )
+    return losses_with(after, truncated, trials, rng, find_loss(loss))
 
 
 def functional_rank(losses: ArrayLike, ranks: Sequence[int] | None = None, tolerance: float = 0.05) -> int | None:
@@ -152,8 +172,15 @@ def functional_rank(losses: ArrayLike, ranks: Sequence[int] | None = None, toler
     return min((int(steps[i]) for i in enough), default=None)
 
 
-def shuffled_loss(before: RateRNN, after: RateRNN, trials: Trials, rng: RngLike = None) -> float:
-    """Return the loss of (W0 with its entries randomly permuted) + dW, with the trained input and output weights.
+def shuffled_loss(
+    before: Network,
+    after: Network,
+    trials: Trials,
+    rng: RngLike = None,
+    loss: str | Loss = "squared",
+    matrices: Iterable[str] | None = None,
+) -> float:
+    """Return the loss of (W0 with its entries randomly permuted) + dW, with all other weights as trained.
 
     Divided by the loss at epoch 0, this is the paper's measure of how much dW is tied to its own W0.
 
@@ -161,25 +188,51 @@ def shuffled_loss(before: RateRNN, after: RateRNN, trials: Trials, rng: RngLike 
     ----------
     rng
         Seed or Generator for the permutation.
+    loss
+        As in `train`; that of the training.
+    matrices
+        As in `truncation_losses`: each is permuted by itself.
     """
     rng = generator(rng)
-    dW = change(before, after)
-    shuffled = rng.permutation(dW.before.ravel()).reshape(dW.before.shape)
-    return float(_losses(after, [shuffled + dW.matrix], trials, rng)[0])
+    names = recurrent_names(after, matrices)
+    shuffled = {
+        name: rng.permutation(dW.before.ravel()).reshape(dW.before.shape) + dW.matrix
+        for name, dW in _changes(before, after, names).items()
+    }
+    if isinstance(after, RateRNN) and names == RATE_RNN:
+        return float(_losses(after, [shuffled[RATE_RNN[0]]], trials, rng, loss)[0])
+    return float(losses_with(after, [shuffled], trials, rng, find_loss(loss))[0])
 
 
-def _losses(network: RateRNN, matrices: Sequence[Array], trials: Trials, rng: RngLike) -> Array:
+def _changes(before: Network, after: Network, names: Iterable[str]) -> dict[str, Change]:
+    old, new = dict(before.named_parameters()), dict(after.named_parameters())
+    absent = [name for name in names if name not in old]
+    if absent:
+        raise InputError(f"before must have the parameters of after, got a network without {absent[0]!r}")
+    return {name: change(old[name], new[name]) for name in names}
+
+
+def _losses(network: RateRNN, matrices: Sequence[Array], trials: Trials, rng: RngLike, loss: str | Loss) -> Array:
+    judge = find_loss(loss)
     like = network.recurrent_weights
     recurrent = [torch.as_tensor(matrix).to(like) for matrix in matrices]
     inputs = network.checked(trials.inputs)
     kicks = network.draw_noise(inputs, rng)
     outputs = outputs_of_many(inputs, network.weights, recurrent, network.dynamics, kicks)
     targets, mask = trials.targets.to(like), trials.mask.to(like)
-    return np.array([float(squared_loss(z, targets, mask)) for z in outputs])
+    return np.array([float(judge(z, targets, mask)) for z in outputs])
 
 
-def _matrix(name: str, value: RateRNN | Tensor | ArrayLike) -> Array:
-    weights = value.recurrent_weights if isinstance(value, RateRNN) else value
+def _matrix(name: str, value: Network | Tensor | ArrayLike) -> Array:
+    weights = value
+    if isinstance(value, Network):
+        names = recurrent_names(value)
+        if len(names) > 1:
+            raise InputError(
+                f"{name} must be one matrix of a network that has {list(names)}, got all: say "
+                f"{name}.get_parameter({names[0]!r})"
+            )
+        weights = dict(value.named_parameters())[names[0]]
     if isinstance(weights, Tensor):
         weights = weights.detach().cpu().double().numpy()
     try:

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from rankscope.analysis.change import Change, change
 from rankscope.errors import InputError
-from rankscope.networks.rate import RateRNN
+from rankscope.networks.protocol import Network
 
 
-def spectra(before: RateRNN | Change, after: RateRNN | None = None) -> xr.Dataset:
+def spectra(before: Network | Change, after: Network | None = None) -> xr.Dataset:
     """Return the singular values and eigenvalues of W0, W and dW.
 
     Parameters

@@ -103,7 +103,7 @@ def low_rank_factors(
     rank
         How many directions to keep.
     layers
-        Keys of weights, or patterns such as "*.q_proj.weight"; by default every matrix that changed.
+        Keys of weights, or patterns such as ``"*.q_proj.weight"``; by default every matrix that changed.
 
     Raises
     ------

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from rankscope.arguments import choice, integer, number
 from rankscope.checkpoints.adapter import Adapter
 from rankscope.checkpoints.compare import open_pair
-from rankscope.checkpoints.layers import Layer, change_of, chosen, decomposed
+from rankscope.checkpoints.layers import Chosen, Layer, change_of, chosen, decomposed
 from rankscope.checkpoints.matching import match
 from rankscope.checkpoints.opening import CheckpointLike
 from rankscope.checkpoints.source import Source, Unreadable
@@ -114,8 +114,9 @@ def functional_rank(
         Takes the model and returns a loss, or with `higher_is_better` an accuracy or the like; called without
         gradients. It should be the same for the same weights: fixed data, no dropout.
     layers
-        Keys of weights, or patterns such as "*.q_proj.weight"; by default every matrix that changed. All other
-        weights are those after learning.
+        Keys of weights, or patterns such as ``"*.q_proj.weight"``; by default every matrix that changed. A gate of
+        recurrent weights is named in brackets, as in ``"rnn.weight_hh_l0[z]"`` (r, z, n of a GRU, i, f, g, o of an
+        LSTM), ``"[*]"`` meaning each. All other weights are those after learning.
     tolerance
         Which part of the way from the score without the change to the one with it may be missing.
     jointly
@@ -174,7 +175,9 @@ def functional_rank(
 
     old, new = open_pair(before, after)
     assert old is not None
-    names = chosen(old, new, layers)
+    names = chosen(old, new, layers, with_gates=True)
+    if jointly:
+        _check_apart(names)
     changed = list(decomposed(old, new, names))
     if not changed:
         raise InputError("layers must have at least one matrix that changed, got none")
@@ -186,7 +189,7 @@ def functional_rank(
             whole = trained[layer.name]
             W = whole if rank is None else W0.to(layer.s) + layer.truncated(rank)
             with torch.no_grad():
-                tensors[layer.name].copy_(W)
+                tensors[layer.tensor][layer.rows].copy_(W)
 
         if jointly:
             return search(changed, fill)
@@ -195,6 +198,15 @@ def functional_rank(
             found[layer.name] = search([layer], fill)
             fill(layer, None)
         return found
+
+
+def _check_apart(names: Sequence[Chosen]) -> None:
+    whole = {one.before for one in names if one.gate is None}
+    twice = [one.name for one in names if one.gate is not None and one.before in whole]
+    if twice:
+        raise InputError(
+            f"layers must not name {twice[0]!r} beside the whole matrix; say jointly=False for each by itself"
+        )
 
 
 def _bisected(candidates: Sequence[int], suffices: Callable[[int], bool]) -> int | None:
@@ -264,11 +276,11 @@ def _weights_of(
     changed: Sequence[Layer], old: Source, tensors: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Return copies of the weights of these layers before learning, and after it."""
-    absent = [layer.name for layer in changed if layer.name not in tensors]
+    absent = [layer.name for layer in changed if layer.tensor not in tensors]
     if absent:
         raise InputError(f"layers must be weights of model, got {absent[0]!r}, which is not in it")
-    initial = {layer.name: old.rows(layer.name).clone() for layer in changed}
-    return initial, {layer.name: tensors[layer.name].detach().clone() for layer in changed}
+    initial = {layer.name: old.rows(layer.tensor)[layer.rows].clone() for layer in changed}
+    return initial, {layer.name: tensors[layer.tensor][layer.rows].detach().clone() for layer in changed}
 
 
 def _score(evaluate: Evaluate, model: nn.Module) -> float:

@@ -33,7 +33,7 @@ from rankscope.sweep.attempt import Cell as Described
 from rankscope.sweep.netcdf import write_netcdf
 from rankscope.sweep.processes import Report
 from rankscope.tasks.trials import BuiltInTask, OneTrialTask, Trials
-from rankscope.training import History, evaluate, train
+from rankscope.training import History, Loss, evaluate, find_loss, train
 from rankscope.training.history import record_schedule
 from rankscope.training.train import Progress
 from rankscope.version import __version__
@@ -187,7 +187,9 @@ def run(cell: Cell, progress: Progress | None = None, checkpoint: str | os.PathL
     history = train(
         network, cell.task, cell.epochs, training_rng, progress=progress, checkpoint=checkpoint, **cell.training
     )
-    measured = measure(before, network, history, cell.task, evaluation_rng, cell.measurements)
+    measured = measure(
+        before, network, history, cell.task, evaluation_rng, cell.measurements, cell.training.get("loss")
+    )
     measured.attrs |= provenance(cell)
     labels = {
         "task": cell.task.name,
@@ -218,6 +220,7 @@ def measure(
     task: BuiltInTask,
     rng: np.random.Generator,
     measurements: Collection[str] = DEFAULT_MEASUREMENTS,
+    loss: str | Loss | None = None,
 ) -> xr.Dataset:
     """Return every quantity of paper section 3 for one trained network.
 
@@ -227,6 +230,8 @@ def measure(
         Source of the evaluation trials, the permutation of W0 and the network's noise.
     measurements
         As in `Cell`.
+    loss
+        That of the training, as in `train`; by default the task's own.
 
     Returns
     -------
@@ -234,6 +239,7 @@ def measure(
         Of `history`, the scalars, and what else `measurements` names. A scalar that does not exist (a convergence, a
         functional rank) or was not asked for is NaN.
     """
+    judge = find_loss(loss, task)
     trials = task.sample(evaluation_trials(task, after.noise_std), rng)
     initial_loss = float(history.losses[0])
     convergence = analysis.convergence_epoch(history.losses)
@@ -242,7 +248,7 @@ def measure(
     rank = None
     if "truncation" in measurements:
         ranks = [rank for rank in RANKS if rank <= after.hidden_size]
-        losses = analysis.truncation_losses(before, after, trials, ranks, rng)
+        losses = analysis.truncation_losses(before, after, trials, ranks, rng, judge)
         rank = analysis.functional_rank(losses)
         curve = ("rank", losses, {"long_name": "loss with the change truncated to this rank"})
         parts.append(xr.Dataset({"truncation_loss": curve}, {"rank": ranks}))
@@ -252,7 +258,7 @@ def measure(
         parts.append(example_trial(after, task.example()))
     scalars = {
         "initial_loss": (initial_loss, "loss at epoch 0"),
-        "evaluation_loss": (evaluate(after, trials, rng), "loss after learning, on fresh trials"),
+        "evaluation_loss": (evaluate(after, trials, rng, judge), "loss after learning, on fresh trials"),
         "convergence_epoch": (_or_nan(convergence), "first epoch with a loss below 5 % of the initial one"),
         "functional_rank": (
             _or_nan(rank),
@@ -264,7 +270,7 @@ def measure(
             "Frobenius norm of the recurrent weights after learning",
         ),
         "shuffled_loss": (
-            analysis.shuffled_loss(before, after, trials, rng) / initial_loss,
+            analysis.shuffled_loss(before, after, trials, rng, judge) / initial_loss,
             "loss after shuffling the initial weights, relative to the loss at epoch 0",
         ),
         # Of steps of one length the mean over learning time is the mean over epochs.

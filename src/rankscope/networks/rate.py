@@ -143,7 +143,7 @@ class RateRNN(nn.Module):
         InputError
             For anything out of range.
         """
-        input_size, output_size = _channels_of(task)
+        input_size, output_size = channels_of(task)
         drawn = draw_weights(
             input_size,
             output_size,
@@ -356,7 +356,7 @@ def _name_of(phi: Nonlinearity | Elementwise) -> str:
     return phi.name if isinstance(phi, Nonlinearity) else getattr(phi, "__name__", type(phi).__name__)
 
 
-def _channels_of(task: Task) -> tuple[int, int]:
+def channels_of(task: Task) -> tuple[int, int]:
     """Return the numbers of input and output channels: what the task says, or what a trial of it has."""
     if hasattr(task, "input_size") and hasattr(task, "output_size"):
         return int(task.input_size), int(task.output_size)

@@ -21,14 +21,16 @@ from rankscope.errors import InputError
 FORMAT = "rankscope.RateRNN.v1"
 
 
-def save(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], architecture: Mapping[str, Any]) -> None:
-    """Write `tensors` and `architecture` to `path`, atomically."""
+def save(
+    path: str | os.PathLike[str], tensors: Mapping[str, Tensor], architecture: Mapping[str, Any], kind: str = FORMAT
+) -> None:
+    """Write `tensors` and `architecture` to `path`, atomically; `kind` is the format that `load` will ask for."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with replacing(path) as temporary:
-        save_file(contiguous, temporary, metadata={"format": FORMAT, "architecture": json.dumps(architecture)})
+        save_file(contiguous, temporary, metadata={"format": kind, "architecture": json.dumps(architecture)})
 
 
-def load(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def load(path: str | os.PathLike[str], kind: str = FORMAT) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the tensors and the architecture of a file that `save` wrote.
 
     Raises
@@ -38,12 +40,14 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"path must be a file that RateRNN.save wrote, got {str(path)!r}, which is not there")
+        raise InputError(
+            f"path must be a file that {kind.split('.')[1]}.save wrote, got {str(path)!r}, which is not there"
+        )
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise InputError(f"{path} is not a rankscope network: its metadata lacks format = {FORMAT!r}")
+            if metadata.get("format") != kind:
+                raise InputError(f"{path} is not a rankscope network: its metadata lacks format = {kind!r}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} is not a readable safetensors file: {error}") from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,18 +21,20 @@ from torch import Tensor
 
 from rankscope.durable import replacing
 from rankscope.errors import InputError
-from rankscope.networks.rate import RateRNN
-from rankscope.training.history import Records, Status
+from rankscope.networks.protocol import Network
+from rankscope.training.history import MatrixRecords, Records, Status
 
 FORMAT = "rankscope.training.v1"
 RECORDED = ("singular_values", "eigenvalues", "weights")
+# Files from before there was a choice do not name these.
+SINCE_THEN = {"loss": "squared", "matrices": ["recurrent_weights"]}
 
 
 @dataclass
 class TrainingState:
     """Everything that changes while a network trains."""
 
-    network: RateRNN
+    network: Network
     optimiser: torch.optim.Optimizer
     rng: np.random.Generator
     records: Records
@@ -46,17 +49,17 @@ def save(path: str | os.PathLike[str], state: TrainingState, settings: dict[str,
     """Write `state` to `path`, with the settings it belongs to."""
     records = state.records
     tensors: dict[str, Tensor] = {f"network.{k}": v.detach() for k, v in state.network.state_dict().items()}
-    tensors["initial"] = records.initial
+    for key, seen in _keyed(records):
+        tensors[f"initial{key}"] = seen.initial
+        for name in RECORDED:
+            if rows := getattr(seen, name):
+                tensors[f"{name}{key}"] = torch.stack(rows)
     for index, entries in state.optimiser.state_dict()["state"].items():
         # SGD without momentum keeps a buffer that is None.
         tensors |= {f"optimiser.{index}.{k}": v for k, v in entries.items() if isinstance(v, Tensor)}
     tensors["losses"] = torch.tensor(records.losses, dtype=torch.float64)
     tensors["gradient_norms"] = torch.tensor(records.gradient_norms, dtype=torch.float64)
     tensors["recorded_epochs"] = torch.tensor(records.recorded_epochs, dtype=torch.int64)
-    for name in RECORDED:
-        rows = getattr(records, name)
-        if rows:
-            tensors[name] = torch.stack(rows)
     metadata = {
         "format": FORMAT,
         "settings": json.dumps(settings),
@@ -79,7 +82,7 @@ def restore(path: str | os.PathLike[str], state: TrainingState, settings: dict[s
         then as it was.
     """
     tensors, metadata = _read(Path(path))
-    theirs = json.loads(metadata["settings"])
+    theirs = SINCE_THEN | json.loads(metadata["settings"])
     # Of a task of the user's own nothing is known, so that nothing can be held against it.
     unknown = {name for name in ("task",) if None in (settings[name], theirs.get(name))}
     different = [name for name, value in settings.items() if name not in unknown and theirs.get(name) != value]
@@ -89,12 +92,14 @@ def restore(path: str | os.PathLike[str], state: TrainingState, settings: dict[s
             f"checkpoint {path} belongs to a training with {name} = {theirs.get(name)!r}, not {settings[name]!r}; "
             "remove it or name another"
         )
-    ours = state.network.recurrent_weights.detach().cpu()
-    if not any(torch.equal(ours, tensors[name]) for name in ("initial", "network.recurrent_weights")):
-        raise InputError(
-            f"network must be the one that checkpoint {path} began with or left behind, got other recurrent_weights; "
-            "remove the checkpoint or name another"
-        )
+    records = state.records
+    ours = state.network.state_dict()
+    for key, name in zip((key for key, _ in _keyed(records)), records.matrices, strict=True):
+        if not any(torch.equal(ours[name].cpu(), tensors[saved]) for saved in (f"initial{key}", f"network.{name}")):
+            raise InputError(
+                f"network must be the one that checkpoint {path} began with or left behind, got other {name}; "
+                "remove the checkpoint or name another"
+            )
     epoch, random_state = int(metadata["epoch"]), json.loads(metadata["rng"])
     if total is not None and epoch > total:
         raise InputError(f"epochs must be >= {epoch}, which checkpoint {path} has behind it, got {total}")
@@ -111,15 +116,21 @@ def restore(path: str | os.PathLike[str], state: TrainingState, settings: dict[s
         layout["state"].setdefault(int(index), {})[name] = value
     state.optimiser.load_state_dict(layout)
     state.rng.bit_generator.state = _arrays(random_state)
-    records = state.records
-    records.initial = tensors["initial"].to(records.initial.device)
     records.losses = tensors["losses"].tolist()
     records.gradient_norms = tensors["gradient_norms"].tolist()
     records.recorded_epochs = tensors["recorded_epochs"].tolist()
-    for name in RECORDED:
-        setattr(records, name, list(tensors[name]) if name in tensors else [])
+    for key, seen in _keyed(records):
+        seen.initial = tensors[f"initial{key}"].to(seen.initial.device)
+        for name in RECORDED:
+            setattr(seen, name, list(tensors.get(f"{name}{key}", ())))
     state.epoch, state.seconds = epoch, float(metadata["seconds"])
     state.status = metadata["status"] or None  # type: ignore[assignment]
+
+
+def _keyed(records: Records) -> Iterator[tuple[str, MatrixRecords]]:
+    """Yield what to add to the names of a matrix's tensors in the file, nothing for the first; and its records."""
+    for index, (name, seen) in enumerate(records.matrices.items()):
+        yield f"/{name}" if index else "", seen
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -1,12 +1,13 @@
 """What a training leaves behind: its losses and gradient norms, and how the change of the weights unfolded.
 
 Losses and gradient norms are kept for every epoch; singular values of W - W0 at some two hundred of them, as they
-were *before* that epoch's update; eigenvalues of W and the weights themselves only when asked for.
+were *before* that epoch's update; eigenvalues of W and the weights themselves only when asked for. A rate network has
+one matrix W that is looked at; other networks may have several, each with a record of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -16,11 +17,30 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rankscope.arguments import integer
+from rankscope.arguments import choice, integer
 from rankscope.errors import InputError
 from rankscope.linalg import leading_eigenvalues, leading_singular_values
 
 Status = Literal["finished", "stopped", "diverged", "exhausted"]
+
+
+@dataclass(frozen=True, eq=False)
+class MatrixHistory:
+    """The record of one matrix, at the recorded epochs.
+
+    Attributes
+    ----------
+    singular_values
+        (records, k) leading singular values of W - W0.
+    eigenvalues
+        (records, k) eigenvalues of W with the largest real parts, or None where none were recorded.
+    weights
+        (records, rows, columns) W itself, or None unless it was asked for.
+    """
+
+    singular_values: NDArray[np.float64]
+    eigenvalues: NDArray[np.complex128] | None
+    weights: NDArray[np.float64] | NDArray[np.float32] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,13 +53,15 @@ class History:
         (epochs,) as far as the training went. The loss of an epoch is that of its batch before its update;
         the norm is the Euclidean norm over all trained parameters, before clipping.
     recorded_epochs
-        (records,) epochs at which the next three were looked at, before the update.
+        (records,) epochs at which the matrices were looked at, before the update.
+    matrices
+        What was seen of each recorded matrix, by its name in the network.
     singular_values
-        (records, k) leading singular values of the recurrent W - W0.
+        (records, k) leading singular values of the recurrent W - W0; of the first recorded matrix, if there are more.
     eigenvalues
-        (records, k) eigenvalues of the recurrent W with the largest real parts, or None where none were recorded.
+        (records, k) eigenvalues of the same W with the largest real parts, or None where none were recorded.
     weights
-        (records, N, N) recurrent weights, or None unless they were asked for.
+        (records, N, N) the same W, or None unless it was asked for.
     status
         "finished"; "stopped" early as asked; "diverged" (the last loss or gradient is not finite, and the
         network keeps its weights from before that epoch); "exhausted" (the iterable of trials ended).
@@ -52,12 +74,25 @@ class History:
     losses: NDArray[np.float64]
     gradient_norms: NDArray[np.float64]
     recorded_epochs: NDArray[np.int64]
-    singular_values: NDArray[np.float64]
-    eigenvalues: NDArray[np.complex128] | None
-    weights: NDArray[np.float64] | NDArray[np.float32] | None
+    matrices: Mapping[str, MatrixHistory]
     status: Status
     learning_rate: float
     seconds: float
+
+    @property
+    def singular_values(self) -> NDArray[np.float64]:
+        """Those of the first recorded matrix."""
+        return self._first.singular_values
+
+    @property
+    def eigenvalues(self) -> NDArray[np.complex128] | None:
+        """Those of the first recorded matrix."""
+        return self._first.eigenvalues
+
+    @property
+    def weights(self) -> NDArray[np.float64] | NDArray[np.float32] | None:
+        """Those of the first recorded matrix."""
+        return self._first.weights
 
     @property
     def epochs(self) -> int:
@@ -69,47 +104,78 @@ class History:
         """The epoch whose loss or gradient was not finite, or None."""
         return self.epochs - 1 if self.status == "diverged" else None
 
-    def to_dataset(self) -> xr.Dataset:
-        """Return the record as a Dataset over `epoch`, `record`, `leading_index` and `leading_eigenvalue`."""
+    def to_dataset(self, matrix: str | None = None) -> xr.Dataset:
+        """Return the record as a Dataset over `epoch`, `record`, `leading_index` and `leading_eigenvalue`.
+
+        Parameters
+        ----------
+        matrix
+            Of which recorded matrix; by default the first.
+
+        Raises
+        ------
+        InputError
+            If no matrix of this name was recorded.
+        """
+        seen = self._first if matrix is None else self.matrices[choice("matrix", matrix, self.matrices)]
         variables: dict[str, tuple[tuple[str, ...], object, dict[str, str]]] = {
             "learning_rate": ((), self.learning_rate, {"long_name": "learning rate"}),
             "loss": (("epoch",), self.losses, {"long_name": "loss"}),
             "gradient_norm": (("epoch",), self.gradient_norms, {"long_name": "gradient norm"}),
             "singular_value_history": (
                 ("record", "leading_index"),
-                self.singular_values,
+                seen.singular_values,
                 {"long_name": "singular value of the change of the recurrent weights"},
             ),
         }
-        if self.eigenvalues is not None:
+        if seen.eigenvalues is not None:
             for part, word in (("real", "real"), ("imag", "imaginary")):
                 variables[f"eigenvalue_{part}_history"] = (
                     ("record", "leading_eigenvalue"),
-                    getattr(self.eigenvalues, part),
+                    getattr(seen.eigenvalues, part),
                     {"long_name": f"{word} part of the eigenvalue of the recurrent weights"},
                 )
-        if self.weights is not None:
+        if seen.weights is not None:
             variables["recurrent_weights_history"] = (
                 ("record", "postsynaptic", "presynaptic"),
-                self.weights,
+                seen.weights,
                 {"long_name": "recurrent weights"},
             )
         coordinates: dict[str, object] = {
             "epoch": np.arange(self.epochs),
             "recorded_epoch": ("record", self.recorded_epochs, {"long_name": "epoch of the record"}),
-            "leading_index": np.arange(1, self.singular_values.shape[1] + 1),
+            "leading_index": np.arange(1, seen.singular_values.shape[1] + 1),
         }
-        if self.eigenvalues is not None:
-            coordinates["leading_eigenvalue"] = np.arange(1, self.eigenvalues.shape[1] + 1)
+        if seen.eigenvalues is not None:
+            coordinates["leading_eigenvalue"] = np.arange(1, seen.eigenvalues.shape[1] + 1)
         attributes = {"status": self.status, "training_seconds": self.seconds}
         return xr.Dataset(variables, coordinates, attributes)
+
+    @property
+    def _first(self) -> MatrixHistory:
+        return next(iter(self.matrices.values()))
+
+
+@dataclass
+class MatrixRecords:
+    """What is seen of one matrix while its history grows."""
+
+    initial: Tensor
+    singular_values: list[Tensor] = field(default_factory=list)
+    eigenvalues: list[Tensor] = field(default_factory=list)  # (k, 2): real and imaginary parts, which files can hold
+    weights: list[Tensor] = field(default_factory=list)
+
+    @property
+    def is_square(self) -> bool:
+        """Whether the matrix has eigenvalues."""
+        return self.initial.shape[0] == self.initial.shape[1]
 
 
 @dataclass
 class Records:
     """A history while it grows."""
 
-    initial: Tensor
+    matrices: dict[str, MatrixRecords]
     schedule: frozenset[int]
     singular_count: int
     keep_weights: bool
@@ -117,51 +183,54 @@ class Records:
     losses: list[float] = field(default_factory=list)
     gradient_norms: list[float] = field(default_factory=list)
     recorded_epochs: list[int] = field(default_factory=list)
-    singular_values: list[Tensor] = field(default_factory=list)
-    eigenvalues: list[Tensor] = field(default_factory=list)  # (k, 2): real and imaginary parts, which files can hold
-    weights: list[Tensor] = field(default_factory=list)
 
-    def look_at(self, epoch: int, recurrent_weights: Tensor) -> None:
-        """Record the recurrent weights if this is one of the epochs to record."""
+    def look_at(self, epoch: int, matrices: Mapping[str, Tensor]) -> None:
+        """Record the matrices as they are now, if this is one of the epochs to record."""
         if epoch not in self.schedule:
             return
-        now = recurrent_weights.detach()
         self.recorded_epochs.append(epoch)
-        change = now - self.initial
-        if bool(torch.isfinite(change).all()):
-            leading = leading_singular_values(change, self.singular_count).cpu()
-        else:
-            # Weights that are not finite: the loss of this epoch is about to say so.
-            leading = torch.full((min(self.singular_count, *change.shape),), torch.nan, dtype=change.dtype)
-        self.singular_values.append(leading)
-        if self.eigenvalue_count:
-            self.eigenvalues.append(torch.view_as_real(leading_eigenvalues(now, self.eigenvalue_count)))
-        if self.keep_weights:
-            self.weights.append(now.cpu().clone())
+        for name, seen in self.matrices.items():
+            now = matrices[name].detach()
+            change = now - seen.initial
+            if bool(torch.isfinite(change).all()):
+                leading = leading_singular_values(change, self.singular_count).cpu()
+            else:
+                # Weights that are not finite: the loss of this epoch is about to say so.
+                leading = torch.full((min(self.singular_count, *change.shape),), torch.nan, dtype=change.dtype)
+            seen.singular_values.append(leading)
+            if self.eigenvalue_count and seen.is_square:
+                seen.eigenvalues.append(torch.view_as_real(leading_eigenvalues(now, self.eigenvalue_count)))
+            if self.keep_weights:
+                seen.weights.append(now.cpu().clone())
 
     def forget_from(self, epoch: int) -> None:
         """Drop looks at this epoch and later ones, which an interruption cut short."""
         while self.recorded_epochs and self.recorded_epochs[-1] >= epoch:
             self.recorded_epochs.pop()
-            for rows in (self.singular_values, self.eigenvalues, self.weights):
-                if len(rows) > len(self.recorded_epochs):
-                    rows.pop()
+        for seen in self.matrices.values():
+            for rows in (seen.singular_values, seen.eigenvalues, seen.weights):
+                del rows[len(self.recorded_epochs) :]
 
     def finish(self, status: Status, learning_rate: float, seconds: float) -> History:
         """Return the record as arrays."""
-        k = min(self.singular_count, *self.initial.shape)
         return History(
             losses=np.array(self.losses, dtype=np.float64),
             gradient_norms=np.array(self.gradient_norms, dtype=np.float64),
             recorded_epochs=np.array(self.recorded_epochs, dtype=np.int64),
-            singular_values=(
-                torch.stack(self.singular_values).double().numpy() if self.singular_values else np.empty((0, k))
-            ),
-            eigenvalues=torch.view_as_complex(torch.stack(self.eigenvalues)).numpy() if self.eigenvalues else None,
-            weights=torch.stack(self.weights).numpy() if self.weights else None,
+            matrices={name: self._seen(seen) for name, seen in self.matrices.items()},
             status=status,
             learning_rate=learning_rate,
             seconds=seconds,
+        )
+
+    def _seen(self, seen: MatrixRecords) -> MatrixHistory:
+        k = min(self.singular_count, *seen.initial.shape)
+        return MatrixHistory(
+            singular_values=(
+                torch.stack(seen.singular_values).double().numpy() if seen.singular_values else np.empty((0, k))
+            ),
+            eigenvalues=torch.view_as_complex(torch.stack(seen.eigenvalues)).numpy() if seen.eigenvalues else None,
+            weights=torch.stack(seen.weights).numpy() if seen.weights else None,
         )
 
 

@@ -1,17 +1,24 @@
-"""The loss: half the masked mean square, where the mask says which outputs count and when.
+"""The loss: what the network said against what it should have said, where the mask says that it counts.
 
-Source: paper section 1, "Loss".
+The paper's is half the masked mean square. For targets that are one of several classes there is the cross-entropy, and
+anybody's own is a function of (outputs, targets, mask). (paper section 1, "Loss")
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from rankscope.arguments import RngLike
+from rankscope.arguments import RngLike, choice
 from rankscope.errors import InputError
-from rankscope.networks.rate import RateRNN
+from rankscope.networks.protocol import Network, evaluating, outputs_of
 from rankscope.tasks.trials import Trials
+
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Takes outputs, targets and mask, each (batch, time, out), and returns a scalar."""
 
 
 def squared_loss(outputs: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
@@ -27,21 +34,148 @@ def squared_loss(outputs: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
     InputError
         If their shapes differ.
     """
-    if not outputs.shape == targets.shape == mask.shape:
-        shapes = f"{tuple(outputs.shape)}, {tuple(targets.shape)}, {tuple(mask.shape)}"
-        raise InputError(f"outputs, targets and mask must have one shape (batch, time, out), got {shapes}")
+    _check_shapes(outputs, targets, mask)
     error = torch.where(mask == 0, 0, outputs - targets)
     return 0.5 * (mask * error * error).sum() / mask.sum()
 
 
+def cross_entropy_loss(outputs: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
+    """Return L = -sum_t(mask_t sum_i target_i log p_i) / sum_t(mask_t) with p = softmax(z) over channels, a scalar.
+
+    Parameters
+    ----------
+    outputs, targets
+        (batch, time, out) with two channels or more. Targets are one-hot or probabilities; where the mask is 0, they
+        may be anything, NaN too.
+    mask
+        (batch, time, out), the weight of a time step, the same for all its channels.
+
+    Raises
+    ------
+    InputError
+        If shapes differ, there is one channel only, the mask differs between channels, or targets that count are no
+        probabilities.
+    """
+    weight = _check_classes(outputs, targets, mask)
+    wanted = torch.where(mask == 0, 0, targets)
+    # Rounded probabilities sum to one only nearly. A comparison with NaN is false.
+    sums = torch.where(weight == 0, 1, wanted.sum(-1))
+    if not bool(((sums - 1).abs() < 1e-3).all() & (wanted >= 0).all()):
+        raise InputError(
+            "targets must be one-hot or probabilities (>= 0, of sum 1 over channels) for the cross-entropy, wherever "
+            "the mask is not 0; for other targets take loss = 'squared'"
+        )
+    entropies = -(wanted * torch.log_softmax(outputs, -1)).sum(-1)
+    return (weight * entropies).sum() / weight.sum()
+
+
+LOSSES: dict[str, Loss] = {"squared": squared_loss, "cross_entropy": cross_entropy_loss}
+"""The losses by name."""
+
+
 @torch.no_grad()
-def evaluate(network: RateRNN, trials: Trials, rng: RngLike = None) -> float:
+def accuracy(outputs: Tensor, targets: Tensor, mask: Tensor, *, last: bool = False) -> float:
+    """Return in which fraction of the time steps the largest output is that of the wanted class.
+
+    Parameters
+    ----------
+    outputs, targets
+        (batch, time, out). The wanted class is that of the largest target.
+    mask
+        (batch, time, out), the same for all channels of a step. Steps count by their mask, those of mask 0 not at all.
+    last
+        Judge each trial by the last of its steps whose mask is not 0, all trials equally: was the final answer right?
+        Trials without any such step do not count.
+
+    Raises
+    ------
+    InputError
+        As for the cross-entropy, but for the values of the targets; or if no step counts.
+    """
+    weight = _check_classes(outputs, targets, mask)
+    if not bool((weight > 0).any()):
+        raise InputError("mask must be above 0 in at least one time step, got none")
+    right = (outputs.argmax(-1) == targets.argmax(-1)).double()
+    if last:
+        steps = torch.arange(weight.shape[1], device=weight.device)
+        final = torch.where(weight == 0, -1, steps).amax(1)
+        return float(right[final >= 0, final[final >= 0]].mean())
+    return float((right * weight).sum() / weight.double().sum())
+
+
+def find_loss(loss: str | Loss | None = None, task: object = None) -> Loss:
+    """Return the loss that is meant.
+
+    Parameters
+    ----------
+    loss
+        One of `LOSSES`, or a callable as `Loss`; None means the attribute `loss` of `task`, and "squared" where it has
+        none.
+
+    Raises
+    ------
+    InputError
+        If it is none of these. The callable that is returned raises it where one of the user's own returns something
+        else than a scalar tensor.
+    """
+    if loss is None:
+        loss = getattr(task, "loss", None)
+    if loss is None:
+        return squared_loss
+    if not callable(loss):
+        return LOSSES[choice("loss", loss, LOSSES)]
+    return loss if loss in LOSSES.values() else _checked(loss)
+
+
+def name_of_loss(loss: Loss) -> str:
+    """Return what to write down of a loss: its name in `LOSSES`, or what its author calls it."""
+    known = [name for name, function in LOSSES.items() if function is loss]
+    return known[0] if known else str(getattr(loss, "__qualname__", type(loss).__name__))
+
+
+@torch.no_grad()
+def evaluate(network: Network, trials: Trials, rng: RngLike = None, loss: str | Loss = "squared") -> float:
     """Return the loss of `network` on `trials`, without learning anything.
 
     Parameters
     ----------
+    network
+        As in `train`; run in torch's evaluation mode, without dropout.
     rng
-        Source of the network's noise; not touched where it has none.
+        Source of the network's noise; not touched where a RateRNN has none.
+    loss
+        As in `train`.
     """
-    outputs = network(trials.inputs, rng=rng)
-    return float(squared_loss(outputs, trials.targets.to(outputs), trials.mask.to(outputs)))
+    with evaluating(network):
+        outputs = outputs_of(network, trials.inputs, rng)
+    return float(find_loss(loss)(outputs, trials.targets.to(outputs), trials.mask.to(outputs)))
+
+
+def _checked(loss: Callable[..., Any]) -> Loss:
+    def checked(outputs: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
+        value = loss(outputs, targets, mask)
+        if not isinstance(value, Tensor) or value.ndim:
+            got = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            raise InputError(f"loss must return a scalar tensor, got {got}")
+        return value
+
+    # A partial or an instance has no name of its own to take over.
+    checked.__qualname__ = str(getattr(loss, "__qualname__", type(loss).__name__))
+    return checked
+
+
+def _check_shapes(outputs: Tensor, targets: Tensor, mask: Tensor) -> None:
+    if not outputs.shape == targets.shape == mask.shape:
+        shapes = f"{tuple(outputs.shape)}, {tuple(targets.shape)}, {tuple(mask.shape)}"
+        raise InputError(f"outputs, targets and mask must have one shape (batch, time, out), got {shapes}")
+
+
+def _check_classes(outputs: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
+    """Return the weight of each time step, (batch, time)."""
+    _check_shapes(outputs, targets, mask)
+    if mask.shape[-1] < 2:
+        raise InputError(f"targets must have a channel for each class, two or more, got {mask.shape[-1]}")
+    weight = mask[..., 0]
+    if not bool((mask == weight[..., None]).all()):
+        raise InputError("mask must be the same for all channels of a time step, as classes are told apart in steps")
+    return weight

@@ -12,21 +12,30 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from rankscope.arguments import RngLike, choice, generator, integer, number
 from rankscope.errors import InputError
-from rankscope.networks.parts import PARAMETERS
+from rankscope.networks.protocol import (
+    Network,
+    architecture_of,
+    check_network,
+    hidden_size_of,
+    outputs_of,
+    recurrent_names,
+)
 from rankscope.networks.rate import RateRNN
 from rankscope.tasks.trials import BuiltInTask, Task, Trials
 from rankscope.training import checkpoint as checkpoints
 from rankscope.training.checkpoint import TrainingState
-from rankscope.training.history import History, Records, record_schedule
-from rankscope.training.loss import squared_loss
+from rankscope.training.history import History, MatrixRecords, Records, record_schedule
+from rankscope.training.loss import Loss, find_loss, name_of_loss
 
 Progress = Callable[[int, int, float], None]
 """Called after every epoch with the number of epochs done, their total, and the last loss."""
@@ -41,7 +50,7 @@ OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 
 
 def train(
-    network: RateRNN,
+    network: Network,
     task: Task | Iterable[Trials],
     epochs: int | None = None,
     rng: RngLike = None,
@@ -51,10 +60,12 @@ def train(
     learning_rate: float | None = None,
     clip_norm: float | None = None,
     stop_below: float | None = None,
+    loss: str | Loss | None = None,
     recorded_epochs: int | Sequence[int] | None = None,
     singular_values: int = 40,
     eigenvalues: int = 0,
     record_weights: bool = False,
+    matrices: Iterable[str] | None = None,
     progress: Progress | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_seconds: float = 60.0,
@@ -64,7 +75,9 @@ def train(
     Parameters
     ----------
     network
-        Its `trained` parts change; the rest stays.
+        A RateRNN, of which the `trained` parts change; a GatedRNN; or any torch.nn.Module whose forward takes (batch,
+        time, in) and returns (batch, time, out), of which the parameters with `requires_grad` change. What a network
+        may say about itself is in `rankscope.networks.protocol`.
     task
         Where the trials come from: a task, or any iterable of Trials, one batch an epoch.
     epochs
@@ -74,20 +87,30 @@ def train(
     batch_size
         Trials an epoch (of no meaning for an iterable).
     optimiser, learning_rate
-        "adam" (torch's fused one) or "sgd"; the learning rate is 0.05 / N by default.
+        "adam" (torch's fused one) or "sgd"; the learning rate is 0.05 / N by default, with N the network's
+        `hidden_size` or else the number of columns of its first recurrent matrix.
     clip_norm
         Scale gradients down to this norm where they exceed it.
     stop_below
         Stop once the loss is below this fraction of the first epoch's.
+    loss
+        "squared", "cross_entropy" (for targets that are one-hot or probabilities), or a function of (outputs, targets,
+        mask), each (batch, time, out), that returns a scalar tensor. None is the task's own attribute `loss`, and
+        "squared" where it has none.
     recorded_epochs
         When to record the singular values of W - W0: so many evenly spaced epochs, or these ones. By default
         200, but no more than a seventh of the epochs (a tenth above 256 units).
     singular_values
         How many leading ones to record.
     eigenvalues
-        How many eigenvalues of the recurrent weights to record as well, those with the largest real parts.
+        How many eigenvalues of the recurrent weights to record as well, those with the largest real parts. Only square
+        matrices have them.
     record_weights
         Keep the recurrent weights themselves at those epochs.
+    matrices
+        Of which matrices to record all this: names of the network's parameters, or patterns such as "*.weight_hh_l*".
+        By default its recurrent weights: what it says itself, as a GatedRNN does; else the matrices called
+        `recurrent_weights` or `weight_hh...`; else all square ones; else all.
     progress
         Called after every epoch with (epochs done, epochs in all, loss).
     checkpoint
@@ -106,10 +129,12 @@ def train(
     InputError
         For anything out of range, a network that has nothing to train, or a checkpoint of another training.
     """
-    if not isinstance(network, RateRNN):
-        raise InputError(f"network must be a RateRNN, got {type(network).__name__}")
+    check_network("network", network)
     total = _total_epochs(task, epochs)
-    rate = 0.05 / network.hidden_size if learning_rate is None else number("learning_rate", learning_rate, above=0)
+    names = recurrent_names(network, matrices)
+    N = hidden_size_of(network)
+    rate = 0.05 / N if learning_rate is None else number("learning_rate", learning_rate, above=0)
+    judge = find_loss(loss, task)
     settings: dict[str, Any] = {
         "batch_size": integer("batch_size", batch_size, minimum=1),
         "optimiser": choice("optimiser", optimiser, OPTIMISERS),
@@ -119,18 +144,23 @@ def train(
         "singular_values": integer("singular_values", singular_values, minimum=1),
         "eigenvalues": integer("eigenvalues", eigenvalues, minimum=0),
         "record_weights": bool(record_weights),
-        "architecture": network.architecture(),
+        "architecture": architecture_of(network),
         "weights": {name: [str(w.dtype), *w.shape] for name, w in network.state_dict().items()},
         "task": _described(task),
+        "loss": name_of_loss(judge),
+        "matrices": list(names),
     }
     interval = number("checkpoint_seconds", checkpoint_seconds, minimum=0)
+    parameters = dict(network.named_parameters())
     records = Records(
-        initial=network.recurrent_weights.detach().clone(),
-        schedule=record_schedule(DEFAULT_EPOCHS if total is None else total, recorded_epochs, network.hidden_size),
+        matrices={name: MatrixRecords(parameters[name].detach().clone()) for name in names},
+        schedule=record_schedule(DEFAULT_EPOCHS if total is None else total, recorded_epochs, N),
         singular_count=settings["singular_values"],
         keep_weights=settings["record_weights"],
         eigenvalue_count=settings["eigenvalues"],
     )
+    if eigenvalues and not any(seen.is_square for seen in records.matrices.values()):
+        raise InputError(f"eigenvalues must be 0 as none of the matrices {list(names)} is square, got {eigenvalues}")
     trained = _trained_parameters(network)
     # Both optimisers have a fused kernel, one pass over the weights instead of a dozen.
     state = TrainingState(network, OPTIMISERS[optimiser](trained, lr=rate, fused=True), generator(rng), records)
@@ -144,19 +174,35 @@ def train(
             if checkpoint is not None:
                 checkpoints.save(checkpoint, state, settings)
 
-        _loop(state, _batches(task, batch_size, state), total, settings, progress, save, interval)
+        course = _Course(
+            batches=_batches(task, batch_size, state),
+            total=total,
+            loss=judge,
+            matrices={name: parameters[name] for name in names},
+            learning_rate=rate,
+            clip_norm=settings["clip_norm"],
+            stop_below=settings["stop_below"],
+        )
+        _loop(state, course, progress, save, interval)
     assert state.status is not None
     return records.finish(state.status, rate, state.seconds)
 
 
+@dataclass(frozen=True)
+class _Course:
+    """What stays the same from epoch to epoch."""
+
+    batches: Iterator[Trials]
+    total: int | None
+    loss: Loss
+    matrices: Mapping[str, Tensor]
+    learning_rate: float
+    clip_norm: float | None
+    stop_below: float | None
+
+
 def _loop(
-    state: TrainingState,
-    batches: Iterator[Trials],
-    total: int | None,
-    settings: dict[str, Any],
-    progress: Progress | None,
-    save: Callable[[], None],
-    interval: float,
+    state: TrainingState, course: _Course, progress: Progress | None, save: Callable[[], None], interval: float
 ) -> None:
     """Run epochs until one of the reasons to end, which goes into `state.status`; save now and then and at the end."""
     started = last_saved = time.perf_counter()
@@ -164,14 +210,15 @@ def _loop(
     try:
         while state.status is None:
             random_state = state.rng.bit_generator.state
-            _epoch(state, batches, total, settings)
+            buffers = [(buffer, buffer.clone()) for buffer in state.network.buffers()]
+            _epoch(state, course)
             now = time.perf_counter()
             state.seconds = seconds_before + now - started
             if now - last_saved >= interval:
                 save()
                 last_saved = time.perf_counter()
             if progress is not None and state.epoch > state.epoch_begun:
-                progress(state.epoch, state.epoch if total is None else total, state.records.losses[-1])
+                progress(state.epoch, state.epoch if course.total is None else course.total, state.records.losses[-1])
         save()
     except BaseException:
         # Ctrl-C, an error in the task: undo the half epoch, unless it was caught in the act of changing the weights;
@@ -179,35 +226,41 @@ def _loop(
         if not state.changing:
             if len(state.records.losses) == state.epoch_begun:
                 state.rng.bit_generator.state = random_state
+                for buffer, before in buffers:
+                    buffer.copy_(before)
             state.records.forget_from(state.epoch)
             save()
         raise
 
 
-def _epoch(state: TrainingState, batches: Iterator[Trials], total: int | None, settings: dict[str, Any]) -> None:
+def _epoch(state: TrainingState, course: _Course) -> None:
     """Do one gradient step, and set `state.status` if it is the last."""
     state.epoch_begun = state.epoch
-    trials = None if state.epoch == total else next(batches, None)
+    trials = None if state.epoch == course.total else next(course.batches, None)
     if trials is None:
-        state.status = "finished" if total in (None, state.epoch) else "exhausted"
+        state.status = "finished" if course.total in (None, state.epoch) else "exhausted"
         return
     if not isinstance(trials, Trials):
         raise InputError(f"task must hand out Trials, got {type(trials).__name__}")
-    network, records = state.network, state.records
-    records.look_at(state.epoch, network.recurrent_weights)
+    records = state.records
+    records.look_at(state.epoch, course.matrices)
     # `outputs` and `batch_loss` go out of scope with this function, which hands their workspace to the next epoch.
-    outputs = network(trials.inputs, rng=state.rng)
-    batch_loss = squared_loss(outputs, trials.targets.to(outputs), trials.mask.to(outputs))
+    outputs = outputs_of(state.network, trials.inputs, state.rng)
+    batch_loss = course.loss(outputs, trials.targets.to(outputs), trials.mask.to(outputs))
+    if not batch_loss.requires_grad:
+        raise InputError(
+            "network must have outputs that depend on its parameters and a loss that torch can differentiate"
+        )
     state.optimiser.zero_grad(set_to_none=True)
     batch_loss.backward()  # type: ignore[no-untyped-call]
     parameters = state.optimiser.param_groups[0]["params"]
     total_norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     loss, norm = float(batch_loss.detach()), float(total_norm)
     # Adam's steps are about as long as the learning rate, SGD's as the learning rate times the gradient.
-    longest_step = settings["learning_rate"] * max(norm, 1.0)
+    longest_step = course.learning_rate * max(norm, 1.0)
     diverged = not (math.isfinite(loss) and math.isfinite(norm) and longest_step < LARGEST_STEP)
-    if settings["clip_norm"] is not None:
-        torch.nn.utils.clip_grads_with_norm_(parameters, settings["clip_norm"], total_norm)
+    if course.clip_norm is not None:
+        torch.nn.utils.clip_grads_with_norm_(parameters, course.clip_norm, total_norm)
     state.changing = True
     if not diverged:
         state.optimiser.step()
@@ -216,9 +269,9 @@ def _epoch(state: TrainingState, batches: Iterator[Trials], total: int | None, s
     state.epoch += 1
     if diverged:
         state.status = "diverged"
-    elif settings["stop_below"] is not None and loss < settings["stop_below"] * records.losses[0]:
+    elif course.stop_below is not None and loss < course.stop_below * records.losses[0]:
         state.status = "stopped"
-    elif state.epoch == total:
+    elif state.epoch == course.total:
         state.status = "finished"
     state.changing = False
 
@@ -234,10 +287,11 @@ def _total_epochs(task: Task | Iterable[Trials], epochs: int | None) -> int | No
     return len(task) if isinstance(task, Sized) else None
 
 
-def _trained_parameters(network: RateRNN) -> list[torch.nn.Parameter]:
-    parameters = [getattr(network, PARAMETERS[part]) for part in network.trained]
+def _trained_parameters(network: Network) -> list[torch.nn.Parameter]:
+    parameters = [weights for weights in network.parameters() if weights.requires_grad]
     if not parameters:
-        raise InputError(f"network must have something to train, got trained = {network.trained!r}")
+        got = f"trained = {network.trained!r}" if isinstance(network, RateRNN) else "no parameter with requires_grad"
+        raise InputError(f"network must have something to train, got {got}")
     return parameters
 
 
