@@ -5,12 +5,13 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format benchmark clean
+.PHONY: help install demo test lint format docs benchmark clean
 
 help:
 	@echo "make demo       train the flip-flop at g = 0 and 0.9, print the table, draw the figure (about a minute)"
 	@echo "make test       run the tests"
 	@echo "make lint       check style and types"
+	@echo "make docs       build the documentation in docs/_build/html"
 	@echo "make benchmark  time the engine on this machine"
 	@echo "make clean      remove the virtual environment and caches"
 
@@ -38,9 +39,13 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix src tests benchmarks
 	$(BIN)/ruff format src tests benchmarks
 
+# One thread: the gallery's networks are small.
+docs: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs docs/_build/html
+
 benchmark: $(INSTALLED)
 	$(BIN)/python benchmarks/recurrence.py
 
 clean:
-	rm -rf .venv build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build docs/_build docs/auto_gallery .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -3,7 +3,8 @@
     python benchmarks/results.py gain --from runs/gain
 
 writes docs/results/gain.{png,pdf,csv,check.json} and replaces the section between the lines `<!-- gain -->` and
-`<!-- end -->` of docs/results/README.md by the figure and the table of claims.
+`<!-- end -->` of docs/results/README.md by the figure and the table of claims. For `neurogym`, the table of
+environments in its guide is replaced as well.
 """
 
 from __future__ import annotations
@@ -13,12 +14,17 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
+import xarray as xr
+
 import rankscope as rs
 from rankscope.experiments import EXPERIMENTS, export_run
 from rankscope.experiments.claims import agreement_claim, check_claims
 from rankscope.figures import FIGURES, save_figure
+from rankscope.figures.selection import with_dims
 
 PAGE = Path(__file__).parents[1] / "docs" / "results"
+GUIDE = Path(__file__).parents[1] / "docs" / "guides" / "neurogym.md"
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference" / "nonlinear_n256.json"
 WIDTH = {"gain": 560, "linear": 620, "linear-gain": 560, "divergence": 560, "cosine": 560}
 
@@ -51,6 +57,35 @@ def main() -> None:
     if not replaced:
         text += f"\n## {name}\n\n{section}\n"
     page.write_text(text)
+    if name == "neurogym":
+        table = "\n".join(["<!-- environments -->", *_environments(run), "<!-- end -->"])
+        old = re.compile(r"<!-- environments -->.*?<!-- end -->", re.DOTALL)
+        GUIDE.write_text(old.sub(lambda _: table, GUIDE.read_text()))
+
+
+def _environments(run: xr.Dataset) -> list[str]:
+    """Return a table of environments: the score at each gain; of the best network loss, epochs, rank and norm."""
+    run = with_dims(run, "task", "gain")
+    gains = [float(gain) for gain in run["gain"].values]
+    head = ["environment", "steps", "chance", *(f"score, g = {gain:g}" for gain in gains)]
+    head += ["best g", "loss / initial", "epochs", "rank", "‖dW‖", "learned"]
+    rows = []
+    for name in run["task"].values:
+        one = run.sel(task=name)
+        scores = one["score"].values.astype(float)
+        if not np.isfinite(scores).any():
+            continue
+        best = one.isel(gain=int(np.nanargmax(scores)))
+        score, chance = float(best["score"]), float(best["chance"])
+        learned = score > (1 + chance) / 2
+        numbers = [f"{float(best['evaluation_loss'] / best['initial_loss']):.3f}"]
+        for variable, form in (("fall_epoch", ".0f"), ("score_rank", ".0f"), ("change_norm", ".2f")):
+            value = float(best[variable])
+            numbers.append(format(value, form) if learned and np.isfinite(value) else "-")
+        row = [str(name), f"{float(best['steps']):.0f}", f"{chance:.2f}", *(f"{value:.2f}" for value in scores)]
+        rows.append((score, [*row, f"{float(best['gain']):g}", *numbers, "yes" if learned else "no"]))
+    rows.sort(key=lambda row: (-(row[1][-1] == "yes"), -row[0]))
+    return ["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *(row for _, row in rows))]
 
 
 def _cell(text: str) -> str:

@@ -92,6 +92,7 @@ def demo(
 def tasks(as_json: JsonFlag = False) -> None:
     """List the tasks and their parameters."""
     from rankscope.tasks import TASKS
+    from rankscope.tasks.neurogym import installed
 
     listed: dict[str, dict[str, Any]] = {
         name: {
@@ -112,6 +113,8 @@ def tasks(as_json: JsonFlag = False) -> None:
         sizes = (str(entry[key]) for key in ("input_size", "output_size", "steps"))
         table.add_row(name, entry["description"], *sizes, parameters)
     console().print(table)
+    extra = "" if installed() else ", after pip install 'rankscope[neurogym]'"
+    console().print(f"And NeuroGym's: --task neurogym --set environment=GoNogo-v0{extra}", markup=False)
 
 
 def _assignments(option: str, texts: list[str]) -> dict[str, Any]:

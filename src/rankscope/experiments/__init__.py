@@ -14,6 +14,8 @@ from rankscope.experiments.gain import GAIN
 from rankscope.experiments.linear import LINEAR
 from rankscope.experiments.linear_gain import LINEAR_GAIN
 from rankscope.experiments.linear_log import LINEAR_LOG
+from rankscope.experiments.neurogym import NEUROGYM
+from rankscope.experiments.neurogym_cell import NeuroGymCell as NeuroGymCell
 from rankscope.experiments.running import export_run as export_run
 from rankscope.experiments.running import run_cells as run_cells
 from rankscope.experiments.running import seconds_for as seconds_for
@@ -27,5 +29,17 @@ from rankscope.experiments.text_cell import state_dicts as state_dicts
 #: The named experiments.
 EXPERIMENTS: dict[str, Experiment] = {
     experiment.name: experiment
-    for experiment in (TASKS, GAIN, SPECTRA, SIZE, LINEAR, LINEAR_GAIN, LINEAR_LOG, DIVERGENCE, COSINE, SENTIMENT)
+    for experiment in (
+        TASKS,
+        GAIN,
+        SPECTRA,
+        SIZE,
+        LINEAR,
+        LINEAR_GAIN,
+        LINEAR_LOG,
+        DIVERGENCE,
+        COSINE,
+        SENTIMENT,
+        NEUROGYM,
+    )
 }

@@ -188,7 +188,7 @@ def run(cell: Cell, progress: Progress | None = None, checkpoint: str | os.PathL
         network, cell.task, cell.epochs, training_rng, progress=progress, checkpoint=checkpoint, **cell.training
     )
     measured = measure(
-        before, network, history, cell.task, evaluation_rng, cell.measurements, cell.training.get("loss")
+        before, network, history, cell.task.fresh(), evaluation_rng, cell.measurements, cell.training.get("loss")
     )
     measured.attrs |= provenance(cell)
     labels = {

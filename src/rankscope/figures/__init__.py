@@ -12,6 +12,7 @@ from rankscope.figures.learning import learning as learning
 from rankscope.figures.linear import linear as linear
 from rankscope.figures.linear_gain import linear_gain as linear_gain
 from rankscope.figures.linear_log import linear_log as linear_log
+from rankscope.figures.neurogym import neurogym as neurogym
 from rankscope.figures.saving import save_figure as save_figure
 from rankscope.figures.sentiment import sentiment as sentiment
 from rankscope.figures.size import size as size
@@ -31,4 +32,5 @@ FIGURES: dict[str, Callable[[xr.Dataset], Figure]] = {
     "divergence": divergence,
     "cosine": cosine,
     "sentiment": sentiment,
+    "neurogym": neurogym,
 }

@@ -15,6 +15,7 @@ from rankscope.tasks.cosine import Cosine as Cosine
 from rankscope.tasks.fixed_point import FixedPoint as FixedPoint
 from rankscope.tasks.flipflop import FlipFlop as FlipFlop
 from rankscope.tasks.mante import Mante as Mante
+from rankscope.tasks.neurogym import NeuroGym as NeuroGym
 from rankscope.tasks.romo import Romo as Romo
 from rankscope.tasks.trials import BuiltInTask as BuiltInTask
 from rankscope.tasks.trials import Task as Task
@@ -24,6 +25,9 @@ from rankscope.tasks.trials import steps_in as steps_in
 #: The built-in tasks by name.
 TASKS: dict[str, type[BuiltInTask]] = {cls.name: cls for cls in (Cosine, FixedPoint, FlipFlop, Mante, Romo)}
 
+#: Tasks that need an extra.
+OPTIONAL_TASKS: dict[str, type[BuiltInTask]] = {NeuroGym.name: NeuroGym}
+
 
 def make(name: str, **parameters: Any) -> BuiltInTask:
     """Return the built-in task of that name.
@@ -31,16 +35,18 @@ def make(name: str, **parameters: Any) -> BuiltInTask:
     Parameters
     ----------
     name : str
-        One of `TASKS`: "cosine", "fixed_point", "flipflop", "mante", "romo".
+        One of `TASKS`: "cosine", "fixed_point", "flipflop", "mante", "romo"; or of `OPTIONAL_TASKS`: "neurogym".
     **parameters
         Parameters of that task; those left out keep the paper's values.
 
     Raises
     ------
     InputError
-        If the name or a parameter is unknown, naming the nearest one, or if a parameter is impossible.
+        If the name or a parameter is unknown, naming the nearest one, if a parameter is impossible, or if the task
+        needs an extra that is not installed.
     """
-    cls: Any = TASKS[choice("task", name, TASKS)]  # Any: the parameters differ from task to task
+    kinds = TASKS | OPTIONAL_TASKS
+    cls: Any = kinds[choice("task", name, kinds)]  # Any: the parameters differ from task to task
     known = [field.name for field in dataclasses.fields(cls)]
     for parameter in parameters:
         choice(f"parameter of {name}", parameter, known)

@@ -211,6 +211,10 @@ class BuiltInTask(ABC):
         """
         return self._draw(integer("batch_size", batch_size, minimum=1), generator(rng))
 
+    def fresh(self) -> BuiltInTask:
+        """Return what to evaluate on: this task, or where it draws from a pool of trials, the same without one."""
+        return self
+
     def parameters(self) -> dict[str, Any]:
         """Return the parameters by name; `type(task)(**task.parameters()) == task`."""
         own: Any = self  # every subclass is a dataclass, which this base class cannot say in its type
