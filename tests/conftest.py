@@ -9,6 +9,8 @@ import torch
 
 from rankscope.text import Labelled, SentimentData, WordVectors, prepare
 
+pytest_plugins = ["browsing"]
+
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference"
 
 

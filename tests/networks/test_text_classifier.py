@@ -120,6 +120,13 @@ def test_dropout_is_for_training(layers):
     assert network.eval()(packed) == network(packed)
 
 
+def test_word_vectors_have_a_dropout_of_their_own():
+    network = classifier(dropout=0.0, vector_dropout=0.5, layers=1)
+    packed = PackedSequence(torch.tensor([1, 2]), torch.tensor([1, 1]))
+    assert network.train()(packed) != network(packed)
+    assert network.eval()(packed) == classifier(dropout=0.0, layers=1).eval()(packed)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -127,6 +134,7 @@ def test_dropout_is_for_training(layers):
         ({"hidden_size": 0}, "hidden_size must be a whole number >= 1"),
         ({"layers": 0}, "layers must be"),
         ({"dropout": 1.0}, "dropout must be"),
+        ({"vector_dropout": -0.1}, "vector_dropout must be"),
     ],
 )
 def test_what_cannot_be(options, message):

@@ -6,8 +6,10 @@ import pytest
 import xarray as xr
 
 from rankscope.errors import InputError
+from rankscope.sweep import run_sweep
 from rankscope.sweep.results import assemble, open_run
 from rankscope.sweep.store import RunFolder
+from sweep_cases import Case, work
 
 
 def cell(task, gain, epochs=3, **labels):
@@ -62,3 +64,16 @@ def test_a_run_is_read_lazily(tmp_path):
 def test_a_folder_without_results_is_refused(tmp_path):
     with pytest.raises(InputError, match="folder must hold finished cells"):
         open_run(tmp_path)
+
+
+def test_a_run_that_is_open_can_be_read_again_and_goes_on(tmp_path):
+    cases = [Case(number, log=str(tmp_path / "log")) for number in range(3)]
+    run_sweep(work, cases[:2], tmp_path / "run", workers=1)
+    data = open_run(tmp_path / "run")
+    folder = RunFolder(tmp_path / "run")
+    assert sorted(folder.done()) == [case.digest for case in cases[:2]]
+    assert folder.read(cases[0].digest)["number"].item() == 0
+    report = run_sweep(work, cases, tmp_path / "run", workers=1)
+    assert report.set_aside == ()
+    assert sorted(report.already_done) == [case.digest for case in cases[:2]]
+    assert data["values"].values.shape[-2:] == (20, 40)

@@ -9,12 +9,12 @@ from types import FrameType
 
 import typer
 
-from rankscope.cli import checkpoints, data, runs, single, theories
+from rankscope.cli import checkpoints, data, explore, report, runs, single, theories
 from rankscope.cli.app import app
 from rankscope.errors import InputError
 
 # Importing the modules above is what registers their commands.
-COMMANDS = (single, data, runs, theories, checkpoints)
+COMMANDS = (single, data, runs, theories, checkpoints, report, explore)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

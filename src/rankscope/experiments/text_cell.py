@@ -58,8 +58,8 @@ class TextCell:
         Everything random is derived from it.
     sample
         Which of several networks of the same kind this is; a label.
-    dropout
-        Probability.
+    dropout, vector_dropout
+        Probabilities, as in `TextClassifier`.
     training
         Further options of `train_classifier`.
     fingerprint
@@ -80,6 +80,7 @@ class TextCell:
     seed: int = 0
     sample: int = 0
     dropout: float = 0.5
+    vector_dropout: float = 0.0
     training: dict[str, Any] = field(default_factory=dict)
     fingerprint: str = ""
 
@@ -92,6 +93,8 @@ class TextCell:
         names = (
             *("data", "cell", "layers", "hidden_size", "epochs", "seed", "sample", "dropout", "training"),
             "fingerprint",
+            # Only where it says something: runs from before there was a choice keep their digests.
+            *(("vector_dropout",) if self.vector_dropout else ()),
         )
         return {
             "task": "sentiment",
@@ -160,7 +163,13 @@ def run_text(
     data = cell._load()
     weights_seed, training_seed = np.random.SeedSequence(integer("seed", cell.seed, minimum=0)).generate_state(2)
     network = TextClassifier(
-        data.vectors, cell.hidden_size, cell.cell, cell.layers, cell.dropout, rng=int(weights_seed)
+        data.vectors,
+        cell.hidden_size,
+        cell.cell,
+        cell.layers,
+        cell.dropout,
+        cell.vector_dropout,
+        rng=int(weights_seed),
     )
     held_out = in_order(data.validation, EVALUATION_BATCH)
     initial_loss, initial_accuracy = evaluate(network, held_out)

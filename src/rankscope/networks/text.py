@@ -2,7 +2,7 @@
 
     h_t^1 = cell(x_t, h_{t-1}^1),  h_t^2 = cell(dropout(h_t^1), h_{t-1}^2), ...,  z = w . dropout(h_T^last) + b
 
-x_t is the vector of word t, and z > 0 means positive. The layers are torch's, with torch's names for their weights, the
+x_t is the vector of word t, where asked for with dropout of its own, and z > 0 means positive. The layers are torch's, with torch's names for their weights, the
 gates stacked: ``weight_hh_l0`` is (gates N, N).
 
 Initialisation: uniform within 1/sqrt(N), but the input weights of the first layer within 1/sqrt(size of the vectors).
@@ -48,6 +48,8 @@ class TextClassifier(nn.Module):
         How many.
     dropout
         The probability with which each unit is dropped, between layers and before the readout, in training.
+    vector_dropout
+        The same for the numbers of the word vectors, before the first layer.
     train_vectors
         Whether the word vectors learn, too.
     rng
@@ -66,6 +68,7 @@ class TextClassifier(nn.Module):
         cell: str = "lstm",
         layers: int = 2,
         dropout: float = 0.5,
+        vector_dropout: float = 0.0,
         train_vectors: bool = False,
         rng: RngLike = None,
     ) -> None:
@@ -77,6 +80,7 @@ class TextClassifier(nn.Module):
         count = integer("layers", layers, minimum=1)
         self.vectors = nn.Parameter(torch.tensor(vectors, dtype=torch.float32), requires_grad=bool(train_vectors))
         self.dropout = nn.Dropout(number("dropout", dropout, minimum=0, below=1))
+        self.vector_dropout = nn.Dropout(number("vector_dropout", vector_dropout, minimum=0, below=1))
         # torch initialises by itself, from its global generator, which is left as it was.
         with torch.random.fork_rng(devices=[]):
             self.layers = CELLS[cell](vectors.shape[1], self.hidden_size, count, dropout=dropout if count > 1 else 0.0)
@@ -122,4 +126,4 @@ class TextClassifier(nn.Module):
         return torch.cat([self.layers(self._seen(group[:length]))[1][0][-1] for length, group in groups])
 
     def _seen(self, words: Tensor) -> Tensor:
-        return nn.functional.embedding(words, self.vectors)
+        return cast(Tensor, self.vector_dropout(nn.functional.embedding(words, self.vectors)))

@@ -17,6 +17,10 @@ from rankscope.errors import InputError
 COMPRESSED_FROM = 4096
 """Bytes from which a variable is compressed and checksummed; below, that costs more room than it saves."""
 
+# No file is ever changed in place, so there is nothing to lock, and some clusters cannot. All readers have to say the
+# same: HDF5 refuses a file that is open otherwise in the same process, which would look like damage.
+UNLOCKED = {"locking": False}
+
 LARGE = {"zlib": True, "complevel": 4, "fletcher32": True}
 
 
@@ -29,8 +33,7 @@ def damage(path: Path, digest: str) -> str | None:
         If the file may be whole but cannot be read, for example for want of permission.
     """
     try:
-        # No file is ever changed in place, so there is nothing to lock, and some clusters cannot.
-        with h5py.File(path, "r", locking=False) as file:
+        with h5py.File(path, "r", **UNLOCKED) as file:
             found = file.attrs.get("digest")
     except FileNotFoundError:
         return "it is gone"
@@ -82,7 +85,7 @@ def read_netcdf(path: Path) -> xr.Dataset:
         If it is damaged.
     """
     try:
-        return xr.load_dataset(path, engine="h5netcdf")
+        return xr.load_dataset(path, engine="h5netcdf", driver_kwds=UNLOCKED)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ValueError(_first_line(error)) from error
 

@@ -18,6 +18,7 @@ import numpy as np
 import xarray as xr
 
 from rankscope.errors import InputError
+from rankscope.sweep.netcdf import UNLOCKED
 from rankscope.sweep.store import RunFolder
 
 FIRST_LABELS = ("task", "gain", "hidden_size", "sample")
@@ -56,7 +57,7 @@ def _opened(path: Path) -> xr.Dataset:
     Scalars are read while the file is open. xarray keeps some hundred files open, and for more cells than that would
     open each anew for every scalar.
     """
-    cell = xr.open_dataset(path, engine="h5netcdf", chunks={})
+    cell = xr.open_dataset(path, engine="h5netcdf", chunks={}, driver_kwds=UNLOCKED)
     for variable in cell.variables.values():
         if variable.ndim == 0:
             variable.load()

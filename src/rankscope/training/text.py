@@ -130,6 +130,7 @@ def train_classifier(
         "batch_size": integer("batch_size", batch_size, minimum=1),
         "learning_rate": rate,
         "dropout": network.dropout.p,
+        **({"vector_dropout": network.vector_dropout.p} if network.vector_dropout.p else {}),
         "data": data.fingerprint,
         "cell": network.cell,
         "weights": {name: list(weights.shape) for name, weights in _learning(network).items()},

@@ -1,0 +1,179 @@
+// What the scripts of all pages share: the theme and its button, and charts that follow it.
+//
+//   rankscope.theme()                    colours of the page as it looks now
+//   rankscope.look(index)                colour, marker symbol and dash of the curve `index`
+//   rankscope.layout(axes)               a plotly layout in these colours
+//   rankscope.draw(element, make)        draws make() -> {traces, axes} and again whenever the theme changes
+//   rankscope.forget(element)            for a chart that leaves the page
+//   rankscope.onTheme(listener)          listener() after the theme changed
+//   rankscope.text(string)               a string for plotly's texts, in which it would read tags otherwise
+//   rankscope.scale(fraction)            a colour between the ends of an ordered scale
+//   rankscope.reducedMotion()            whether the reader asked for less movement
+(function () {
+  "use strict";
+
+  const SYMBOLS = ["circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x"];
+  const DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot"];
+  const STORED = "rankscope-theme";
+  const root = document.documentElement;
+  const listeners = [() => drawn.forEach((element) => render(element, element.rankscopeMake))];
+  const drawn = new Set();
+  const systemDark = window.matchMedia("(prefers-color-scheme: dark)");
+  const lessMotion = window.matchMedia("(prefers-reduced-motion: reduce)");
+
+  function stored() {
+    // A page opened from a file may not be allowed to keep anything.
+    try { return localStorage.getItem(STORED); } catch (error) { return null; }
+  }
+
+  function store(choice) {
+    try {
+      if (choice) { localStorage.setItem(STORED, choice); } else { localStorage.removeItem(STORED); }
+    } catch (error) { /* it lasts as long as the page, then */ }
+  }
+
+  function chosen() {
+    return root.dataset.theme || "";
+  }
+
+  function choose(choice) {
+    if (choice) { root.dataset.theme = choice; } else { delete root.dataset.theme; }
+    const button = document.getElementById("theme-toggle");
+    if (button) { button.textContent = "Theme: " + (choice || "as the system"); }
+    listeners.forEach((listener) => listener());
+  }
+
+  function isDark() {
+    return chosen() ? chosen() === "dark" : systemDark.matches;
+  }
+
+  function theme() {
+    const style = getComputedStyle(root);
+    const colour = (name) => style.getPropertyValue("--" + name).trim();
+    return {
+      dark: isDark(),
+      ground: colour("ground"), raised: colour("raised"), ink: colour("ink"), quiet: colour("quiet"),
+      line: colour("line"), grid: colour("grid"), accent: colour("accent"), focus: colour("focus"),
+      series: SYMBOLS.map((_, index) => colour("series-" + index)),
+      font: style.fontFamily,
+    };
+  }
+
+  function look(index) {
+    const count = SYMBOLS.length;
+    const within = index % count;
+    const turns = Math.floor(index / count);
+    return {
+      color: theme().series[within],
+      symbol: SYMBOLS[(within + turns) % count],
+      dash: DASHES[index % DASHES.length],
+    };
+  }
+
+  // plotly reads a few tags and entities in its texts.
+  function text(string) {
+    return String(string).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+  }
+
+  // Viridis, without the end that would not show on the ground of the page.
+  function scale(fraction) {
+    const stops = isDark()
+      ? ["#7a7dc9", "#5f86c4", "#3f93b0", "#21918c", "#22a884", "#44bf70", "#7ad151", "#bddf26", "#fde725"]
+      : ["#440154", "#482878", "#3e4989", "#31688e", "#26828e", "#1f9e89", "#35b779", "#6ece58", "#a8c72a"];
+    const place = Math.min(Math.max(fraction, 0), 1) * (stops.length - 1);
+    const low = Math.min(Math.floor(place), stops.length - 2);
+    const channel = (hex, at) => parseInt(hex.slice(at, at + 2), 16);
+    const mixed = [1, 3, 5].map((at) => Math.round(
+      channel(stops[low], at) * (1 - place + low) + channel(stops[low + 1], at) * (place - low)));
+    return "rgb(" + mixed.join(",") + ")";
+  }
+
+  function axis(options, colours) {
+    const { title, log, ...others } = options || {};
+    return {
+      title: { text: title || "", standoff: 8, font: { size: 13 } },
+      type: log ? "log" : undefined,
+      automargin: true,
+      color: colours.ink,
+      gridcolor: colours.grid,
+      zerolinecolor: colours.line,
+      linecolor: colours.line,
+      showline: true,
+      ticks: "outside",
+      tickcolor: colours.line,
+      tickfont: { size: 12 },
+      exponentformat: "power",
+      minexponent: 4,
+      dtick: log === "decades" ? 1 : undefined,
+      ...others,
+    };
+  }
+
+  // axes: {x: {title, log, range, ...}, y: {...}, ...other keys of a plotly layout}
+  function layout(axes) {
+    const { x, y, ...others } = axes || {};
+    const colours = theme();
+    return {
+      paper_bgcolor: "rgba(0,0,0,0)",
+      plot_bgcolor: "rgba(0,0,0,0)",
+      font: { family: colours.font, size: 13, color: colours.ink },
+      colorway: colours.series,
+      margin: { l: 56, r: 14, t: 8, b: 48 },
+      xaxis: axis(x, colours),
+      yaxis: axis(y, colours),
+      hoverlabel: { bgcolor: colours.raised, bordercolor: colours.line, font: { color: colours.ink, size: 13 } },
+      hovermode: "closest",
+      dragmode: false,
+      showlegend: false,
+      legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: { size: 12 } },
+      uirevision: "kept",
+      ...others,
+    };
+  }
+
+  function config() {
+    return {
+      displaylogo: false, displayModeBar: false, responsive: true, scrollZoom: false, doubleClick: "reset",
+      showTips: false, plotlyServerURL: "",
+    };
+  }
+
+  function render(element, make) {
+    const { traces, axes } = make();
+    return Plotly.react(element, traces, layout(axes), config());
+  }
+
+  // Returns a function that draws anew, for when what `make` returns has changed.
+  function draw(element, make) {
+    element.rankscopeMake = make;
+    drawn.add(element);
+    render(element, make);
+    return () => render(element, element.rankscopeMake);
+  }
+
+  // For a chart that leaves the page.
+  function forget(element) {
+    drawn.delete(element);
+    if (element.rankscopeMake) { Plotly.purge(element); }
+  }
+
+  function onTheme(listener) {
+    listeners.push(listener);
+  }
+
+  choose(stored() === "dark" || stored() === "light" ? stored() : "");
+  systemDark.addEventListener("change", () => listeners.forEach((listener) => listener()));
+  const button = document.getElementById("theme-toggle");
+  if (button) {
+    button.addEventListener("click", () => {
+      const next = { "": isDark() ? "light" : "dark", dark: "light", light: "dark" };
+      const choice = chosen() && (chosen() === "dark") !== systemDark.matches ? "" : next[chosen()];
+      store(choice);
+      choose(choice);
+    });
+  }
+
+  window.rankscope = {
+    theme, look, layout, config, draw, forget, onTheme, text, scale, reducedMotion: () => lessMotion.matches,
+  };
+})();

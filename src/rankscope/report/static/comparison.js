@@ -1,0 +1,279 @@
+// The comparison of networks: scalars against a label with means over samples, and the curves of single networks.
+(function () {
+  "use strict";
+
+  const { data, rows, shown, chart, select } = window.report;
+  const { look, scale, text, theme } = window.rankscope;
+  const dimensions = data.dimensions;
+  const MOST_LOOKS = 7;
+  const LOST_HEIGHT = 19;
+  const section = document.getElementById("comparison");
+  if (!section) { window.report.startComparison = () => {}; return; }
+
+  const dimension = (name) => dimensions.find((one) => one.name === name);
+  const others = (name) => dimensions.filter((one) => one.name !== name);
+  const judged = data.networks.some((network) => (network.scalars.convergence_epoch ?? null) !== null);
+  const state = { main: data.main, colour: null, panelPlace: {}, curvePlace: {} };
+
+  data.networks.forEach((network, index) => {
+    network.index = index;
+    network.place = Object.fromEntries(dimensions.map((one) => {
+      const label = network.labels[one.name];
+      return [one.name, one.values.indexOf(one.numeric ? label : pythonText(label))];
+    }));
+  });
+  data.groups.forEach((group) => {
+    group.place = Object.fromEntries(dimensions.map((one, axis) => [one.name, group.place[axis]]));
+  });
+
+  // Labels that are not numbers are listed as Python writes them.
+  function pythonText(label) {
+    return label === true ? "True" : label === false ? "False" : String(label);
+  }
+
+  function at(one, index) {
+    return one.numeric ? one.values[index] : index;
+  }
+
+  function xAxis(one) {
+    const axis = { title: one.title, log: one.log };
+    const few = one.values.length <= 12;
+    const counted = one.numeric && one.values.every(Number.isInteger);
+    if (!one.numeric || ((one.log || counted) && few)) {
+      Object.assign(axis, { tickvals: one.values.map((_, index) => at(one, index)), ticktext: one.texts.map(text) });
+    }
+    if (!one.numeric) { axis.range = [-0.5, one.values.length - 0.5]; }
+    return axis;
+  }
+
+  function valueName(one, index) {
+    return one.short + one.texts[index];
+  }
+
+  // Few values get looks that can be told apart; many numbers an ordered scale.
+  function lookAlong(one, index) {
+    if (!one.numeric || one.values.length <= MOST_LOOKS) { return look(index); }
+    return { color: scale(index / (one.values.length - 1)), symbol: look(index).symbol, dash: "solid" };
+  }
+
+  function within(place, fixed) {
+    return Object.entries(fixed).every(([name, index]) => place[name] === index);
+  }
+
+  function words(fixed) {
+    return Object.entries(fixed).map(([name, index]) => valueName(dimension(name), index)).join(", ");
+  }
+
+  // ---- scalars against a label ----
+
+  function panelData(panel) {
+    const main = dimension(state.main);
+    const colour = state.colour && dimension(state.colour);
+    const traces = [];
+    const lost = {};
+    const annotations = [];
+    const said = [];
+    (colour ? colour.values : [null]).forEach((_, index) => {
+      const fixed = { ...state.panelPlace, ...(colour ? { [colour.name]: index } : {}) };
+      const name = colour ? valueName(colour, index) : "mean";
+      const style = colour ? lookAlong(colour, index) : look(0);
+      const single = data.networks.filter((network) =>
+        within(network.place, fixed) && network.status !== "diverged" && (network.scalars[panel.name] ?? null) !== null);
+      if (single.length) {
+        traces.push({
+          x: single.map((network) => at(main, network.place[main.name])), y: single.map((network) => network.scalars[panel.name]),
+          mode: "markers", name: text(name) + ", networks", showlegend: false,
+          customdata: single.map((network) => network.index),
+          text: single.map((network) => text(network.name) + (didNotConverge(network) ? " (did not converge)" : "")),
+          hovertemplate: "%{text}<br>%{y:.4~g}<extra></extra>",
+          marker: {
+            color: style.color, ...(data.groups.length ? { size: 6, opacity: 0.45 } : { size: 9 }),
+            symbol: single.map((network) => (didNotConverge(network) ? "circle-open" : "circle")),
+          },
+        });
+      }
+      const groups = data.groups.filter((group) => within(group.place, fixed))
+        .sort((a, b) => a.place[main.name] - b.place[main.name]);
+      const mean = groups.filter((group) => group.scalars[panel.name].mean !== null);
+      groups.filter((group) => group.scalars[panel.name].count === 0 && judged).forEach((group) => {
+        const x = at(main, group.place[main.name]);
+        lost[x] = (lost[x] || 0) + 1;
+        annotations.push({
+          x: main.log ? Math.log10(x) : x, y: 1, yref: "paper", yanchor: "bottom", showarrow: false,
+          yshift: 2 + LOST_HEIGHT * (lost[x] - 1), text: "0/" + group.total, font: { size: 11, color: theme().ink },
+          bordercolor: style.color, borderwidth: 1.5, borderpad: 1,
+        });
+      });
+      if (mean.length) {
+        const scalars = mean.map((group) => group.scalars[panel.name]);
+        traces.push({
+          x: mean.map((group) => at(main, group.place[main.name])), y: scalars.map((one) => one.mean),
+          error_y: { array: scalars.map((one) => one.std || 0), thickness: 1.2, width: 3, color: style.color },
+          mode: main.numeric ? "lines+markers" : "markers", name: text(name),
+          line: { color: style.color, width: 2, dash: "solid" },
+          text: mean.map((group, i) => "mean over " + scalars[i].count + " of " + group.total
+            + (scalars[i].std === null ? "" : ", deviation " + shown(scalars[i].std))),
+          hovertemplate: text(name) + "<br>%{y:.4~g}, %{text}<extra></extra>",
+          marker: {
+            color: style.color, size: 9, line: { width: 1.5, color: style.color },
+            symbol: mean.map((group, i) => style.symbol + (scalars[i].count < group.total ? "-open" : "")),
+          },
+        });
+        const [first, last] = [mean[0], mean[mean.length - 1]];
+        said.push(name + ": " + [first, last].map((group) =>
+          shown(group.scalars[panel.name].mean) + " at " + valueName(main, group.place[main.name])).join(", "));
+      }
+    });
+    const above = Math.max(0, ...Object.values(lost));
+    const several = traces.filter((trace) => trace.showlegend !== false).length > 1;
+    const y = { title: panel.title, log: panel.log, rangemode: panel.log || panel.name === "outlier" ? "normal" : "tozero" };
+    const shapes = panel.name === "shuffled_loss"
+      ? [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: 1, y1: 1, line: { color: theme().quiet, width: 1, dash: "dot" } }] : [];
+    return {
+      traces,
+      axes: {
+        x: xAxis(main), y, annotations, shapes, showlegend: several,
+        margin: { l: 56, r: 14, t: 8 + LOST_HEIGHT * above, b: 48 },
+        legend: { orientation: "h", x: 0, y: 1.02 + 0.08 * above, yanchor: "bottom", font: { size: 12 } },
+      },
+      summary: "Means over networks, from left to right. " + (said.join("; ") || "No network has a number here."),
+    };
+  }
+
+  function didNotConverge(network) {
+    return judged && (network.scalars.convergence_epoch ?? null) === null;
+  }
+
+  // ---- curves ----
+
+  function chosenNetworks() {
+    return data.networks.filter((network) => within(network.place, state.curvePlace));
+  }
+
+  // curve(network) -> {x, y, text} or null
+  function curveData(curve, axes, summary) {
+    const main = dimension(state.main);
+    const named = new Set();
+    const traces = [];
+    chosenNetworks().forEach((network) => {
+      const drawn = curve(network);
+      if (!drawn) { return; }
+      const index = network.place[main.name];
+      const style = lookAlong(main, index);
+      traces.push({
+        ...drawn, name: text(valueName(main, index)), legendgroup: String(index), legendrank: 1000 + index,
+        showlegend: !named.has(index), mode: drawn.mode || "lines",
+        line: { color: style.color, width: 1.5 }, marker: { color: style.color, symbol: style.symbol, size: 5 },
+        customdata: drawn.x.map(() => network.index),
+        hovertemplate: text(network.name) + "<br>%{x}: %{y:.3~g}<extra></extra>",
+      });
+      named.add(index);
+    });
+    return {
+      traces, axes: { showlegend: named.size > 1, ...axes },
+      summary: summary + " " + traces.length + " networks" + (words(state.curvePlace) ? " with " + words(state.curvePlace) : "") + ".",
+    };
+  }
+
+  function criterion(y) {
+    const { quiet } = theme();
+    return {
+      shapes: [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: y, y1: y, line: { color: quiet, width: 1, dash: "dash" } }],
+    };
+  }
+
+  function lossData() {
+    return curveData((network) => {
+      if (!network.loss) { return null; }
+      const [epochs, losses] = rows(network.loss);
+      const start = network.scalars.initial_loss ?? losses[0];
+      return { x: epochs, y: losses.map((loss) => (loss === null || loss <= 0 ? null : loss / start)) };
+    }, { x: { title: "epoch" }, y: { title: "loss / initial loss", log: true }, ...(judged ? criterion(0.05) : {}) },
+    "Loss of the training over epochs, relative to the first.");
+  }
+
+  function truncationOf(network, quantity) {
+    if (!network.truncation) { return null; }
+    const index = network.truncation.names.findIndex((one) => one.of === quantity && one.truncated !== "trained");
+    if (index < 0) { return null; }
+    const all = rows(network.truncation.values);
+    return { ranks: all[0], values: all[index + 1] };
+  }
+
+  function truncatesAccuracy() {
+    return data.networks.some((network) => truncationOf(network, "accuracy"));
+  }
+
+  function truncationData() {
+    const accuracy = truncatesAccuracy();
+    return curveData((network) => {
+      const curve = truncationOf(network, accuracy ? "accuracy" : "loss");
+      if (!curve) { return null; }
+      const y = accuracy ? curve.values : curve.values.map((value) => (value > 0 ? value / curve.values[0] : null));
+      return { x: curve.ranks, y, mode: "lines+markers" };
+    }, accuracy
+      ? { x: { title: "rank that ΔW is truncated to" }, y: { title: "accuracy" } }
+      : { x: { title: "rank that ΔW is truncated to" }, y: { title: "loss / loss at rank 0", log: true }, ...criterion(0.05) },
+    "What the networks do with the change truncated to each rank.");
+  }
+
+  // ---- controls ----
+
+  const panelsForm = document.getElementById("comparison-controls");
+  const curvesForm = document.getElementById("curves-controls");
+  let charts = [];
+
+  function redraw() { charts.forEach((one) => one.redraw()); note(); }
+
+  function fixedSelects(form, prefix, names, place) {
+    names.forEach((one) => {
+      if (!(one.name in place)) { place[one.name] = 0; }
+      select(form, prefix + one.name, one.title, one.texts.map((value, index) => [String(index), value]), String(place[one.name]),
+        (value) => { place[one.name] = Number(value); redraw(); });
+    });
+  }
+
+  function controls() {
+    panelsForm.replaceChildren();
+    curvesForm.replaceChildren();
+    const free = others(state.main);
+    if (!free.some((one) => one.name === state.colour)) { state.colour = free.length ? free[0].name : null; }
+    state.panelPlace = {};
+    state.curvePlace = {};
+    if (dimensions.length > 1) {
+      select(panelsForm, "main-dimension", "Horizontal axis", dimensions.map((one) => [one.name, one.title]), state.main,
+        (value) => { state.main = value; controls(); redraw(); document.getElementById("main-dimension").focus(); });
+    }
+    if (free.length > 1) {
+      select(panelsForm, "colour-dimension", "Colour", free.map((one) => [one.name, one.title]), state.colour,
+        (value) => { state.colour = value; controls(); redraw(); document.getElementById("colour-dimension").focus(); });
+    }
+    fixedSelects(panelsForm, "panel-", free.filter((one) => one.name !== state.colour), state.panelPlace);
+    fixedSelects(curvesForm, "curve-", free, state.curvePlace);
+    panelsForm.hidden = !panelsForm.children.length;
+    curvesForm.hidden = !curvesForm.children.length;
+  }
+
+  function note() {
+    const parts = !data.groups.length ? ["A marker is a network."] : ["Large markers: means and standard deviations over " + (judged ? "the networks that converged" : "the networks")
+      + "; small ones: single networks."];
+    if (judged && !data.groups.length) { parts.push("An open one did not converge."); }
+    if (judged && data.groups.length) { parts.push("An open large marker is a mean over only some of the networks, an open small one a network that did not converge; 0/n above: none of n converged or has the number."); }
+    if (data.networks.some((network) => network.status === "diverged")) { parts.push("Networks that diverged are left out here."); }
+    document.getElementById("panels-note").textContent = parts.join(" ");
+  }
+
+  window.report.startComparison = (open) => {
+    const onClick = (point) => { if (point.customdata !== undefined) { open(point.customdata); } };
+    controls();
+    note();
+    const panels = document.getElementById("panels");
+    charts = data.panels.map((panel) => chart(panels, panel.title, () => panelData(panel), { onClick }));
+    const curves = document.getElementById("curves");
+    if (data.networks.some((network) => network.loss)) { charts.push(chart(curves, "Loss while learning" + (judged ? " (dashed: 5 %, converged)" : ""), lossData, { onClick })); }
+    if (data.networks.some((network) => network.truncation)) { charts.push(chart(curves, "Truncating the change" + (truncatesAccuracy() ? "" : " (dashed: 5 %, functional rank)"), truncationData, { onClick })); }
+    if (!curves.children.length) { document.getElementById("curves-title").hidden = true; curvesForm.hidden = true; curves.hidden = true; }
+    if (!data.panels.length) { document.getElementById("panels-note").textContent = "No scalar of this run can be drawn against a label."; }
+    [panelsForm, curvesForm].forEach((form) => form.addEventListener("submit", (event) => event.preventDefault()));
+  };
+})();

@@ -1,0 +1,12 @@
+// Starts the page: the charts, and the buttons of the table that open networks.
+(function () {
+  "use strict";
+
+  window.report.startComparison(window.report.visit);
+  window.report.startNetwork();
+  const table = document.getElementById("networks-table");
+  table.addEventListener("click", (event) => {
+    const button = event.target.closest("button[data-network]");
+    if (button) { window.report.visit(Number(button.dataset.network)); }
+  });
+})();

@@ -1,0 +1,189 @@
+"""A run folder while it grows, seen from beside it."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+
+import rankscope as rs
+from rankscope.explore import live as live_module
+from rankscope.explore.live import LiveRun, encoded, message
+from rankscope.sweep import RunFolder, claims
+
+
+@pytest.fixture
+def growing(measured_cells, tmp_path):
+    """A run of which nothing is done yet, and a function that finishes its next network."""
+    run = RunFolder(tmp_path / "growing")
+    run.prepare([(digest, cell.describe()) for digest, (cell, _) in measured_cells.items()], {"experiment": "gain"})
+    left = list(measured_cells)
+
+    def finish():
+        digest = left.pop(0)
+        run.save(digest, measured_cells[digest][1])
+        return digest
+
+    return run, finish
+
+
+def test_cells_appear_as_they_finish(growing):
+    run, finish = growing
+    live = LiveRun(run.path)
+    assert live.look().counts == {"total": 4, "done": 0, "failed": 0, "running": 0, "waiting": 4}
+    known = {}
+    for done in (1, 2, 3, 4):
+        digest = finish()
+        look = live.look()
+        news = message(look, known)
+        assert list(news["cells"]) == [digest]
+        assert (news["counts"]["done"], news["counts"]["waiting"]) == (done, 4 - done)
+        known = look.cells
+    assert message(live.look(), known)["cells"] == {}
+
+
+def test_values_are_those_of_open_run(finished_run):
+    cells, run = LiveRun(finished_run).look().cells, rs.open_run(finished_run)
+    assert len(cells) == 4
+    for cell in cells.values():
+        same = run.sel(gain=cell["labels"]["gain"], sample=cell["labels"]["sample"])
+        assert cell["labels"] == {
+            "task": "flipflop",
+            "gain": float(same["gain"]),
+            "sample": int(same["sample"]),
+            "hidden_size": 12,
+        }
+        assert cell["measured"]["change_norm"] == pytest.approx(float(same["change_norm"]), rel=1e-5)
+        np.testing.assert_allclose(cell["loss"], same["loss"].values, rtol=1e-5)
+        assert cell["epoch"] == list(range(12))
+        assert cell["status"] == "finished"
+        # ten epochs do not learn the task
+        assert cell["measured"]["convergence_epoch"] is None
+
+
+def test_a_long_curve_is_thinned_to_its_ends(finished_run, monkeypatch):
+    monkeypatch.setattr(live_module, "CURVE_POINTS", 5)
+    cell = next(iter(LiveRun(finished_run).look().cells.values()))
+    assert len(cell["loss"]) == 5
+    assert (cell["epoch"][0], cell["epoch"][-1]) == (0, 11)
+
+
+def test_what_is_trained_and_what_failed(growing):
+    run, _ = growing
+    waiting = list(run.manifest().cells)
+    run.fail(waiting[1], "ValueError", "<b>no</b>")
+    with claims.acquire(run.claim_path(waiting[2])):
+        look = LiveRun(run.path).look()
+    assert look.counts == {"total": 4, "done": 0, "failed": 1, "running": 1, "waiting": 2}
+    assert look.failed[waiting[1]]["message"] == "<b>no</b>"
+    assert look.running[waiting[2]]["labels"]["task"] == "flipflop"
+    left = run.claim_path(waiting[2])
+    left.write_text("by a process that died")
+    os.utime(left, (1e9, 1e9))
+    assert LiveRun(run.path).look().counts["running"] == 0
+
+
+def test_counts_are_those_of_status(growing):
+    run, finish = growing
+    finish()
+    run.fail(list(run.manifest().cells)[2], "ValueError", "no")
+    counts = run.counts()
+    assert LiveRun(run.path).look().counts == {
+        name: getattr(counts, name) for name in ("total", "done", "failed", "running", "waiting")
+    }
+
+
+def test_hundreds_come_a_part_at_a_time(finished_run, monkeypatch):
+    monkeypatch.setattr(live_module, "BATCH", 3)
+    live = LiveRun(finished_run)
+    first, second = live.look(), live.look()
+    assert (len(first.cells), first.complete, first.counts["done"]) == (3, False, 4)
+    assert (len(second.cells), second.complete) == (4, True)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a netCDF file", b"\x89HDF\r\n\x1a\n" + b"\0" * 100])
+def test_a_damaged_cell_is_waited_for(finished_run, content):
+    path = sorted((finished_run / "cells").glob("*.nc"))[0]
+    whole = path.read_bytes()
+    live = LiveRun(finished_run)
+    path.write_bytes(content)
+    assert live.look().counts["done"] == 3
+    path.write_bytes(whole)
+    assert live.look().counts["done"] == 4
+
+
+def test_a_damaged_cell_keeps_nobody_waiting(finished_run, monkeypatch):
+    monkeypatch.setattr(live_module, "BATCH", 1)
+    path = sorted((finished_run / "cells").glob("*.nc"))[0]
+    path.write_bytes(b"half")
+    live = LiveRun(finished_run)
+    looks = [live.look() for _ in range(5)]
+    assert [len(look.cells) for look in looks] == [0, 1, 2, 3, 3]
+    assert [look.complete for look in looks] == [False, False, False, True, True]
+
+
+def test_a_cell_that_goes_is_told(finished_run):
+    live = LiveRun(finished_run)
+    known = live.look().cells
+    path = sorted((finished_run / "cells").glob("*.nc"))[0]
+    path.unlink()
+    assert message(live.look(), known)["gone"] == [path.stem]
+
+
+def test_links_out_of_the_folder_are_not_followed(finished_run, tmp_path):
+    path = sorted((finished_run / "cells").glob("*.nc"))[0]
+    outside = tmp_path / path.name
+    path.rename(outside)
+    path.symlink_to(outside)
+    secret = tmp_path / "secret.json"
+    secret.write_text(json.dumps({"error": "secret", "message": "", "traceback": "", "host": "", "time": ""}))
+    (finished_run / "failed" / f"{path.stem}.json").symlink_to(secret)
+    look = LiveRun(finished_run).look()
+    assert look.counts["done"] == 3
+    assert path.stem not in look.cells
+    assert "secret" not in encoded(message(look, {})).decode()
+    assert LiveRun(finished_run).detail(path.stem) is None
+
+
+def test_more_of_one_network(finished_run):
+    digest = sorted((finished_run / "cells").glob("*.nc"))[0].stem
+    found = LiveRun(finished_run).detail(digest)
+    run = rs.open_run(finished_run).sel(gain=found["labels"]["gain"], sample=found["labels"]["sample"])
+    np.testing.assert_allclose(found["truncation_loss"], run["truncation_loss"].values, rtol=1e-5)
+    np.testing.assert_allclose(found["singular_value"], run["singular_value"].sel(matrix="change").values, rtol=1e-5)
+    assert "finished" in found["provenance"]
+    json.loads(encoded(found))
+    for name in ("none", "../run", "", "a/b"):
+        assert LiveRun(finished_run).detail(name) is None
+
+
+def test_other_experiments_have_other_variables(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    run.prepare([("a", {"task": "sentiment", "labels": {"data": "snippets"}})])
+    import xarray as xr
+
+    measured = xr.Dataset(
+        {"accuracy": 0.7, "note": "x" * 5000, "singular_value": (("weight", "matrix", "i"), np.ones((2, 2, 2)))}
+    )
+    run.save("a", measured.assign_coords(task="sentiment", gain=np.nan, seed=2**60))
+    live = LiveRun(run.path)
+    cell = live.look().cells["a"]
+    assert cell["measured"]["accuracy"] == 0.7
+    assert cell["labels"] == {"task": "sentiment", "gain": None}
+    assert (cell["loss"], cell["epoch"]) == ([], [])
+    assert len(cell["measured"]["note"]) < 5000
+    assert live.detail("a")["singular_value"] == []
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(rs.InputError, match="not there"):
+        LiveRun(tmp_path / "none")
+    with pytest.raises(rs.InputError, match=r"run\.json"):
+        LiveRun(tmp_path)
+
+
+def test_a_folder_that_goes_is_an_error_with_a_message(finished_run):
+    live = LiveRun(finished_run)
+    finished_run.rename(finished_run.with_name("elsewhere"))
+    with pytest.raises(rs.InputError, match=r"run\.json"):
+        live.look()

@@ -1,0 +1,94 @@
+"""The page of a run in a browser, while a sweep fills the folder in another process."""
+
+import subprocess
+import sys
+
+import pytest
+import yaml
+from explore_cases import SWEEP, served, wait_for
+
+from rankscope.experiments.user_sweep import SweepFile, cells_of
+from rankscope.sweep import RunFolder
+
+POINTS = """(name) => {
+  const plot = document.getElementById("plot-" + name);
+  return plot.data ? plot.data.filter((trace) => trace.customdata).flatMap((trace) => trace.y).length : 0;
+}"""
+
+# The sweep of `rankscope run`, without another process for its work: that takes seconds to start.
+RUN = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from rankscope.experiments import run_cells
+from rankscope.experiments.user_sweep import read_sweep
+run_cells(read_sweep(sys.argv[1]), sys.argv[2], executor=ThreadPoolExecutor(1))
+"""
+
+
+def rows(page):
+    return page.evaluate("() => [...document.querySelectorAll('#rows tr')].map((row) => row.textContent)")
+
+
+def test_a_sweep_in_another_process_grows_the_page(open_page, tmp_path):
+    folder = tmp_path / "run"
+    (tmp_path / "sweep.yaml").write_text(SWEEP)
+    cells = cells_of(SweepFile(**yaml.safe_load(SWEEP)))
+    RunFolder(folder).prepare([(cell.digest, cell.describe()) for cell in cells], {"experiment": "mine"})
+    with served(folder) as address:
+        watched = open_page(address)
+        page = watched.page
+        wait_for(lambda: page.inner_text("#counts") == "0 of 4 networks finished, 4 waiting.")
+        assert page.inner_text("h1") == "Run: mine"
+        page.evaluate("() => { window.still = true; }")
+        sweep = subprocess.Popen([sys.executable, "-c", RUN, str(tmp_path / "sweep.yaml"), str(folder)])
+        seen = set()
+
+        def finished():
+            seen.add(int(page.inner_text("#counts").split()[0]))
+            return page.inner_text("#counts") == "4 of 4 networks finished."
+
+        wait_for(finished, 120)
+        assert sweep.wait(60) == 0
+        wait_for(lambda: page.evaluate(POINTS, "change_norm") == 4)
+        assert page.evaluate(POINTS, "loss") == 4 * 12
+        assert page.evaluate("() => window.still")  # it was never loaded again
+        assert len(seen) > 2  # they came one by one
+        assert len(rows(page)) == 4
+        assert all("finished" in row for row in rows(page))
+        assert watched.problems == []
+        assert watched.outside(address.removesuffix("run")) == []
+
+
+@pytest.fixture
+def run_page(open_page, finished_run):
+    hostile = "</script><script>window.stolen = true</script><img src=x onerror='window.stolen = true'>"
+    RunFolder(finished_run).prepare([("lost", {"task": hostile, "gain": 0.5})])
+    RunFolder(finished_run).fail("lost", "ValueError", hostile)
+    with served(finished_run) as address:
+        watched = open_page(address, width=390)
+        wait_for(lambda: len(rows(watched.page)) == 5)
+        yield watched, hostile
+
+
+def test_what_failed_is_listed_and_what_it_says_is_text(run_page):
+    watched, hostile = run_page
+    assert watched.page.inner_text("#counts") == "4 of 5 networks finished, 1 failed."
+    assert f"failed: ValueError: {hostile}" in rows(watched.page)[0]
+    assert watched.page.evaluate("() => window.stolen") is None
+    assert watched.page.evaluate("() => document.documentElement.scrollWidth") == 390
+    assert watched.problems == []
+
+
+def test_one_network_by_keyboard(run_page):
+    page = run_page[0].page
+    page.focus("#rows button")
+    digest = page.inner_text("#rows button")
+    page.keyboard.press("Enter")
+    wait_for(lambda: page.evaluate("() => document.querySelectorAll('#details .main-svg').length") >= 3)
+    assert page.inner_text("#one-heading") == f"One network: {digest}"
+    assert page.evaluate("() => document.activeElement.id") == "one-heading"
+    page.select_option("#along", "sample")
+    wait_for(
+        lambda: page.evaluate("() => document.getElementById('plot-change_norm').layout.xaxis.title.text") == "sample"
+    )
+    assert run_page[0].problems == []
