@@ -4,12 +4,12 @@ import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
+from sweep_cases import Case, work
 
 from rankscope.errors import InputError
 from rankscope.sweep import run_sweep
 from rankscope.sweep.results import assemble, open_run
 from rankscope.sweep.store import RunFolder
-from sweep_cases import Case, work
 
 
 def cell(task, gain, epochs=3, **labels):

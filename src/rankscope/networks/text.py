@@ -2,8 +2,8 @@
 
     h_t^1 = cell(x_t, h_{t-1}^1),  h_t^2 = cell(dropout(h_t^1), h_{t-1}^2), ...,  z = w . dropout(h_T^last) + b
 
-x_t is the vector of word t, where asked for with dropout of its own, and z > 0 means positive. The layers are torch's, with torch's names for their weights, the
-gates stacked: ``weight_hh_l0`` is (gates N, N).
+x_t is the vector of word t, where asked for with dropout of its own, and z > 0 means positive. The layers are torch's,
+with torch's names for their weights, the gates stacked: ``weight_hh_l0`` is (gates N, N).
 
 Initialisation: uniform within 1/sqrt(N), but the input weights of the first layer within 1/sqrt(size of the vectors).
 Source: paper section 4, `sentiment`.
