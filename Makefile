@@ -27,8 +27,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED)
 	$(BIN)/rankscope demo --out runs/demo
 
+# A process for every core, each with one thread.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --dist worksteal
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check src tests benchmarks

@@ -92,6 +92,7 @@ def test_experiments_are_listed_with_their_cost(capsys):
         ("divergence", 40),
         ("cosine", 15),
         ("sentiment", 1),
+        ("neurogym", 81),
     }
     assert all(row["minutes"] > 0 for row in rows)
 
