@@ -22,6 +22,7 @@ extensions = [
     "sphinx_gallery.gen_gallery",
 ]
 root_doc = "index"
+default_role = "code"
 exclude_patterns = ["_build", "gallery/*"]
 myst_enable_extensions = ["colon_fence", "dollarmath", "html_image"]
 myst_heading_anchors = 3
@@ -65,4 +66,6 @@ sphinx_gallery_conf = {
     "matplotlib_animations": False,
     "write_computation_times": False,
 }
-suppress_warnings = ["config.cache"]  # the order of the gallery is an object, which is no reason for concern
+suppress_warnings = [
+    "config.cache"
+]  # the order of the gallery is an object, which is no reason for concern

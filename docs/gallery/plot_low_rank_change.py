@@ -26,7 +26,9 @@ print(f"loss {history.losses[0]:.3f} -> {history.losses[-1]:.5f}")
 # trials, with the trained input and output weights.
 
 change = rs.analysis.change(before, network)
-losses = rs.analysis.truncation_losses(before, network, task.sample(256, rng=1), ranks=range(16))
+losses = rs.analysis.truncation_losses(
+    before, network, task.sample(256, rng=1), ranks=range(16)
+)
 rank = rs.analysis.functional_rank(losses)
 print(f"|dW| = {change.norm:.2f}, functional rank {rank} of {network.hidden_size}")
 
@@ -38,13 +40,23 @@ random *= change.norm / np.linalg.norm(random)
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2), layout="constrained")
 left.plot(range(1, 26), change.singular_values[:25], "o-", label=r"$\Delta W$")
-left.plot(range(1, 26), np.linalg.svd(random, compute_uv=False)[:25], "s--", color="grey", label="random, same norm")
+left.plot(
+    range(1, 26),
+    np.linalg.svd(random, compute_uv=False)[:25],
+    "s--",
+    color="grey",
+    label="random, same norm",
+)
 left.set(xlabel="index", ylabel="singular value", ylim=(0, None))
 left.legend(frameon=False)
 right.semilogy(losses / losses[0], "o-")
 right.axhline(0.05, color="grey", linestyle=":")
 right.text(15, 0.055, "5 %", ha="right", color="grey")
 right.axvline(rank, color="C1", linestyle="--", label=f"functional rank {rank}")
-right.set(xlabel=r"rank that $\Delta W$ is truncated to", ylabel="loss / loss at rank 0", xticks=range(0, 16, 3))
+right.set(
+    xlabel=r"rank that $\Delta W$ is truncated to",
+    ylabel="loss / loss at rank 0",
+    xticks=range(0, 16, 3),
+)
 right.legend(frameon=False)
 plt.show()

@@ -35,17 +35,38 @@ with torch.no_grad():
     elsewhere = W0.flatten()[order].reshape(W0.shape)
     shuffled.recurrent_weights += elsewhere - W0
     trial = task.example()
-    outputs = {"trained": network(trial.inputs), r"$W_0$ shuffled": shuffled(trial.inputs)}
+    outputs = {
+        "trained": network(trial.inputs),
+        r"$W_0$ shuffled": shuffled(trial.inputs),
+    }
 
 time = (torch.arange(trial.steps) + 1) * task.dt
 figure, axes = plt.subplots(2, 1, sharex=True, figsize=(8, 4), layout="constrained")
 for channel, ax in enumerate(axes):
-    ax.fill_between(time, -0.6, 0.6, where=trial.mask[0, :, channel] > 0, color="0.93", label="asked for")
-    ax.plot(time, 0.5 * trial.inputs[0, :, channel], color="0.6", linewidth=1, label="input / 2")
+    ax.fill_between(
+        time,
+        -0.6,
+        0.6,
+        where=trial.mask[0, :, channel] > 0,
+        color="0.93",
+        label="asked for",
+    )
+    ax.plot(
+        time,
+        0.5 * trial.inputs[0, :, channel],
+        color="0.6",
+        linewidth=1,
+        label="input / 2",
+    )
     ax.plot(time, trial.targets[0, :, channel], "k--", linewidth=1, label="target")
     for name, z in outputs.items():
         ax.plot(time, z[0, :, channel], label=name)
     ax.set_ylabel(f"output {channel + 1}")
 axes[1].set_xlabel("time (membrane time constants)")
-figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=5, frameon=False)
+figure.legend(
+    *axes[0].get_legend_handles_labels(),
+    loc="outside upper center",
+    ncols=5,
+    frameon=False,
+)
 plt.show()

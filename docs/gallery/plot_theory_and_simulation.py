@@ -14,10 +14,17 @@ import rankscope as rs
 gain, target, rate, epochs = 0.6, 2.0, 0.001, 160
 task = rs.tasks.FixedPoint(target=target)
 network = rs.RateRNN.initialise(
-    task, hidden_size=400, gain=gain, rng=1, nonlinearity="identity", trained=("recurrent",)
+    task,
+    hidden_size=400,
+    gain=gain,
+    rng=1,
+    nonlinearity="identity",
+    trained=("recurrent",),
 )
 this_one = rs.theory.SingleNetwork.of(network, target).descend(rate, epochs)
-history = rs.train(network, task, epochs, rng=0, optimiser="sgd", learning_rate=rate, batch_size=1)
+history = rs.train(
+    network, task, epochs, rng=0, optimiser="sgd", learning_rate=rate, batch_size=1
+)
 
 # %%
 # The theories, over learning time (learning rate times epoch).
@@ -30,7 +37,12 @@ figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2), layout="constrained
 left.plot(times, exact.loss, label="infinite width, exact")
 left.plot(times, expansion.loss, ":", label="third order (the paper's)")
 left.plot(this_one.tau, this_one.loss, color="C2", label="this network, foretold")
-left.plot(rate * np.arange(epochs)[::5], history.losses[::5], "k.", label="this network, trained")
+left.plot(
+    rate * np.arange(epochs)[::5],
+    history.losses[::5],
+    "k.",
+    label="this network, trained",
+)
 left.set(xlabel=r"learning time $\tau$", ylabel="loss", ylim=(-0.05, 2.1))
 left.legend(frameon=False, fontsize=8)
 right.plot(times, exact.change_norm)

@@ -111,7 +111,7 @@ def recurrent_names(network: Network, wanted: Iterable[str] | None = None) -> tu
     Parameters
     ----------
     wanted
-        Names of parameters, or patterns such as "*.weight_hh_l*". By default what the network itself says in
+        Names of parameters, or patterns such as ``"*.weight_hh_l*"``. By default what the network itself says in
         `recurrent_names()`; else all matrices called `recurrent_weights` or, as torch does, `weight_hh...`; else all
         square ones; else all.
 

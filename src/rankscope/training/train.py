@@ -108,9 +108,9 @@ def train(
     record_weights
         Keep the recurrent weights themselves at those epochs.
     matrices
-        Of which matrices to record all this: names of the network's parameters, or patterns such as "*.weight_hh_l*".
-        By default its recurrent weights: what it says itself, as a GatedRNN does; else the matrices called
-        `recurrent_weights` or `weight_hh...`; else all square ones; else all.
+        Of which matrices to record all this: names of the network's parameters, or patterns such as
+        ``"*.weight_hh_l*"``. By default its recurrent weights: what it says itself, as a GatedRNN does; else the
+        matrices called `recurrent_weights` or `weight_hh...`; else all square ones; else all.
     progress
         Called after every epoch with (epochs done, epochs in all, loss).
     checkpoint
