@@ -45,6 +45,13 @@ def test_labels_of_a_users_grid():
     assert data["nonlinearity"].values.tolist() == ["relu", "tanh"]
 
 
+def test_labels_that_are_numbers_and_words():
+    rates = ("none", 0.01, 0.002)
+    data = assemble([cell("a", gain, learning_rate=rate) for rate, gain in zip(rates, (0.1, 0.2, 0.3), strict=True)])
+    assert data["learning_rate"].values.tolist() == ["0.002", "0.01", "none"]
+    assert data["change_norm"].sel(learning_rate="0.01", gain=0.2).item() == 23
+
+
 def test_two_cells_in_one_place_are_refused():
     with pytest.raises(InputError, match="cells must differ in"):
         assemble([cell("a", 0.0), cell("a", 0.0)])

@@ -125,12 +125,13 @@ def simulate(cells: Sequence[Cell], workers: int | None = None, on_progress: OnP
         `loss`, `singular_value`, `change_norm` and `outlier` (NaN within the bulk of radius g) over `sample` and `tau`;
         `shuffled_loss`, at the end, and `convergence_time` over `sample`.
     """
-    networks = run_side_by_side(_simulated, cells, workers, on_progress)
+    networks = run_side_by_side(simulate_one, cells, workers, on_progress)
     together = xr.concat(networks, "sample", join="outer")
     return together.assign_coords(hidden_size=cells[0].hidden_size)
 
 
-def _simulated(cell: Cell, report: Report) -> xr.Dataset:
+def simulate_one(cell: Cell, report: Report) -> xr.Dataset:
+    """Train the network of one cell and return the same of it, over `tau` and without `sample`."""
     measured, rate = run(cell, report).measurements, cell.training["learning_rate"]
     recorded = measured["recorded_epoch"].values
     singular = measured["singular_value_history"].values

@@ -73,7 +73,7 @@ def assemble(cells: Sequence[xr.Dataset]) -> xr.Dataset:
         If two cells have the same labels.
     """
     names = _labels_of(cells)
-    labels = {name: sorted({cell[name].item() for cell in cells}) for name in names}
+    labels = {name: _in_order({cell[name].item() for cell in cells}) for name in names}
     varying = [name for name in names if len(labels[name]) > 1]
     places: dict[tuple[Any, ...], xr.Dataset] = {}
     for cell in cells:
@@ -86,12 +86,22 @@ def assemble(cells: Sequence[xr.Dataset]) -> xr.Dataset:
     grid = list(itertools.product(*(labels[name] for name in varying)))
     shape = tuple(len(labels[name]) for name in varying)
     together = xr.Dataset(
-        coords={name: (labels[name] if name in varying else labels[name][0]) for name in names},
+        coords={name: (_of_one_type(labels[name]) if name in varying else labels[name][0]) for name in names},
         attrs=_common_attributes(cells),
     )
     for name in dict.fromkeys(name for cell in cells for name in cell.variables if name not in names):
         together[str(name)] = _spread(str(name), [places.get(place) for place in grid], varying, shape)
     return together.set_coords([name for name in ("seed", "time", "recorded_epoch") if name in together])
+
+
+def _in_order(labels: set[Any]) -> list[Any]:
+    """Return labels in order, numbers before words: a learning rate may be 0.01 or "default"."""
+    return sorted(labels, key=lambda label: (isinstance(label, str), label))
+
+
+def _of_one_type(labels: list[Any]) -> list[Any]:
+    """Return labels as words if some are."""
+    return [str(label) for label in labels] if any(isinstance(label, str) for label in labels) else labels
 
 
 def _labels_of(cells: Sequence[xr.Dataset]) -> list[str]:
