@@ -32,4 +32,5 @@ from rankscope.training import cross_entropy_loss as cross_entropy_loss
 from rankscope.training import evaluate as evaluate
 from rankscope.training import squared_loss as squared_loss
 from rankscope.training import train as train
+from rankscope.training import train_together as train_together
 from rankscope.version import __version__ as __version__

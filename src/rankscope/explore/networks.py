@@ -23,8 +23,7 @@ import torch
 
 from rankscope.errors import InputError
 from rankscope.experiments.cell import Cell, initial_network
-from rankscope.experiments.prediction import simulate_one
-from rankscope.experiments.prediction import cells_to_compare
+from rankscope.experiments.prediction import cells_to_compare, simulate_one
 from rankscope.explore.curves import POINTS, listed, quantities, rounded
 from rankscope.theory import InfiniteWidth, SingleNetwork
 
