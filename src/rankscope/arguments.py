@@ -61,8 +61,9 @@ def choice(name: str, value: object, options: Iterable[str]) -> str:
     known = list(options)
     if isinstance(value, str) and value in known:
         return value
-    near = difflib.get_close_matches(value, known, n=1) if isinstance(value, str) else []
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    plain = {option.casefold(): option for option in reversed(known)}
+    near = difflib.get_close_matches(value.casefold(), list(plain), n=1) if isinstance(value, str) else []
+    hint = f" (did you mean {plain[near[0]]!r}?)" if near else ""
     raise InputError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}{hint}")
 
 

@@ -35,7 +35,7 @@ class Untouched:
         ({"task": None}, "task must have a method sample"),
         ({"task": 5}, "task must have a method sample"),
         ({"task": "flipflop"}, "task must have a method sample.* got 'flipflop'"),
-        ({"task": FlipFlop}, "task must have a method sample.* got <class"),
+        ({"task": FlipFlop}, "task must have a method sample.* got the class"),
         ({"task": TASK.sample(2, rng=0)}, "task must have a method sample.* got Trials"),
         ({"network": 3}, "network must be a network: a RateRNN, a GatedRNN or a torch.nn.Module, got int"),
     ],

@@ -27,6 +27,7 @@ from rankscope.training.loss import Loss, find_loss
 Array = NDArray[np.float64]
 RATE_RNN = ("recurrent_weights",)
 """The matrices of a RateRNN that are truncated unless others are asked for."""
+PAPER_RANKS = 26
 
 
 class Change:
@@ -101,7 +102,7 @@ def truncation_losses(
     before: Network,
     after: Network,
     trials: Trials,
-    ranks: Iterable[int] = range(26),
+    ranks: Iterable[int] | None = None,
     rng: RngLike = None,
     loss: str | Loss = "squared",
     matrices: Iterable[str] | None = None,
@@ -115,7 +116,7 @@ def truncation_losses(
     trials
         What to evaluate on; the paper takes a fresh batch of 512.
     ranks
-        Ranks R to truncate at; the paper takes 0 to 25.
+        Ranks R to truncate at; by default the paper's 0 to 25, as far as the matrices have them.
     rng
         Source of the network's noise, the same for all ranks; not touched where it has none.
     loss
@@ -135,11 +136,11 @@ def truncation_losses(
     """
     names = recurrent_names(after, matrices)
     changes = _changes(before, after, names)
-    wanted = list(ranks)
+    most = max(min(dW.matrix.shape) for dW in changes.values())
+    wanted = list(range(min(PAPER_RANKS, most + 1)) if ranks is None else ranks)
     if isinstance(after, RateRNN) and names == RATE_RNN:
         dW = changes[RATE_RNN[0]]
         return _losses(after, [dW.before + dW.truncated(rank) for rank in wanted], trials, rng, loss)
-    most = max(min(dW.matrix.shape) for dW in changes.values())
     truncated = (
         {name: dW.before + dW.truncated(min(R, *dW.matrix.shape)) for name, dW in changes.items()}
         for R in (integer("rank", rank, minimum=0, maximum=most) for rank in wanted)
@@ -155,7 +156,7 @@ def functional_rank(losses: ArrayLike, ranks: Sequence[int] | None = None, toler
     losses
         (R,) truncation losses; the first belongs to rank 0.
     ranks
-        The ranks they belong to; by default 0, 1, 2, ...
+        The ranks they belong to, the first of them 0; by default 0, 1, 2, ...
 
     Raises
     ------
@@ -205,6 +206,8 @@ def shuffled_loss(
 
 
 def _changes(before: Network, after: Network, names: Iterable[str]) -> dict[str, Change]:
+    if before is after:
+        raise InputError("before must be the network before learning (network.snapshot()), got the one after learning")
     old, new = dict(before.named_parameters()), dict(after.named_parameters())
     absent = [name for name in names if name not in old]
     if absent:

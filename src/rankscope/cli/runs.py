@@ -69,6 +69,7 @@ def run(
 ) -> None:
     """Train and measure all networks of an experiment or a sweep; run again, it does what is left."""
     from rankscope.experiments import run_cells
+    from rankscope.sweep import RunFolder
 
     cells, description = _cells(what, preset)
     with sweep_bar(what, len(cells)) as on_progress, _executor(scheduler) as executor:
@@ -86,6 +87,7 @@ def run(
         "finished": len(report.finished),
         "already_done": len(report.already_done),
         "failed": len(report.failed),
+        "others_there": len(set(RunFolder(out).done()) - {cell.digest for cell in cells}),
         "set_aside": [f"{one.name}: {one.reason}" for one in report.set_aside],
         "folder": str(out),
     }
@@ -228,4 +230,11 @@ def _print_counts(counts: dict[str, Any]) -> None:
     screen.print(table)
     for path in counts["set_aside"]:
         screen.print(f"damaged, set aside and computed again: {path}", soft_wrap=True, highlight=False)
+    if counts["others_there"]:
+        screen.print(
+            f"{counts['folder']} also holds {counts['others_there']} networks of another experiment or sweep; figures "
+            "and claims take all of them",
+            soft_wrap=True,
+            highlight=False,
+        )
     screen.print(counts["folder"], soft_wrap=True, highlight=False)

@@ -32,6 +32,7 @@ from rankscope.networks.rate import RateRNN
 from rankscope.sweep.attempt import Cell as Described
 from rankscope.sweep.netcdf import write_netcdf
 from rankscope.sweep.processes import Report
+from rankscope.tasks.own import as_built_in
 from rankscope.tasks.trials import BuiltInTask, OneTrialTask, Trials
 from rankscope.training import History, Loss, evaluate, find_loss, train
 from rankscope.training.history import record_schedule
@@ -65,7 +66,7 @@ class Cell:
     Attributes
     ----------
     task
-        A built-in task.
+        A built-in task, or one of your own: a dataclass with `sample(batch_size, rng)`, see `rankscope.tasks.OwnTask`.
     gain, hidden_size, epochs
         g, N and the number of gradient steps.
     seed
@@ -86,7 +87,7 @@ class Cell:
     Raises
     ------
     InputError
-        If a measurement is not known.
+        If a measurement is not known, or the task cannot be described.
     """
 
     task: BuiltInTask
@@ -101,6 +102,7 @@ class Cell:
     measurements: tuple[str, ...] = DEFAULT_MEASUREMENTS
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "task", as_built_in(self.task))  # the dataclass is frozen
         for name in self.measurements:
             choice("measurements", name, MEASUREMENTS)
 

@@ -27,7 +27,7 @@ from rankscope.networks.nonlinearities import Elementwise, Nonlinearity, find_no
 from rankscope.networks.parts import PARAMETERS, TRAINABLE, checked_parts
 from rankscope.networks.recurrence import Convention, Dynamics, Engine, Weights, plain
 from rankscope.networks.workspace import WorkspacePool
-from rankscope.tasks.trials import Task
+from rankscope.tasks.trials import Task, as_trials
 
 INITIAL = "initial."
 """What the tensors of the network before learning are prefixed with in a file that also holds it."""
@@ -154,6 +154,8 @@ class RateRNN(nn.Module):
             input_is_output=input_is_output,
             recurrent_rng=recurrent_rng,
         )
+        for option in options:
+            choice("option", option, _OPTIONS)
         options.setdefault("dt", getattr(task, "dt", 0.5))
         if getattr(task, "autonomous", False):
             options.setdefault("initial_state", torch.as_tensor(drawn.input[:, 0], dtype=dtype))
@@ -358,9 +360,20 @@ def _name_of(phi: Nonlinearity | Elementwise) -> str:
 
 def channels_of(task: Task) -> tuple[int, int]:
     """Return the numbers of input and output channels: what the task says, or what a trial of it has."""
+    if isinstance(task, type):
+        raise InputError(f"task must be an instance, got the class {task.__name__}; make one of it: {task.__name__}()")
     if hasattr(task, "input_size") and hasattr(task, "output_size"):
         return int(task.input_size), int(task.output_size)
     if not isinstance(task, Task):
         raise InputError(f"task must have a method sample(batch_size, rng), got {task!r}")
-    trials = task.sample(1, np.random.default_rng(0))
+    trials = as_trials(task.sample(1, np.random.default_rng(0)))
     return trials.inputs.shape[2], trials.targets.shape[2]
+
+
+# What `initialise` takes beside the task, in its own arguments and in those that it hands on.
+_OPTIONS = tuple(
+    name
+    for function in (RateRNN.initialise, RateRNN.__init__)
+    for name, parameter in inspect.signature(function).parameters.items()
+    if name not in ("self", "task", "options") and not name.endswith("_weights")
+)

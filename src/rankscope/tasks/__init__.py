@@ -16,6 +16,7 @@ from rankscope.tasks.fixed_point import FixedPoint as FixedPoint
 from rankscope.tasks.flipflop import FlipFlop as FlipFlop
 from rankscope.tasks.mante import Mante as Mante
 from rankscope.tasks.neurogym import NeuroGym as NeuroGym
+from rankscope.tasks.own import OwnTask as OwnTask
 from rankscope.tasks.romo import Romo as Romo
 from rankscope.tasks.trials import BuiltInTask as BuiltInTask
 from rankscope.tasks.trials import Task as Task

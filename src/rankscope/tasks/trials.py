@@ -103,6 +103,21 @@ class Trials:
         arrays = (np.ascontiguousarray(array, dtype=np.float32) for array in (inputs, targets, mask))
         return cls(*map(torch.from_numpy, arrays))
 
+    def check_content(self) -> None:
+        """Raise `InputError` if nothing counts, or what is heard or counts is not finite.
+
+        Building trials looks at their shapes alone; this looks at every number.
+        """
+        if not bool((self.mask != 0).any()):
+            raise InputError("mask must count something, got 0 everywhere")
+        counting = torch.where(self.mask == 0, 0, self.targets)
+        for name, value in (("inputs", self.inputs), ("mask", self.mask), ("targets", counting)):
+            bad = (~torch.isfinite(value)).nonzero()
+            if len(bad):
+                trial, step, channel = bad[0].tolist()
+                got = float(value[trial, step, channel])
+                raise InputError(f"{name} must be finite, got {got} at trial {trial}, step {step}, channel {channel}")
+
     @property
     def batch_size(self) -> int:
         """Number of trials."""
@@ -140,6 +155,22 @@ class Trials:
     def __repr__(self) -> str:
         sizes = f"in={self.inputs.shape[2]}, out={self.targets.shape[2]}"
         return f"Trials(batch_size={self.batch_size}, steps={self.steps}, {sizes}, {self.inputs.dtype})"
+
+
+def as_trials(handed_out: object) -> Trials:
+    """Return what a task has handed out.
+
+    Raises
+    ------
+    InputError
+        If that is something else than Trials.
+    """
+    if isinstance(handed_out, Trials):
+        return handed_out
+    raise InputError(
+        f"task must hand out Trials, got {type(handed_out).__name__}; Trials.from_arrays(inputs, targets, mask) makes "
+        "them of arrays"
+    )
 
 
 @runtime_checkable

@@ -79,6 +79,11 @@ class History:
     learning_rate: float
     seconds: float
 
+    def __repr__(self) -> str:
+        ends = f"{self.losses[0]:.4g} to {self.losses[-1]:.4g}" if self.epochs else "none"
+        records = f"{len(self.recorded_epochs)} records of {', '.join(self.matrices)}"
+        return f"History({self.status}, {self.epochs} epochs, losses {ends}, {records})"
+
     @property
     def singular_values(self) -> NDArray[np.float64]:
         """Those of the first recorded matrix."""

@@ -21,7 +21,7 @@ from rankscope.networks.ensemble import can_run_together, ensemble
 from rankscope.networks.parts import PARAMETERS
 from rankscope.networks.rate import RateRNN
 from rankscope.networks.recurrence import Weights
-from rankscope.tasks.trials import Task, Trials
+from rankscope.tasks.trials import Task, Trials, as_trials
 from rankscope.training.history import History, MatrixRecords, Records, record_schedule
 from rankscope.training.loss import Loss, find_loss, squared_loss
 from rankscope.training.train import LARGEST_STEP, OPTIMISERS, Progress
@@ -201,12 +201,12 @@ def _drawn(
     task: Task, batch_size: int, rngs: Sequence[np.random.Generator], diverged: set[int]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return inputs, targets and mask, each (E, batch, time, channels); those of diverged networks are another's."""
-    each: list[Trials | None] = [None if e in diverged else task.sample(batch_size, rng) for e, rng in enumerate(rngs)]
+    each: list[Trials | None] = [
+        None if e in diverged else as_trials(task.sample(batch_size, rng)) for e, rng in enumerate(rngs)
+    ]
     some = next(trials for trials in each if trials is not None)
     whole = [some if trials is None else trials for trials in each]
     for trials in whole:
-        if not isinstance(trials, Trials):
-            raise InputError(f"task must hand out Trials, got {type(trials).__name__}")
         if trials.inputs.shape != some.inputs.shape or trials.targets.shape != some.targets.shape:
             raise InputError(
                 f"task must hand out trials of one shape to networks that are trained together, got inputs "

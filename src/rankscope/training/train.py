@@ -31,7 +31,7 @@ from rankscope.networks.protocol import (
     recurrent_names,
 )
 from rankscope.networks.rate import RateRNN
-from rankscope.tasks.trials import BuiltInTask, Task, Trials
+from rankscope.tasks.trials import BuiltInTask, Task, Trials, as_trials
 from rankscope.training import checkpoint as checkpoints
 from rankscope.training.checkpoint import TrainingState
 from rankscope.training.history import History, MatrixRecords, Records, record_schedule
@@ -240,8 +240,7 @@ def _epoch(state: TrainingState, course: _Course) -> None:
     if trials is None:
         state.status = "finished" if course.total in (None, state.epoch) else "exhausted"
         return
-    if not isinstance(trials, Trials):
-        raise InputError(f"task must hand out Trials, got {type(trials).__name__}")
+    trials = as_trials(trials)
     records = state.records
     records.look_at(state.epoch, course.matrices)
     # `outputs` and `batch_loss` go out of scope with this function, which hands their workspace to the next epoch.
@@ -259,6 +258,8 @@ def _epoch(state: TrainingState, course: _Course) -> None:
     # Adam's steps are about as long as the learning rate, SGD's as the learning rate times the gradient.
     longest_step = course.learning_rate * max(norm, 1.0)
     diverged = not (math.isfinite(loss) and math.isfinite(norm) and longest_step < LARGEST_STEP)
+    if diverged:
+        trials.check_content()  # no divergence, if that is what the loss is made of
     if course.clip_norm is not None:
         torch.nn.utils.clip_grads_with_norm_(parameters, course.clip_norm, total_norm)
     state.changing = True
@@ -278,8 +279,15 @@ def _epoch(state: TrainingState, course: _Course) -> None:
 
 def _total_epochs(task: Task | Iterable[Trials], epochs: int | None) -> int | None:
     is_task = isinstance(task, Task)
-    if isinstance(task, (type, str)) or not (is_task or isinstance(task, Iterable)):
-        raise InputError(f"task must have a method sample(batch_size, rng) or be an iterable of Trials, got {task!r}")
+    if isinstance(task, (type, str, Trials)) or not (is_task or isinstance(task, Iterable)):
+        got, hint = repr(task), ""
+        if isinstance(task, type):
+            got, hint = f"the class {task.__name__}", f"; make one of it, as in {task.__name__}()"
+        elif isinstance(task, Trials):
+            hint = "; for one batch say [trials]"
+        raise InputError(
+            f"task must have a method sample(batch_size, rng) or be an iterable of Trials, got {got}{hint}"
+        )
     if epochs is not None:
         return integer("epochs", epochs, minimum=1)
     if is_task:
