@@ -138,7 +138,7 @@ def export(
 
 @app.command()
 def figure(
-    experiment: Annotated[str, typer.Argument(help=f"{NAMED}.")],
+    experiment: Annotated[str, typer.Argument(help=f"{NAMED}; for a sweep of your own, one that varies the same.")],
     folder: RunFolderOption,
     out: Annotated[Path, typer.Option(help="File to write: .png, .pdf or .svg.")],
 ) -> None:
