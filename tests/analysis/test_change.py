@@ -167,19 +167,20 @@ def test_truncation_keeps_the_trained_input_and_output_weights():
 def test_default_ranks_and_ranks_that_do_not_exist():
     trials = TASK.sample(2, rng=0)
     wide = network(size=30)
-    assert truncation_losses(wide, wide, trials).shape == (26,)
+    assert truncation_losses(wide.snapshot(), wide, trials).shape == (26,)
+    assert truncation_losses(network(), network(), trials).shape == (13,)
     with pytest.raises(InputError, match="rank must be a whole number >= 0 and <= 12, got 13"):
-        truncation_losses(network(), network(), trials)
+        truncation_losses(network(), network(), trials, range(26))
     with pytest.raises(InputError, match="after must have the shape of before"):
         truncation_losses(wide, network(), trials)
 
 
 def test_noise_is_the_same_for_all_ranks_and_comes_from_rng():
     noisy, trials = network(noise_std=0.3), TASK.sample(4, rng=0)
-    losses = truncation_losses(noisy, noisy, trials, range(4), rng=3)
+    losses = truncation_losses(noisy.snapshot(), noisy, trials, range(4), rng=3)
     np.testing.assert_array_equal(losses, losses[0])
     assert losses[0] == pytest.approx(rs.evaluate(noisy, trials, rng=3), rel=1e-10)
-    assert truncation_losses(noisy, noisy, trials, [0], rng=4)[0] != losses[0]
+    assert truncation_losses(noisy.snapshot(), noisy, trials, [0], rng=4)[0] != losses[0]
 
 
 def test_measuring_changes_no_network():

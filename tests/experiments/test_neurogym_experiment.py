@@ -1,5 +1,6 @@
 """The study of NeuroGym: what is measured on a network, its run as a sweep, its claims, and life without NeuroGym."""
 
+import copy
 import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -155,11 +156,11 @@ def made_up_network(wanted, said):
 def test_the_score_counts_every_class_the_same():
     # Three of class 0, all right; one of class 1, wrong.
     network, trials = made_up_network([[1, 0], [1, 0], [1, 0], [0, 1]], [[2, 1]] * 4)
-    found = scores(network, network, trials, "cross_entropy")
+    found = scores(copy.deepcopy(network), network, trials, "cross_entropy")
     assert found["score"].item() == found["chance"].item() == 0.5
     assert np.isnan(found["score_rank"].item())
     network, trials = made_up_network([[1, 0], [1, 0], [1, 0], [0, 1]], [[2, 1]] * 3 + [[1, 2]])
-    found = scores(network, network, trials, "cross_entropy")
+    found = scores(copy.deepcopy(network), network, trials, "cross_entropy")
     assert found["score"].item() == 1
     assert found["score_rank"].item() == 0
 
@@ -167,11 +168,11 @@ def test_the_score_counts_every_class_the_same():
 def test_the_score_of_continuous_actions_is_the_explained_variance():
     wanted = np.random.default_rng(0).normal(size=(50, 2))
     network, trials = made_up_network(wanted, wanted)
-    assert scores(network, network, trials, "squared")["score"].item() == pytest.approx(1)
+    assert scores(copy.deepcopy(network), network, trials, "squared")["score"].item() == pytest.approx(1)
     mean, trials = made_up_network(wanted, np.tile(wanted.mean(0), (50, 1)))
-    assert scores(mean, mean, trials, "squared")["score"].item() == pytest.approx(0, abs=1e-6)
+    assert scores(copy.deepcopy(mean), mean, trials, "squared")["score"].item() == pytest.approx(0, abs=1e-6)
     half, trials = made_up_network(wanted, 0.5 * (wanted + wanted.mean(0)))
-    assert scores(half, half, trials, "squared")["score"].item() == pytest.approx(0.75)
+    assert scores(copy.deepcopy(half), half, trials, "squared")["score"].item() == pytest.approx(0.75)
 
 
 def test_convergence_and_rank_are_measured_against_what_was_reached():
