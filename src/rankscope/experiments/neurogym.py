@@ -130,24 +130,23 @@ def _of_both_gains(dataset: xr.Dataset, variable: str) -> tuple[NDArray[Any], ND
 
 def faster_with_connectivity(dataset: xr.Dataset) -> Finding:
     """Find whether most environments that are learned at both gains are learned faster at the higher."""
-    found = _of_both_gains(dataset, "fall_epoch")
-    if found is None:
-        return NOT_IN_THIS_RUN
-    low, high = found
-    faster = int((high < low).sum())
-    text = f"{faster} of {low.size}; in the median {np.median(low):.3g} and {np.median(high):.3g} epochs"
-    return Finding(text, faster > low.size / 2)
+    return _mostly_less(dataset, "fall_epoch", unit=" epochs")
 
 
 def smaller_with_connectivity(dataset: xr.Dataset) -> Finding:
     """Find whether the change is smaller at the higher gain in most environments that are learned at both."""
-    found = _of_both_gains(dataset, "change_norm")
+    return _mostly_less(dataset, "change_norm")
+
+
+def _mostly_less(dataset: xr.Dataset, variable: str, unit: str = "") -> Finding:
+    """Find whether a variable is less at the higher gain in most environments that are learned at both."""
+    found = _of_both_gains(dataset, variable)
     if found is None:
         return NOT_IN_THIS_RUN
     low, high = found
-    smaller = int((high < low).sum())
-    text = f"{smaller} of {low.size}; in the median {np.median(low):.3g} and {np.median(high):.3g}"
-    return Finding(text, smaller > low.size / 2)
+    less = int((high < low).sum())
+    text = f"{less} of {low.size}; in the median {np.median(low):.3g} and {np.median(high):.3g}{unit}"
+    return Finding(text, less > low.size / 2)
 
 
 NEUROGYM = Experiment(

@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
-import signal
-import threading
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
@@ -19,12 +17,12 @@ from multiprocessing.sharedctypes import SynchronizedArray
 from typing import Any
 
 import numpy as np
-import torch
 
 from rankscope.errors import InputError
 from rankscope.experiments.cell import Cell, initial_network
 from rankscope.experiments.prediction import cells_to_compare, simulate_one
 from rankscope.explore.curves import POINTS, listed, quantities, rounded
+from rankscope.sweep.processes import become_worker
 from rankscope.theory import InfiniteWidth, SingleNetwork
 
 Values = dict[str, Any]
@@ -166,19 +164,9 @@ _cancelled: SynchronizedArray[Any] | None = None
 def _begin(cancelled: SynchronizedArray[Any]) -> None:
     global _cancelled
     _cancelled = cancelled
-    torch.set_num_threads(1)
+    become_worker()
     if hasattr(os, "nice"):
         os.nice(10)  # the curves come first
-    # A terminal sends Ctrl-C to this process too; when it ends is for the parent to say.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _unless_cancelled(work: Callable[..., Values], request: int, *arguments: Any) -> Values:

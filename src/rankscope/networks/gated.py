@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from rankscope.arguments import RngLike, choice, generator, integer, number
 from rankscope.errors import InputError
 from rankscope.networks import storage
-from rankscope.networks.rate import INITIAL, channels_of
+from rankscope.networks.rate import channels_of
 from rankscope.networks.text import CELLS
 from rankscope.tasks.trials import Task
 
@@ -157,10 +157,7 @@ class GatedRNN(nn.Module):
         InputError
             If the folder cannot be written to.
         """
-        tensors = dict(self.state_dict())
-        if initial is not None:
-            tensors |= {INITIAL + name: tensor for name, tensor in initial.state_dict().items()}
-        storage.save(path, tensors, self.architecture(), FORMAT)
+        storage.save(path, storage.with_initial(self, initial), self.architecture(), FORMAT)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], initial: bool = False) -> GatedRNN:
@@ -177,11 +174,7 @@ class GatedRNN(nn.Module):
             If the file is missing, is not a safetensors file, or holds something else.
         """
         everything, architecture = storage.load(path, FORMAT)
-        tensors = {
-            name.removeprefix(INITIAL): tensor
-            for name, tensor in everything.items()
-            if name.startswith(INITIAL) == initial
-        }
+        tensors = storage.half_of(everything, initial)
         try:
             network = cls(**architecture, rng=0, dtype=tensors["readout.weight"].dtype)
             network.load_state_dict(tensors)

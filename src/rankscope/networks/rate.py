@@ -29,9 +29,6 @@ from rankscope.networks.recurrence import Convention, Dynamics, Engine, Weights,
 from rankscope.networks.workspace import WorkspacePool
 from rankscope.tasks.trials import Task, as_trials
 
-INITIAL = "initial."
-"""What the tensors of the network before learning are prefixed with in a file that also holds it."""
-
 
 class RateRNN(nn.Module):
     """A rate network of N units (Schuessler et al. 2020, section 2 and supplement).
@@ -270,10 +267,7 @@ class RateRNN(nn.Module):
                 raise InputError(
                     f"{argument} must be a named one to be saved, got {phi!r}; save its state_dict instead"
                 )
-        tensors = dict(self.state_dict())
-        if initial is not None:
-            tensors |= {INITIAL + name: tensor for name, tensor in initial.state_dict().items()}
-        storage.save(path, tensors, self.architecture())
+        storage.save(path, storage.with_initial(self, initial), self.architecture())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], initial: bool = False) -> RateRNN:
@@ -290,11 +284,7 @@ class RateRNN(nn.Module):
             If the file is missing, is not a safetensors file, or holds something else.
         """
         everything, architecture = storage.load(path)
-        tensors = {
-            name.removeprefix(INITIAL): tensor
-            for name, tensor in everything.items()
-            if name.startswith(INITIAL) == initial
-        }
+        tensors = storage.half_of(everything, initial)
         missing = [name for name in list(PARAMETERS.values())[:3] if name not in tensors]
         unknown = [name for name in tensors if name not in PARAMETERS.values()]
         if missing or unknown:

@@ -13,12 +13,14 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from rankscope.durable import replacing
 from rankscope.errors import InputError
 
 FORMAT = "rankscope.RateRNN.v1"
+INITIAL = "initial."
+"""What the names of the tensors from before learning begin with, in a file that holds both networks."""
 
 
 def save(
@@ -28,6 +30,19 @@ def save(
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with replacing(path) as temporary:
         save_file(contiguous, temporary, metadata={"format": kind, "architecture": json.dumps(architecture)})
+
+
+def with_initial(network: nn.Module, initial: nn.Module | None) -> dict[str, Tensor]:
+    """Return the tensors of a network and, if there is one, those of what it was before learning."""
+    before = {} if initial is None else initial.state_dict()
+    return {**network.state_dict(), **{INITIAL + name: tensor for name, tensor in before.items()}}
+
+
+def half_of(tensors: Mapping[str, Tensor], initial: bool) -> dict[str, Tensor]:
+    """Return one of the two that `with_initial` put together, by the names it had."""
+    return {
+        name.removeprefix(INITIAL): tensor for name, tensor in tensors.items() if name.startswith(INITIAL) == initial
+    }
 
 
 def load(path: str | os.PathLike[str], kind: str = FORMAT) -> tuple[dict[str, Tensor], dict[str, Any]]:

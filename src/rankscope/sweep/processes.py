@@ -149,6 +149,11 @@ def run_side_by_side(
 def _begin_worker(reports: Queue[tuple[int, int, int, float]]) -> None:
     global _reports
     _reports = reports
+    become_worker()
+
+
+def become_worker() -> None:
+    """Make this process one that computes on one thread for its parent, and ends when the parent says, or dies."""
     torch.set_num_threads(1)
     # A terminal sends Ctrl-C to workers too; what becomes of them is for the parent to say.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
