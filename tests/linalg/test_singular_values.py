@@ -30,9 +30,23 @@ def with_values(values):
 def test_exact_where_it_is_small(m, n, dtype):
     matrix = gaussian(m, n, dtype=dtype)
     values = leading_singular_values(matrix, 40)
-    exact = torch.linalg.svdvals(matrix)
+    exact = torch.linalg.svdvals(matrix.double())[:40]
     assert values.dtype == dtype
-    assert torch.equal(values, exact[:40])
+    torch.testing.assert_close(values, exact.to(dtype), rtol=2 * torch.finfo(dtype).eps, atol=0)
+
+
+def test_small_ones_beside_a_large_one():
+    # where a singular value decomposition in single precision has an error of 1e-7 of the largest
+    values = 10.0 ** -torch.linspace(0, 6, 256, dtype=torch.float64)
+    matrix = with_values(values).float()
+    exact = torch.linalg.svdvals(matrix.double())[:40]
+    found = leading_singular_values(matrix, 40)
+    torch.testing.assert_close(found, exact.float(), rtol=2e-7, atol=0)
+    assert (leading_singular_values(matrix, 256) >= 0).all()
+
+
+def test_of_zero():
+    assert torch.equal(leading_singular_values(torch.zeros(64, 64), 40), torch.zeros(40))
 
 
 def test_exact_where_many_are_wanted():

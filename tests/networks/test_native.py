@@ -58,7 +58,7 @@ def test_affine_with_any_number_of_rows(tile, panels, depth):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 3)])
-@pytest.mark.parametrize("depth", [1, 31, 32, 33, 100])  # around the number of rows taken at once
+@pytest.mark.parametrize("depth", [1, 47, 48, 49, 100])  # around the number of rows taken at once
 def test_accumulate(tile, size, depth):
     left, right = randn(depth, size[0] * tile.rows, seed=1), randn(depth, size[1] * tile.columns, seed=2)
     before = randn(left.shape[1], right.shape[1], seed=3)
@@ -66,6 +66,22 @@ def test_accumulate(tile, size, depth):
     native.accumulate(total, left, right)
     torch.testing.assert_close(total.double(), before + left.double().t() @ right.double(), rtol=0, atol=5e-5)
     assert untouched_around()
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 11])
+@pytest.mark.parametrize("depth", [1, 47, 48, 100])
+def test_accumulate_what_is_beside(tile, count, depth):
+    N = 2 * max(tile.columns, tile.rows)
+    sides = [randn(depth, N, seed=1), randn(depth, N, seed=2)]
+    channels = [randn(depth, count, seed=4), randn(depth, 1, seed=5)]
+    before = [randn(N, N, seed=3), *(randn(few.shape[1], N, seed=6) for few in channels)]
+    (total, whole), *few = [inside(x) for x in before]
+    beside = [native.Beside(u, into) for u, (into, _) in zip(channels, few, strict=True)]
+    native.accumulate(total, *sides, *beside)
+    wanted = [(sides[0], sides[1]), *zip(channels, sides, strict=True)]
+    for got, start, (left, right) in zip((total, few[0][0], few[1][0]), before, wanted, strict=True):
+        torch.testing.assert_close(got.double(), start + left.double().t() @ right.double(), rtol=0, atol=5e-5)
+    assert all(untouched_around() for untouched_around in (whole, few[0][1], few[1][1]))
 
 
 def test_the_weights_are_packed_at_once(tile):
@@ -110,42 +126,47 @@ def test_without_a_compiler_or_wide_registers_there_are_no_kernels(monkeypatch):
 
 @pytest.mark.parametrize("slope", native.SLOPES)
 @pytest.mark.parametrize("steps", [1, 2, 5])
-@pytest.mark.parametrize("rows", [1, 11])
-def test_walk_back_is_the_adjoint_step_by_step(tile, slope, steps, rows):
+@pytest.mark.parametrize(("rows", "channels"), [(1, 1), (11, 3)])
+def test_walk_back_is_the_adjoint_step_by_step(tile, slope, steps, rows, channels):
     N = 2 * tile.columns
-    weight, phi = randn(N, N) / N, NONLINEARITIES[slope]
+    weight, hearing, phi = randn(N, N) / N, randn(N, channels, seed=4), NONLINEARITIES[slope]
     delta, rates = randn(steps, rows, N, seed=1), torch.tanh(randn(steps, rows, N, seed=2))
+    u = randn(steps, rows, channels, seed=3)
     expected = delta.double()
     for t in range(steps - 2, -1, -1):
         later = expected[t + 1]
+        incoming = u[t].double() @ hearing.double().t() + later @ weight.double().t()
         sloped = torch.empty_like(later)
-        phi.backward_into(expected[t] + later @ weight.double().t(), rates[t].double(), sloped)
+        phi.backward_into(incoming, rates[t].double(), sloped)
         expected[t] = sloped + 0.3 * later
     got, untouched_around = inside(delta)
-    native.AffineKernel(weight).walk_back(slope, got, rates, 0.3)
-    torch.testing.assert_close(got.double(), expected, rtol=0, atol=2e-6)
+    native.DrivenKernel(weight, hearing).walk_back(slope, got, u, rates, 0.3)
+    torch.testing.assert_close(got.double(), expected, rtol=0, atol=5e-6)
     assert untouched_around()
 
 
-def test_walk_forward_goes_through_the_steps_in_order(tile):
-    steps, rows, N, K = 4, 3, tile.columns, 5
-    weight, x = randn(N, K), torch.zeros(steps, rows, K)
-    x[0] = randn(rows, K, seed=1)
-    addend, state = randn(steps, rows, N, seed=2), randn(rows, N, seed=3)
-    expected, h = addend.double(), state.double()
+@pytest.mark.parametrize(("rows", "channels"), [(3, 1), (11, 4)])
+def test_walk_forward_goes_through_the_steps_in_order(tile, rows, channels):
+    steps, N = 4, 2 * tile.columns
+    weight, hearing = randn(N, N) / N, randn(N, channels, seed=4)
+    x, u = torch.full((steps, rows, N), float("nan")), randn(steps, rows, channels, seed=2)
+    x[0] = randn(rows, N, seed=1)
+    state = randn(rows, N, seed=3)
     seen = []
 
     def after(t):
         seen.append(t)
         if t + 1 < steps:
-            x[t + 1] = got[t, :, :K]  # what a step finds may depend on the one before
+            x[t + 1] = 2 * got[t]  # what a step finds depends on the one before
 
-    got, untouched_around = inside(addend)
-    native.AffineKernel(weight).walk_forward(x, got, state, 0.5, after)
-    r = x[0].double()
+    got, untouched_around = inside(torch.full((steps, rows, N), float("nan")))
+    native.DrivenKernel(weight, hearing).walk_forward(x, u, got, state, 0.5, after)
+    h, r = state.double(), x[0].double()
+    expected = []
     for t in range(steps):
-        h = expected[t] + 0.5 * h + r @ weight.double().t()
-        expected[t], r = h, h[:, :K]
+        h = 0.5 * h + u[t].double() @ hearing.double().t() + r @ weight.double().t()
+        expected.append(h)
+        r = 2 * h
     assert seen == list(range(steps))
-    torch.testing.assert_close(got.double(), expected, rtol=0, atol=2e-5)
+    torch.testing.assert_close(got.double(), torch.stack(expected), rtol=0, atol=2e-5)
     assert untouched_around()

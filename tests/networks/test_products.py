@@ -64,14 +64,20 @@ def test_affine_takes_other_numbers_of_rows_than_announced(means):
 
 @dtypes
 @pytest.mark.parametrize(("rows", "a", "b"), [(1, 1, 1), (50, 3, 8), (100, 64, 64), (64, 64, 96), (640, 256, 256)])
-def test_gram(means, dtype, rows, a, b):
+@pytest.mark.parametrize("channels", [(1, 2), (15, 8)])
+def test_grams(means, dtype, rows, a, b, channels):
     left, right = randn(rows, a, dtype=dtype, seed=1), randn(rows, b, dtype=dtype, seed=2)
-    kept = left.clone(), right.clone()
-    got = products.gram(left, right)
-    assert got.dtype == dtype
-    assert_close(got, left.double().t() @ right.double())
-    assert torch.equal(left, kept[0])
-    assert torch.equal(right, kept[1])
+    few = [randn(rows, count, dtype=dtype, seed=3) for count in channels]
+    given = (left, right, *few)
+    kept = [x.clone() for x in given]
+    into = torch.full((a, b), float("nan"), dtype=dtype)
+    for got in (products.grams(*given), products.grams(*given, into)):
+        assert got.between.dtype == dtype
+        assert_close(got.between, left.double().t() @ right.double())
+        assert_close(got.beside_left, few[0].double().t() @ left.double())
+        assert_close(got.beside_right, few[1].double().t() @ right.double())
+    assert got.between.data_ptr() == into.data_ptr()
+    assert all(torch.equal(x, before) for x, before in zip(given, kept, strict=True))
 
 
 def test_our_kernels_are_chosen_by_type_place_size_and_threads(monkeypatch):
@@ -101,7 +107,7 @@ def test_a_large_gradient_is_left_to_the_libraries(size, times, monkeypatch):
         pytest.skip("our kernels cannot be compiled here")
     calls, accumulate = [], native.accumulate
     monkeypatch.setattr(native, "accumulate", lambda *arguments: calls.append(accumulate(*arguments)))
-    products.gram(randn(3, size), randn(3, size))
+    products.grams(randn(3, size), randn(3, size), randn(3, 1), randn(3, 2))
     assert len(calls) == times
 
 

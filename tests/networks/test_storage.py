@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from rankscope.errors import InputError
-from rankscope.networks import RateRNN, storage
+from rankscope.networks import GatedRNN, RateRNN, gated, storage
 from rankscope.networks.parts import PARAMETERS, TRAINABLE
 
 
@@ -271,3 +271,30 @@ def test_folders_are_made_and_impossible_ones_refused(tmp_path):
     with pytest.raises(InputError, match="path must be a file to write, got the folder"):
         make().save(tmp_path / "runs")
     assert [file.name for file in tmp_path.iterdir()] == ["runs"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"hidden_size": 10**6}, "holds only"),
+        ({"layers": 10**7}, "holds only"),
+        ({"input_size": 10**9}, "holds only"),
+        ({"output_size": 10**9}, "holds only"),
+        ({"hidden_size": -1}, "sizes >= 1"),
+        ({"layers": 1.5}, "sizes >= 1"),
+        ({"hidden_size": [1]}, "sizes >= 1"),
+        ({"kind": "lstm"}, "must hold the tensors of a GatedRNN"),
+        ("[" * 60_000, "no readable architecture"),
+        ('{"layers": ' + "1" * 5000 + "}", "no readable architecture"),
+    ],
+)
+def test_a_few_bytes_cannot_name_a_network_of_any_size(tmp_path, change, message):
+    """Making it would take the memory that the architecture names, before its tensors are seen not to fit."""
+    path = tmp_path / "network"
+    GatedRNN(2, 1, "gru", 3, rng=0).save(path)
+    tensors, architecture = storage.load(path, gated.FORMAT)
+    text = change if isinstance(change, str) else json.dumps(architecture | change)
+    save_file(tensors, path, {"format": gated.FORMAT, "architecture": text})
+    with pytest.raises(InputError, match=message) as error:
+        GatedRNN.load(path)
+    assert len(str(error.value)) < 1500

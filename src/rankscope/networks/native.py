@@ -7,8 +7,9 @@ LLVM, as the textbook register-tiled loops they are, and compiled in memory by l
 needed. With tiles of rows x columns held in vector registers,
 
     affine       out = addend + leak * state + x W^T      (W^T packed into panels as wide as a tile)
+    driven       out = leak * state + u V^T + x W^T       (u and V: the few channels of the input)
+    adjoint      delta[t] = phi'(rates[t]) * (u[t] V^T + delta[t+1] W^T) + leak * delta[t+1],  for t = T-2, ..., 0
     accumulate   out = out + left^T right
-    adjoint      delta[t] = phi'(rates[t]) * (delta[t] + delta[t+1] W^T) + leak * delta[t+1],  for t = T-2, ..., 0
 
 All are float32, single-threaded, and return the same bits for the same numbers. `products.py` decides when
 they are used.
@@ -20,11 +21,11 @@ import ctypes
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from rankscope.networks.assembly import SLOPES, Tile, module
+from rankscope.networks.assembly import SLOPES, WALK, Tile, module
 
 try:
     import llvmlite.binding as llvm
@@ -46,12 +47,10 @@ class AffineKernel:
     def __init__(self, weight: Tensor) -> None:
         kernels = compiled()
         assert kernels is not None
-        columns, depth = weight.shape
-        width = kernels.tile.columns
-        self._panels = weight.t().reshape(depth, columns // width, width).transpose(0, 1).contiguous()
+        self._columns, self._depth = weight.shape
+        self._panels = _panels(weight, kernels.tile.columns)
         self._packed = self._panels.data_ptr()
-        self._columns, self._depth = columns, depth
-        self._call, self._adjoint = kernels.affine, kernels.adjoint
+        self._call = kernels.affine
 
     def __call__(
         self, x: Tensor, addend: Tensor, state: Tensor | None = None, leak: float = 0.0, out: Tensor | None = None
@@ -68,6 +67,9 @@ class AffineKernel:
             self._depth,
             x.data_ptr(),
             self._packed,
+            0,
+            start,
+            start,
             start,
             start if state is None else state.data_ptr(),
             start,
@@ -76,38 +78,103 @@ class AffineKernel:
         )
         return result
 
+
+class DrivenKernel(AffineKernel):
+    """The walks through time of a network with recurrent weights `weight` that hears a few channels through `channels`.
+
+    Parameters
+    ----------
+    weight
+        (N, N) float32 matrix W.
+    channels
+        (N, C) float32 matrix V.
+    """
+
+    def __init__(self, weight: Tensor, channels: Tensor) -> None:
+        super().__init__(weight)
+        kernels = compiled()
+        assert kernels is not None
+        self._channels = channels.shape[1]
+        self._channel_panels = _panels(channels, kernels.tile.columns)
+        self._driven_at, self._adjoint = kernels.driven_at, kernels.adjoint
+
     def walk_forward(
-        self, x: Tensor, addend: Tensor, state: Tensor, leak: float, after: Callable[[int], object]
+        self, x: Tensor, u: Tensor, states: Tensor, state: Tensor, leak: float, after: Callable[[int], object]
     ) -> None:
-        """For t = 0, ..., T-1: addend[t] += leak * state + x[t] W^T; then that is the state, and `after(t)` is called.
+        """For t = 0, ..., T-1: states[t] = leak * state + u[t] V^T + x[t] W^T; that is the state then, and `after(t)`.
 
-        x is (T, M, K), addend (T, M, N) and state (M, N), contiguous; `after` may fill x[t+1].
+        x and states are (T, M, N), u (T, M, C) and state (M, N), contiguous; `after` may fill x[t+1].
         """
-        steps, rows, _ = addend.shape
-        call, columns, depth, packed = self._call, self._columns, self._depth, self._packed
-        x_t, addend_t, state_t = x.data_ptr(), addend.data_ptr(), state.data_ptr()
-        x_stride, stride = 4 * rows * depth, 4 * rows * columns
+        steps, rows, columns = states.shape
+        told: dict[str, int] = {
+            "rows": rows,
+            "columns": columns,
+            "x": x.data_ptr(),
+            "panels": self._packed,
+            "channels": self._channels,
+            "u": u.data_ptr(),
+            "v": self._channel_panels.data_ptr(),
+            "states": states.data_ptr(),
+            "before": state.data_ptr(),
+            "leak": ctypes.c_uint32.from_buffer(ctypes.c_float(leak)).value,
+        }
+        table = (_INTEGER * len(WALK))(*(told[name] for name in WALK))
+        call, where = self._driven_at, ctypes.addressof(table)
         for t in range(steps):
-            call(rows, columns, depth, x_t, packed, addend_t, state_t, addend_t, addend_t, leak)
+            call(where, t)
             after(t)
-            state_t = addend_t
-            x_t += x_stride
-            addend_t += stride
 
-    def walk_back(self, slope: str, delta: Tensor, rates: Tensor, leak: float) -> None:
-        """Fill delta[T-2], ..., delta[0] from delta[T-1] and what they hold; `slope` is one of `SLOPES`.
+    def walk_back(self, slope: str, delta: Tensor, u: Tensor, rates: Tensor, leak: float) -> None:
+        """Fill delta[T-2], ..., delta[0] from delta[T-1]; `slope` is one of `SLOPES`.
 
-        delta and rates are (T, M, N), contiguous; the weight is (N, N).
+        delta and rates are (T, M, N), u (T, M, C), contiguous.
         """
         steps, rows, columns = delta.shape
-        self._adjoint[slope](steps, rows, columns, self._packed, rates.data_ptr(), delta.data_ptr(), leak)
+        self._adjoint[slope](
+            steps,
+            rows,
+            columns,
+            self._packed,
+            self._channels,
+            u.data_ptr(),
+            self._channel_panels.data_ptr(),
+            rates.data_ptr(),
+            delta.data_ptr(),
+            leak,
+        )
 
 
-def accumulate(out: Tensor, left: Tensor, right: Tensor) -> None:
-    """Add left^T right to `out` (a, b), for contiguous float32 left (rows, a) and right (rows, b)."""
+def _panels(weight: Tensor, width: int) -> Tensor:
+    """Return the transpose of `weight` (N, K) as (N / width, K, width): its columns, panel by panel."""
+    columns, depth = weight.shape
+    # By strides, so that it is one copy also where `weight` is a transpose already.
+    down, along = weight.stride()
+    return weight.as_strided((columns // width, depth, width), (width * down, along, down)).contiguous()
+
+
+class Beside(NamedTuple):
+    """A few channels (rows, C) beside a tall matrix (rows, N), and where their product (C, N) is to be added."""
+
+    channels: Tensor
+    total: Tensor
+
+
+def accumulate(
+    out: Tensor, left: Tensor, right: Tensor, beside_left: Beside | None = None, beside_right: Beside | None = None
+) -> None:
+    """Add left^T right to `out` (a, b), for contiguous float32 left (rows, a) and right (rows, b).
+
+    What is beside left or right is multiplied with it at the same time, for next to nothing: channels^T left.
+    """
     kernels = compiled()
     assert kernels is not None
-    kernels.accumulate(left.shape[0], left.shape[1], right.shape[1], left.data_ptr(), right.data_ptr(), out.data_ptr())
+    pieces: list[int] = []
+    for beside in (beside_left, beside_right):
+        if beside is None:
+            pieces += [0, out.data_ptr(), out.data_ptr()]
+        else:
+            pieces += [beside.channels.shape[1], beside.channels.data_ptr(), beside.total.data_ptr()]
+    kernels.accumulate(*left.shape, right.shape[1], left.data_ptr(), right.data_ptr(), out.data_ptr(), *pieces)
 
 
 def supports(columns: int) -> bool:
@@ -122,6 +189,7 @@ class Kernels:
 
     tile: Tile
     affine: Any
+    driven_at: Any
     accumulate: Any
     adjoint: dict[str, Any]
     engine: Any
@@ -160,12 +228,14 @@ def compile_kernels(tile: Tile) -> Kernels:
     parsed.verify()
     engine = llvm.create_mcjit_compiler(parsed, target)
     engine.finalize_object()
-    affine = ctypes.CFUNCTYPE(None, *[_INTEGER] * 3, *[_POINTER] * 6, ctypes.c_float)
-    accumulating = ctypes.CFUNCTYPE(None, *[_INTEGER] * 3, *[_POINTER] * 3)
-    adjoint = ctypes.CFUNCTYPE(None, *[_INTEGER] * 3, *[_POINTER] * 3, ctypes.c_float)
+    step = ctypes.CFUNCTYPE(None, *[_INTEGER] * 3, *[_POINTER] * 2, _INTEGER, *[_POINTER] * 6, ctypes.c_float)
+    beside = (_INTEGER, _POINTER, _POINTER)
+    accumulating = ctypes.CFUNCTYPE(None, *[_INTEGER] * 3, *[_POINTER] * 3, *beside, *beside)
+    adjoint = ctypes.CFUNCTYPE(None, *[_INTEGER] * 3, _POINTER, _INTEGER, *[_POINTER] * 4, ctypes.c_float)
     return Kernels(
         tile,
-        affine(engine.get_function_address("affine")),
+        step(engine.get_function_address("affine")),
+        ctypes.CFUNCTYPE(None, _POINTER, _INTEGER)(engine.get_function_address("driven_at")),
         accumulating(engine.get_function_address("accumulate")),
         {slope: adjoint(engine.get_function_address(f"adjoint_{slope}")) for slope in SLOPES},
         engine,

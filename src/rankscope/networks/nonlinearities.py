@@ -29,6 +29,8 @@ class Nonlinearity(ABC):
     """The contract: a differentiable call, and two in-place kernels for the hand-written pass."""
 
     name: str
+    zero_at_zero: bool = True
+    """Whether phi(0) = 0, so that a network at rest stays there."""
 
     @abstractmethod
     def __call__(self, x: Tensor) -> Tensor:
@@ -106,6 +108,7 @@ class Softplus(Nonlinearity):
     """Smooth threshold-linear: log(1 + exp(x))."""
 
     name = "softplus"
+    zero_at_zero = False
 
     # Above this, log(1 + exp(x)) equals x to the last bit in double precision, value and slope alike.
     linear_above = 40.0

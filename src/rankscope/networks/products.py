@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -54,17 +54,43 @@ def affine(weight: Tensor, rows: int) -> Affine:
     return _by_addmm(weight)
 
 
-def gram(left: Tensor, right: Tensor) -> Tensor:
-    """Return left^T right, (a, b), for tall contiguous left (rows, a) and right (rows, b), outside autograd."""
-    square = left.shape[1] == right.shape[1]
-    if square and left.shape[1] <= LARGEST_NATIVE_GRAM and _native_fits(left, columns=left.shape[1]):
-        total = left.new_zeros(left.shape[1], right.shape[1])
-        native.accumulate(total, left, right)
-        return total
+def driven(weight: Tensor, channels: Tensor) -> native.DrivenKernel | None:
+    """Return what walks through time with weights (N, N) and (N, C) in compiled code, or None if nothing does."""
+    fits = _native_fits(weight, columns=weight.shape[0])
+    return native.DrivenKernel(weight, channels) if fits else None
+
+
+class Grams(NamedTuple):
+    """left^T right, and the products of what is beside each with it, (C, N)."""
+
+    between: Tensor
+    beside_left: Tensor
+    beside_right: Tensor
+
+
+def grams(left: Tensor, right: Tensor, beside_left: Tensor, beside_right: Tensor, into: Tensor | None = None) -> Grams:
+    """Multiply tall contiguous left (rows, a) and right (rows, b), and the few channels beside each, outside autograd.
+
+    Parameters
+    ----------
+    beside_left, beside_right
+        (rows, C), contiguous.
+    into
+        Contiguous memory (a, b) for left^T right; fresh one by default.
+    """
+    N = left.shape[1]
+    if right.shape[1] == N <= LARGEST_NATIVE_GRAM and _native_fits(left, columns=N):
+        between = left.new_zeros(N, N) if into is None else into.zero_()
+        few = [native.Beside(beside, left.new_zeros(beside.shape[1], N)) for beside in (beside_left, beside_right)]
+        native.accumulate(between, left, right, *few)
+        return Grams(between, *(beside.total for beside in few))
     if _onednn_is_faster(left, left.numel() * right.shape[1]):
-        result: Tensor = torch.ops.mkldnn._linear_pointwise(left.t(), right.t(), None, "none", [], "")
-        return result
-    return left.t() @ right
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(left.t(), right.t(), None, "none", [], "")
+        between = product if into is None else into.copy_(product)
+    else:
+        between = left.t() @ right if into is None else torch.mm(left.t(), right, out=into)
+    # (few x many) @ (many x N) is ten times faster than its transpose
+    return Grams(between, beside_left.t() @ left, beside_right.t() @ right)
 
 
 def _by_addmm(weight: Tensor) -> Affine:

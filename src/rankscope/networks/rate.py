@@ -105,7 +105,7 @@ class RateRNN(nn.Module):
         for part, tensor in parts.items():
             parameter = None if tensor is None else nn.Parameter(tensor, requires_grad=part in self.trained)
             self.register_parameter(PARAMETERS[part], parameter)
-        self._workspaces = WorkspacePool()
+        self.workspaces = WorkspacePool()
 
     @classmethod
     def initialise(
@@ -225,7 +225,7 @@ class RateRNN(nn.Module):
         kicks = self.draw_noise(inputs, rng, noise)
         use_fused = self.engine != "plain" and self.dynamics.differentiated_by_hand
         run = (
-            fused(inputs, self.weights, self.dynamics, kicks, return_states, self._workspaces)
+            fused(inputs, self.weights, self.dynamics, kicks, return_states, self.workspaces)
             if use_fused
             else plain(inputs, self.weights, self.dynamics, kicks, return_states)
         )

@@ -19,6 +19,8 @@ from rankscope.durable import replacing
 from rankscope.errors import InputError
 
 FORMAT = "rankscope.RateRNN.v1"
+SIZES = ("hidden_size", "layers", "input_size", "output_size")
+"""What an architecture may say of how large a network is."""
 INITIAL = "initial."
 """What the names of the tensors from before learning begin with, in a file that holds both networks."""
 
@@ -68,8 +70,24 @@ def load(path: str | os.PathLike[str], kind: str = FORMAT) -> tuple[dict[str, Te
         raise InputError(f"{path} is not a readable safetensors file: {error}") from error
     try:
         architecture = json.loads(metadata["architecture"])
-    except (KeyError, json.JSONDecodeError) as error:
+    except (KeyError, ValueError, RecursionError) as error:
         raise InputError(f"{path} has no readable architecture in its metadata") from error
     if not isinstance(architecture, dict):
-        raise InputError(f"{path} has an architecture that is not a mapping, got {architecture!r}")
+        raise InputError(f"{path} has an architecture that is not a mapping, got {architecture!r:.100}")
+    _check_sizes(path, tensors, architecture)
     return tensors, architecture
+
+
+def _check_sizes(path: Path, tensors: Mapping[str, Tensor], architecture: Mapping[str, Any]) -> None:
+    """Raise `InputError` if a network of this architecture has many more weights than there are in the file.
+
+    A few bytes can name any size, and making the network takes the memory that it names.
+    """
+    numbers = sum(tensor.numel() for tensor in tensors.values())
+    sizes = {name: architecture[name] for name in SIZES if name in architecture}
+    if not all(isinstance(size, int) and size >= 1 for size in sizes.values()):
+        raise InputError(f"{path} must have an architecture with sizes >= 1, got {sizes!r:.200}")
+    N = sizes.pop("hidden_size", 1)
+    layers = sizes.pop("layers", 1)
+    if N * max([N * layers, *sizes.values()]) > numbers:
+        raise InputError(f"{path} is of a network with {N} units in {layers} layers, but holds only {numbers} numbers")

@@ -27,10 +27,17 @@ class WorkspaceKey:
 
 
 class Workspace:
-    """Time-major buffers of one pass; each is made when first asked for."""
+    """Time-major buffers of one pass; each is made when first asked for.
+
+    Attributes
+    ----------
+    steps
+        How many steps its present holder wants, at most those of the key.
+    """
 
     def __init__(self, key: WorkspaceKey) -> None:
         self.key = key
+        self.steps = key.steps
         self._buffers: dict[str, Tensor] = {}
 
     def buffer(self, name: str, extra_steps: int = 0) -> Tensor:
@@ -39,7 +46,7 @@ class Workspace:
             k = self.key
             shape = (k.steps + extra_steps, k.batch, k.hidden_size)
             self._buffers[name] = torch.empty(shape, dtype=k.dtype, device=k.device)
-        return self._buffers[name]
+        return self._buffers[name][: self.steps + extra_steps]
 
 
 class Lease:
@@ -63,15 +70,19 @@ class WorkspacePool:
         self._keep = keep
         self._free: OrderedDict[int, Workspace] = OrderedDict()
 
-    def lease(self, key: WorkspaceKey) -> Lease:
-        """Return a lease on a workspace of this shape that nobody else holds."""
+    def lease(self, key: WorkspaceKey, steps: int | None = None) -> Lease:
+        """Return a lease on a workspace of this shape that nobody else holds; all its steps, or the first few."""
         for number, workspace in reversed(list(self._free.items())):
             if workspace.key == key:
                 # Another thread may have taken it between the look and the grasp.
                 taken = self._free.pop(number, None)
                 if taken is not None:
-                    return Lease(self, taken)
-        return Lease(self, Workspace(key))
+                    return self._leased(taken, steps)
+        return self._leased(Workspace(key), steps)
+
+    def _leased(self, workspace: Workspace, steps: int | None) -> Lease:
+        workspace.steps = workspace.key.steps if steps is None else steps
+        return Lease(self, workspace)
 
     def _take_back(self, workspace: Workspace) -> None:
         self._free[id(workspace)] = workspace

@@ -20,6 +20,7 @@ from multiprocessing.queues import Queue
 from typing import TypeVar
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from rankscope.arguments import integer
 
@@ -155,6 +156,7 @@ def _begin_worker(reports: Queue[tuple[int, int, int, float]]) -> None:
 def become_worker() -> None:
     """Make this process one that computes on one thread for its parent, and ends when the parent says, or dies."""
     torch.set_num_threads(1)
+    threadpool_limits(1)  # of numpy, scipy
     # A terminal sends Ctrl-C to workers too; what becomes of them is for the parent to say.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, name="end with parent", daemon=True).start()

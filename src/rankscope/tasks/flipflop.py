@@ -66,6 +66,7 @@ class FlipFlop(BuiltInTask):
     """
 
     name: ClassVar[str] = "flipflop"
+    by_rng_alone: ClassVar[bool] = True
 
     channels: int = 2
     dt: float = 0.5

@@ -56,6 +56,7 @@ class Mante(BuiltInTask):
     """
 
     name: ClassVar[str] = "mante"
+    by_rng_alone: ClassVar[bool] = True
 
     dt: float = 0.5
     fixation: float = 3.0

@@ -61,6 +61,7 @@ class Romo(BuiltInTask):
     """
 
     name: ClassVar[str] = "romo"
+    by_rng_alone: ClassVar[bool] = True
 
     dt: float = 0.5
     fixation: float = 3.0

@@ -195,6 +195,7 @@ class BuiltInTask(ABC):
 
     name: ClassVar[str]
     autonomous: ClassVar[bool] = False  # True: nothing drives the network, so the initial state has to
+    by_rng_alone: ClassVar[bool] = False  # True: batches depend on nothing else, so they may be drawn early
     dt: float
 
     @property

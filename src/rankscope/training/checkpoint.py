@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,8 @@ from torch import Tensor
 from rankscope.durable import replacing
 from rankscope.errors import InputError
 from rankscope.networks.protocol import Network
-from rankscope.training.history import MatrixRecords, Records, Status
+from rankscope.training.checkpoint_content import check_tensors, generator_at, keyed, read_metadata
+from rankscope.training.history import Records, Status
 
 FORMAT = "rankscope.training.v1"
 RECORDED = ("singular_values", "eigenvalues", "weights")
@@ -47,9 +47,14 @@ class TrainingState:
 
 def save(path: str | os.PathLike[str], state: TrainingState, settings: dict[str, Any]) -> None:
     """Write `state` to `path`, with the settings it belongs to."""
+    write(path, *contents(state, settings))
+
+
+def contents(state: TrainingState, settings: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors and the metadata of a file that holds `state`."""
     records = state.records
     tensors: dict[str, Tensor] = {f"network.{k}": v.detach() for k, v in state.network.state_dict().items()}
-    for key, seen in _keyed(records):
+    for key, _, seen in keyed(records):
         tensors[f"initial{key}"] = seen.initial
         for name in RECORDED:
             if rows := getattr(seen, name):
@@ -68,6 +73,11 @@ def save(path: str | os.PathLike[str], state: TrainingState, settings: dict[str,
         "status": state.status or "",
         "rng": json.dumps(state.rng.bit_generator.state, default=_plain),
     }
+    return tensors, metadata
+
+
+def write(path: str | os.PathLike[str], tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a file, atomically."""
     with replacing(path) as temporary:
         save_file({k: v.contiguous().cpu().clone() for k, v in tensors.items()}, temporary, metadata=metadata)
 
@@ -81,8 +91,20 @@ def restore(path: str | os.PathLike[str], state: TrainingState, settings: dict[s
         If the file is not a checkpoint, belongs to a training with other settings, or is beyond `total`. `state` is
         then as it was.
     """
-    tensors, metadata = _read(Path(path))
-    theirs = SINCE_THEN | json.loads(metadata["settings"])
+    take_over(path, *read(Path(path)), state, settings, total)
+
+
+def take_over(
+    path: str | os.PathLike[str],
+    tensors: dict[str, Tensor],
+    metadata: dict[str, str],
+    state: TrainingState,
+    settings: dict[str, Any],
+    total: int | None,
+) -> None:
+    """Do what `restore` does with what the file at `path` holds, and raise what it raises."""
+    known = read_metadata(path, metadata)
+    theirs = SINCE_THEN | known.settings
     # Of a task of the user's own nothing is known, so that nothing can be held against it.
     unknown = {name for name in ("task",) if None in (settings[name], theirs.get(name))}
     different = [name for name, value in settings.items() if name not in unknown and theirs.get(name) != value]
@@ -94,46 +116,48 @@ def restore(path: str | os.PathLike[str], state: TrainingState, settings: dict[s
         )
     records = state.records
     ours = state.network.state_dict()
-    for key, name in zip((key for key, _ in _keyed(records)), records.matrices, strict=True):
+    parameters = state.optimiser.param_groups[0]["params"]
+    check_tensors(path, tensors, known.epoch, ours, parameters, records)
+    for key, name, _ in keyed(records):
         if not any(torch.equal(ours[name].cpu(), tensors[saved]) for saved in (f"initial{key}", f"network.{name}")):
             raise InputError(
                 f"network must be the one that checkpoint {path} began with or left behind, got other {name}; "
                 "remove the checkpoint or name another"
             )
-    epoch, random_state = int(metadata["epoch"]), json.loads(metadata["rng"])
-    if total is not None and epoch > total:
-        raise InputError(f"epochs must be >= {epoch}, which checkpoint {path} has behind it, got {total}")
-    _check_generator(state.rng, random_state, path)
+    if total is not None and known.epoch > total:
+        raise InputError(f"epochs must be >= {known.epoch}, which checkpoint {path} has behind it, got {total}")
+    random_state = generator_at(path, state.rng.bit_generator, known.random_state).state
     state.network.load_state_dict({k.removeprefix("network."): v for k, v in _under(tensors, "network.").items()})
     layout = state.optimiser.state_dict()
     layout["state"] = {}
     for key, value in _under(tensors, "optimiser.").items():
         _, index, name = key.split(".")
-        parameter = state.optimiser.param_groups[0]["params"][int(index)]
+        parameter = parameters[int(index)]
         if value.shape == parameter.shape:
             # The fused optimisers walk through memory: it has to be laid out as the weights are.
             value = torch.empty_like(parameter, requires_grad=False).copy_(value)
         layout["state"].setdefault(int(index), {})[name] = value
     state.optimiser.load_state_dict(layout)
-    state.rng.bit_generator.state = _arrays(random_state)
+    state.rng.bit_generator.state = random_state
     records.losses = tensors["losses"].tolist()
     records.gradient_norms = tensors["gradient_norms"].tolist()
     records.recorded_epochs = tensors["recorded_epochs"].tolist()
-    for key, seen in _keyed(records):
+    for key, _, seen in keyed(records):
         seen.initial = tensors[f"initial{key}"].to(seen.initial.device)
         for name in RECORDED:
             setattr(seen, name, list(tensors.get(f"{name}{key}", ())))
-    state.epoch, state.seconds = epoch, float(metadata["seconds"])
-    state.status = metadata["status"] or None  # type: ignore[assignment]
+    state.epoch, state.seconds = known.epoch, known.seconds
+    state.status = known.status or None  # type: ignore[assignment]
 
 
-def _keyed(records: Records) -> Iterator[tuple[str, MatrixRecords]]:
-    """Yield what to add to the names of a matrix's tensors in the file, nothing for the first; and its records."""
-    for index, (name, seen) in enumerate(records.matrices.items()):
-        yield f"/{name}" if index else "", seen
+def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors and the metadata of the checkpoint at `path`.
 
-
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    Raises
+    ------
+    InputError
+        If the file is not a checkpoint.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -148,23 +172,7 @@ def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def _check_generator(rng: np.random.Generator, saved: dict[str, Any], path: str | os.PathLike[str]) -> None:
-    ours = rng.bit_generator.state["bit_generator"]
-    if saved.get("bit_generator") != ours:
-        raise InputError(
-            f"checkpoint {path} continues a {saved.get('bit_generator')} generator, got a {ours} one as rng"
-        )
-
-
 def _plain(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return {"array": value.tolist(), "dtype": str(value.dtype)}
     return value.item()
-
-
-def _arrays(value: Any) -> Any:
-    if isinstance(value, dict):
-        if set(value) == {"array", "dtype"}:
-            return np.array(value["array"], dtype=value["dtype"])
-        return {k: _arrays(v) for k, v in value.items()}
-    return value

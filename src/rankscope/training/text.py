@@ -29,13 +29,13 @@ from rankscope.errors import InputError
 from rankscope.networks.text import TextClassifier
 from rankscope.text.batches import Batch, in_order, pack, similar_lengths
 from rankscope.text.data import SentimentData
+from rankscope.training.rules import LARGEST_STEP
 
 Progress = Callable[[int, int, float], None]
 
 FORMAT = "rankscope.text-training.v1"
 EVALUATION_BATCH = 64
 """Sentences evaluated at once: more do not stay in the cache."""
-LARGEST_STEP = 1e30
 
 
 @dataclass

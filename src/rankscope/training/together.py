@@ -1,32 +1,49 @@
 """Training many networks at once, as `train` trains each: for a device on which one of them is too small.
 
 Each network draws its trials from its own `rng`, in the order in which `train` would, so that it sees the same trials
-as alone; results agree to the rounding of the products, which are batched over networks. One that diverges keeps its
-weights from before and leaves the others alone.
+as alone; results agree to the rounding of the products, which are batched over networks. One that diverges or stops
+keeps its weights and leaves the others alone. What a graphics card did is heard of some epochs later, as it would have
+to wait for us otherwise; nothing depends on it.
 """
 
 from __future__ import annotations
 
-import math
+import copy
+import os
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rankscope.arguments import RngLike, choice, generator, integer, number
+from rankscope.arguments import RngLike, generator, integer, number
 from rankscope.errors import InputError
-from rankscope.networks.ensemble import can_run_together, ensemble
-from rankscope.networks.parts import PARAMETERS
+from rankscope.networks.ensemble import can_run_together
 from rankscope.networks.rate import RateRNN
-from rankscope.networks.recurrence import Weights
-from rankscope.tasks.trials import Task, Trials, as_trials
-from rankscope.training.history import History, MatrixRecords, Records, record_schedule
-from rankscope.training.loss import Loss, find_loss, squared_loss
-from rankscope.training.train import LARGEST_STEP, OPTIMISERS, Progress
+from rankscope.tasks.trials import Task
+from rankscope.training import group_checkpoint
+from rankscope.training.beginning import Recording, begin
+from rankscope.training.checkpoint import TrainingState
+from rankscope.training.draws import Drawn, Draws
+from rankscope.training.graphics import find_device, full_precision, mark, name_of_device
+from rankscope.training.history import History
+from rankscope.training.loss import Loss, find_loss
+from rankscope.training.rules import Rules, make_rules
+from rankscope.training.stack import ASLEEP, DIVERGED, STOPPED, Stack, Step
+from rankscope.training.train import Progress
 
 MATRIX = "recurrent_weights"
+HEARD_EVERY = {"cpu": 1, "cuda": 16}
+"""After how many epochs the losses are fetched from a device, which then has nothing to do for a moment."""
+BESIDE = {"cpu": False, "cuda": True}
+"""Whether trials are drawn and weights looked at beside the training; on a processor that would be in its way."""
+IN_FLIGHT = 2
+"""Epochs that a device is asked for before the first of them is done."""
 
 
 def train_together(
@@ -39,12 +56,17 @@ def train_together(
     optimiser: str = "adam",
     learning_rate: float | None = None,
     clip_norm: float | None = None,
+    stop_below: float | None = None,
     loss: str | Loss | None = None,
     recorded_epochs: int | Sequence[int] | None = None,
     singular_values: int = 40,
     eigenvalues: int = 0,
+    record_weights: bool = False,
     device: str | torch.device | None = None,
+    tf32: bool = False,
     progress: Progress | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_seconds: float = 60.0,
 ) -> list[History]:
     """Train networks of one kind in place, all on the same task and each on its own trials.
 
@@ -57,10 +79,14 @@ def train_together(
         A source of trials for each.
     device
         Where to train, "cuda" for one; by default where the networks are. They stay where they are.
-    epochs, batch_size, optimiser, learning_rate, clip_norm, loss
+    tf32
+        Let a graphics card multiply with the ten bits of TF32, faster and without the agreement with `train`.
+    epochs, batch_size, optimiser, learning_rate, clip_norm, stop_below, loss
         As in `train`.
-    recorded_epochs, singular_values, eigenvalues, progress
+    recorded_epochs, singular_values, eigenvalues, record_weights, progress
         As in `train`; the loss given to `progress` is the mean.
+    checkpoint, checkpoint_seconds
+        As in `train`, one file for all of them. On the same device a training goes on bit for bit.
 
     Returns
     -------
@@ -70,110 +96,212 @@ def train_together(
     Raises
     ------
     InputError
-        For anything out of range, or networks that cannot run together.
+        For anything out of range, networks that cannot run together, a device that is not there, or a checkpoint of
+        another training.
     """
-    first = _check_alike(networks)
+    first = check_alike(networks)
     if len(rngs) != len(networks):
         raise InputError(f"rngs must have one source for each of {len(networks)} networks, got {len(rngs)}")
-    total, batch_size = integer("epochs", epochs, minimum=1), integer("batch_size", batch_size, minimum=1)
-    N = first.hidden_size
-    rate = 0.05 / N if learning_rate is None else number("learning_rate", learning_rate, above=0)
-    clip = None if clip_norm is None else number("clip_norm", clip_norm, above=0)
+    where = find_device(first.recurrent_weights.device if device is None else device)
+    rules = make_rules(
+        integer("epochs", epochs, minimum=1),
+        first.hidden_size,
+        batch_size=batch_size,
+        optimiser=optimiser,
+        learning_rate=learning_rate,
+        clip_norm=clip_norm,
+        stop_below=stop_below,
+    )
     judge = find_loss(loss, task)
-    kind = OPTIMISERS[choice("optimiser", optimiser, OPTIMISERS)]
-    schedule = record_schedule(total, recorded_epochs, N)
-    counts = (integer("singular_values", singular_values, minimum=1), integer("eigenvalues", eigenvalues, minimum=0))
-    stack = _Stack(networks, first.recurrent_weights.device if device is None else torch.device(device))
-    updates = kind(stack.trained, lr=rate, fused=True)
-    generators = [generator(rng) for rng in rngs]
-    records = [_records(W, schedule, *counts) for W in stack.recurrent_weights()]
-    diverged: set[int] = set()
-    began = time.perf_counter()
-    for epoch in range(total):
-        learning = [e for e in range(len(networks)) if e not in diverged]
-        if not learning:
-            break
-        trials = _drawn(task, batch_size, generators, diverged)
-        if epoch in schedule:
-            seen = stack.recurrent_weights()
-            for e in learning:
-                records[e].look_at(epoch, {MATRIX: seen[e]})
-        losses = _losses(judge, stack.outputs(trials[0]), *trials[1:])
-        updates.zero_grad(set_to_none=True)
-        losses.sum().backward()  # type: ignore[no-untyped-call]
-        norms = stack.gradient_norms()
-        losses_now, norms_now = torch.stack([losses.detach(), norms]).tolist()
-        for e in learning:
-            records[e].losses.append(losses_now[e])
-            records[e].gradient_norms.append(norms_now[e])
-            fine = math.isfinite(losses_now[e]) and math.isfinite(norms_now[e])
-            if not (fine and rate * max(norms_now[e], 1.0) < LARGEST_STEP):
-                diverged.add(e)
-                stack.keep(e)
-        if clip is not None:
-            stack.scale_gradients((clip / (norms + 1e-6)).clamp(max=1))
-        updates.step()
-        if progress is not None:
-            progress(epoch + 1, total, float(np.mean([losses_now[e] for e in learning])))
-    stack.hand_back(networks)
-    share = (time.perf_counter() - began) / len(networks)
-    return [records[e].finish("diverged" if e in diverged else "finished", rate, share) for e in range(len(networks))]
+    interval = number("checkpoint_seconds", checkpoint_seconds, minimum=0)
+    recording = Recording(recorded_epochs, singular_values, eigenvalues, record_weights, (MATRIX,))
+    begun = [
+        begin(network, task, generator(rng), rules, judge, recording, first.hidden_size)
+        for network, rng in zip(networks, rngs, strict=True)
+    ]
+    states, settings = [state for state, _ in begun], [its for _, its in begun]
+    if checkpoint is not None and Path(checkpoint).exists():
+        group_checkpoint.restore(checkpoint, states, settings, epochs)
+    for state in states:
+        if state.status == "finished" and state.epoch != rules.total:
+            state.status = None  # longer than last time
+    if any(state.status is None for state in states):
+
+        def save() -> None:
+            if checkpoint is not None:
+                group_checkpoint.save(checkpoint, states, settings, {"device": name_of_device(where)})
+
+        with full_precision(where.type == "cuda" and not tf32):
+            _Training(states, task, rules, judge, where).run(progress, save, interval)
+    return [_history(state, rules) for state in states]
 
 
-class _Stack:
-    """The weights of all networks, one tensor a part with the networks in front."""
+class _Training:
+    """Networks on their way: what was asked of the device, and what was heard of it."""
 
-    def __init__(self, networks: Sequence[RateRNN], device: torch.device) -> None:
-        self._dynamics = networks[0].dynamics
-        self._parts: dict[str, Tensor | None] = {}
-        self.trained: list[Tensor] = []
-        for part, name in PARAMETERS.items():
-            values = [getattr(network, name) for network in networks]
-            if values[0] is None:
-                self._parts[name] = None
+    def __init__(
+        self, states: Sequence[TrainingState], task: Task, rules: Rules, loss: Loss, device: torch.device
+    ) -> None:
+        self._states, self._task, self._rules, self._loss, self._device = states, task, rules, loss, device
+        self._epoch = _common_epoch(states)
+        self._stack = Stack(states, rules, device)
+        self._step: Step | None = None
+        self._positions = [state.rng.bit_generator.state for state in states]
+        self._unheard: deque[tuple[Tensor, list[dict[str, Any]]]] = deque()
+        self._in_flight: deque[tuple[Drawn, Callable[[], object]]] = deque()
+        self._every = HEARD_EVERY[device.type]
+        self._looking = ThreadPoolExecutor(os.cpu_count()) if BESIDE[device.type] else None
+        self._progress: Progress | None = None
+        self._looks: list[Future[None]] = []
+        self._changing = False
+
+    def run(self, progress: Progress | None, save: Callable[[], None], interval: float) -> None:
+        """Train until every network has ended; save now and then and at the end."""
+        assert self._rules.total is not None
+        self._progress = progress
+        began = last_saved = time.perf_counter()
+        seconds_before = [state.seconds for state in self._states]
+
+        def settle() -> None:
+            self._finish_looks()
+            self._stack.pour(self._states)
+            share = (time.perf_counter() - began) / len(self._states)
+            for state, before, position in zip(self._states, seconds_before, self._positions, strict=True):
+                state.seconds = before + share
+                state.rng.bit_generator.state = position
+
+        self._draws = Draws(
+            self._task,
+            self._rules.batch_size,
+            [state.rng for state in self._states],
+            self._rules.total - self._epoch,
+            ahead=BESIDE[self._device.type],
+            pinned=self._device.type == "cuda",
+        )
+        try:
+            for e in self._ended():
+                self._draws.end(e)
+            while len(self._ended()) < len(self._states):
+                self._ask()
+                if len(self._unheard) >= self._every or self._epoch == self._rules.total:
+                    self._hear()
+                if time.perf_counter() - last_saved >= interval:
+                    self._hear()
+                    settle()
+                    save()
+                    last_saved = time.perf_counter()
+            settle()
+            save()
+        except BaseException:
+            # As in `train`: what was caught in the act of changing the weights cannot be saved, the file before stands.
+            if not self._changing:
+                self._progress = None
+                self._hear()
+                self._finish_looks()
+                for state in self._states:
+                    state.records.forget_from(state.epoch)
+                settle()
+                save()
+            raise
+        finally:
+            self._draws.close()
+            if self._looking is not None:
+                self._looking.shutdown(cancel_futures=True)
+
+    def _ended(self) -> list[int]:
+        return [e for e, state in enumerate(self._states) if state.status is not None]
+
+    def _ask(self) -> None:
+        """Ask the device for an epoch."""
+        drawn = self._draws.next()
+        if self._epoch in self._states[0].records.schedule:
+            self._hear()
+            self._look()
+        if self._step is None or not self._step.fits(drawn.shapes):
+            self._step = Step(self._stack, self._rules, self._loss, drawn.shapes)
+        self._step.load(drawn.blocks)
+        self._in_flight.append((drawn, mark(self._device)))
+        self._changing = True
+        self._step()
+        self._unheard.append((self._step.report.clone(), drawn.positions))
+        self._epoch += 1
+        self._changing = False
+        if len(self._in_flight) >= IN_FLIGHT:
+            done, wait = self._in_flight.popleft()
+            wait()
+            self._draws.give_back(done)
+
+    def _hear(self) -> None:
+        """Note what became of the epochs that the device was asked for."""
+        if not self._unheard:
+            return
+        rows = torch.stack([report for report, _ in self._unheard]).tolist()
+        self._changing = True
+        means = []
+        for losses, norms, fates in rows:
+            positions = self._unheard.popleft()[1]
+            for e, fate in enumerate(fates):
+                if fate == DIVERGED:
+                    self._check_trials(e)
+            awake = [e for e, fate in enumerate(fates) if fate != ASLEEP]
+            for e in awake:
+                self._note(e, losses[e], norms[e], fates[e])
+                self._positions[e] = positions[e]
+            if awake:
+                means.append((self._states[awake[0]].epoch, float(np.mean([losses[e] for e in awake]))))
+        self._changing = False
+        if self._progress is not None:
+            assert self._rules.total is not None
+            for epoch, mean in means:
+                self._progress(epoch, self._rules.total, mean)
+
+    def _note(self, e: int, loss: float, norm: float, fate: int) -> None:
+        state = self._states[e]
+        state.records.losses.append(loss)
+        state.records.gradient_norms.append(norm)
+        state.epoch += 1
+        if fate == DIVERGED:
+            state.status = "diverged"
+        elif fate == STOPPED:
+            state.status = "stopped"
+        elif state.epoch == self._rules.total:
+            state.status = "finished"
+        if state.status is not None:
+            self._draws.end(e)
+
+    def _check_trials(self, e: int) -> None:
+        """Raise InputError if a network diverged because of the trials that it was given."""
+        rng = copy.deepcopy(self._states[e].rng)
+        rng.bit_generator.state = self._positions[e]
+        self._task.sample(self._rules.batch_size, rng).check_content()
+
+    def _look(self) -> None:
+        """Record the recurrent weights of those that still learn, as they are before the epoch."""
+        self._finish_looks()
+        now = self._stack.recurrent_weights()
+        for e, state in enumerate(self._states):
+            if state.status is not None:
                 continue
-            stacked = torch.stack([value.detach() for value in values]).to(device)
-            if part in networks[0].trained:
-                self.trained.append(stacked.requires_grad_())
-            self._parts[name] = stacked
-        self._kept: dict[int, dict[str, Tensor]] = {}
+            look = (self._epoch, {MATRIX: now[e]})
+            if self._looking is None:
+                state.records.look_at(*look)
+            else:
+                self._looks.append(self._looking.submit(state.records.look_at, *look))
 
-    def recurrent_weights(self) -> Tensor:
-        """Return (E, N, N) of now, in memory."""
-        W = self._parts[MATRIX]
-        assert W is not None
-        return W.detach().cpu().clone()
-
-    def outputs(self, inputs: Tensor) -> Tensor:
-        """Return (E, batch, time, out)."""
-        weights = Weights(*self._parts.values())  # type: ignore[arg-type]
-        return ensemble(inputs.to(weights.recurrent), weights, self._dynamics)
-
-    def gradient_norms(self) -> Tensor:
-        """Return (E,) norms over all trained parts."""
-        squares = [weights.grad.flatten(1).square().sum(1) for weights in self.trained if weights.grad is not None]
-        return torch.stack(squares).sum(0).sqrt()
-
-    def scale_gradients(self, factors: Tensor) -> None:
-        """Multiply the gradients of each network by its factor, (E,)."""
-        for weights in self.trained:
-            if weights.grad is not None:
-                weights.grad.mul_(factors.view(-1, *[1] * (weights.grad.ndim - 1)))
-
-    def keep(self, e: int) -> None:
-        """Remember the weights of one network as those that it ends with, whatever becomes of them in the stack."""
-        self._kept[e] = {name: part[e].detach().clone() for name, part in self._parts.items() if part is not None}
-
-    @torch.no_grad()
-    def hand_back(self, networks: Sequence[RateRNN]) -> None:
-        """Put the weights into their networks."""
-        for e, network in enumerate(networks):
-            for name, part in self._parts.items():
-                if part is not None:
-                    getattr(network, name).copy_(self._kept[e][name] if e in self._kept else part[e])
+    def _finish_looks(self) -> None:
+        for look in self._looks:
+            look.result()
+        self._looks.clear()
 
 
-def _check_alike(networks: Sequence[RateRNN]) -> RateRNN:
+def check_alike(networks: Sequence[RateRNN]) -> RateRNN:
+    """Return the first of networks that can be trained together.
+
+    Raises
+    ------
+    InputError
+        If they cannot.
+    """
     if isinstance(networks, RateRNN) or not len(networks) or not all(isinstance(n, RateRNN) for n in networks):
         raise InputError(f"networks must be a list of RateRNN, at least one, got {networks!r}")
     first = networks[0]
@@ -193,33 +321,14 @@ def _check_alike(networks: Sequence[RateRNN]) -> RateRNN:
     return first
 
 
-def _records(W: Tensor, schedule: frozenset[int], singular_count: int, eigenvalue_count: int) -> Records:
-    return Records({MATRIX: MatrixRecords(W.clone())}, schedule, singular_count, False, eigenvalue_count)
+def _common_epoch(states: Sequence[TrainingState]) -> int:
+    """Return the epoch at which all stand that still learn."""
+    epochs = {state.epoch for state in states if state.status is None}
+    if len(epochs) > 1:
+        raise InputError(f"checkpoint must hold networks at one epoch, got some at {min(epochs)} and {max(epochs)}")
+    return epochs.pop()
 
 
-def _drawn(
-    task: Task, batch_size: int, rngs: Sequence[np.random.Generator], diverged: set[int]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return inputs, targets and mask, each (E, batch, time, channels); those of diverged networks are another's."""
-    each: list[Trials | None] = [
-        None if e in diverged else as_trials(task.sample(batch_size, rng)) for e, rng in enumerate(rngs)
-    ]
-    some = next(trials for trials in each if trials is not None)
-    whole = [some if trials is None else trials for trials in each]
-    for trials in whole:
-        if trials.inputs.shape != some.inputs.shape or trials.targets.shape != some.targets.shape:
-            raise InputError(
-                f"task must hand out trials of one shape to networks that are trained together, got inputs "
-                f"{tuple(trials.inputs.shape)} beside {tuple(some.inputs.shape)}"
-            )
-    inputs, targets, mask = (torch.stack([getattr(t, part) for t in whole]) for part in ("inputs", "targets", "mask"))
-    return inputs, targets, mask
-
-
-def _losses(judge: Loss, outputs: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
-    """Return the loss of each network, (E,)."""
-    targets, mask = targets.to(outputs), mask.to(outputs)
-    if judge is squared_loss:
-        error = torch.where(mask == 0, 0, outputs - targets)
-        return 0.5 * (mask * error * error).flatten(1).sum(1) / mask.flatten(1).sum(1)
-    return torch.stack([judge(*each) for each in zip(outputs, targets, mask, strict=True)])
+def _history(state: TrainingState, rules: Rules) -> History:
+    assert state.status is not None
+    return state.records.finish(state.status, rules.learning_rate, state.seconds)

@@ -7,46 +7,29 @@ order, so that a seed repeats a training exactly, and a checkpoint continues it 
 
 from __future__ import annotations
 
-import itertools
-import json
-import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from rankscope.arguments import RngLike, choice, generator, integer, number
+from rankscope.arguments import RngLike, generator, integer, number
 from rankscope.errors import InputError
-from rankscope.networks.protocol import (
-    Network,
-    architecture_of,
-    check_network,
-    hidden_size_of,
-    outputs_of,
-    recurrent_names,
-)
-from rankscope.networks.rate import RateRNN
-from rankscope.tasks.trials import BuiltInTask, Task, Trials, as_trials
+from rankscope.networks.protocol import Network, check_network, hidden_size_of, outputs_of
+from rankscope.tasks.trials import Task, Trials, as_trials
 from rankscope.training import checkpoint as checkpoints
+from rankscope.training.beginning import Recording, batches_of, begin
 from rankscope.training.checkpoint import TrainingState
-from rankscope.training.history import History, MatrixRecords, Records, record_schedule
-from rankscope.training.loss import Loss, find_loss, name_of_loss
+from rankscope.training.direct import DirectGradient
+from rankscope.training.history import History
+from rankscope.training.loss import Loss, find_loss
+from rankscope.training.rules import DEFAULT_EPOCHS, Rules, make_rules
 
 Progress = Callable[[int, int, float], None]
 """Called after every epoch with the number of epochs done, their total, and the last loss."""
-
-DEFAULT_EPOCHS = 1000
-# A step beyond this would take single-precision weights out of range.
-LARGEST_STEP = 1e30
-OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    "adam": torch.optim.Adam,
-    "sgd": torch.optim.SGD,
-}
 
 
 def train(
@@ -130,40 +113,21 @@ def train(
         For anything out of range, a network that has nothing to train, or a checkpoint of another training.
     """
     check_network("network", network)
-    total = _total_epochs(task, epochs)
-    names = recurrent_names(network, matrices)
     N = hidden_size_of(network)
-    rate = 0.05 / N if learning_rate is None else number("learning_rate", learning_rate, above=0)
-    judge = find_loss(loss, task)
-    settings: dict[str, Any] = {
-        "batch_size": integer("batch_size", batch_size, minimum=1),
-        "optimiser": choice("optimiser", optimiser, OPTIMISERS),
-        "learning_rate": rate,
-        "clip_norm": None if clip_norm is None else number("clip_norm", clip_norm, above=0),
-        "stop_below": None if stop_below is None else number("stop_below", stop_below, above=0),
-        "singular_values": integer("singular_values", singular_values, minimum=1),
-        "eigenvalues": integer("eigenvalues", eigenvalues, minimum=0),
-        "record_weights": bool(record_weights),
-        "architecture": architecture_of(network),
-        "weights": {name: [str(w.dtype), *w.shape] for name, w in network.state_dict().items()},
-        "task": _described(task),
-        "loss": name_of_loss(judge),
-        "matrices": list(names),
-    }
-    interval = number("checkpoint_seconds", checkpoint_seconds, minimum=0)
-    parameters = dict(network.named_parameters())
-    records = Records(
-        matrices={name: MatrixRecords(parameters[name].detach().clone()) for name in names},
-        schedule=record_schedule(DEFAULT_EPOCHS if total is None else total, recorded_epochs, N),
-        singular_count=settings["singular_values"],
-        keep_weights=settings["record_weights"],
-        eigenvalue_count=settings["eigenvalues"],
+    rules = make_rules(
+        _total_epochs(task, epochs),
+        N,
+        batch_size=batch_size,
+        optimiser=optimiser,
+        learning_rate=learning_rate,
+        clip_norm=clip_norm,
+        stop_below=stop_below,
     )
-    if eigenvalues and not any(seen.is_square for seen in records.matrices.values()):
-        raise InputError(f"eigenvalues must be 0 as none of the matrices {list(names)} is square, got {eigenvalues}")
-    trained = _trained_parameters(network)
-    # Both optimisers have a fused kernel, one pass over the weights instead of a dozen.
-    state = TrainingState(network, OPTIMISERS[optimiser](trained, lr=rate, fused=True), generator(rng), records)
+    judge = find_loss(loss, task)
+    interval = number("checkpoint_seconds", checkpoint_seconds, minimum=0)
+    recording = Recording(recorded_epochs, singular_values, eigenvalues, record_weights, matrices)
+    state, settings = begin(network, task, generator(rng), rules, judge, recording, N)
+    total = rules.total
     if checkpoint is not None and Path(checkpoint).exists():
         checkpoints.restore(checkpoint, state, settings, total)
     if state.status in ("finished", "exhausted") and state.epoch != total:
@@ -174,18 +138,13 @@ def train(
             if checkpoint is not None:
                 checkpoints.save(checkpoint, state, settings)
 
-        course = _Course(
-            batches=_batches(task, batch_size, state),
-            total=total,
-            loss=judge,
-            matrices={name: parameters[name] for name in names},
-            learning_rate=rate,
-            clip_norm=settings["clip_norm"],
-            stop_below=settings["stop_below"],
-        )
+        parameters = dict(network.named_parameters())
+        matrices_now = {name: parameters[name] for name in state.records.matrices}
+        direct = DirectGradient(network) if DirectGradient.fits(network, judge) else None  # type: ignore[arg-type]
+        course = _Course(batches_of(task, rules.batch_size, state), rules, judge, matrices_now, direct)
         _loop(state, course, progress, save, interval)
     assert state.status is not None
-    return records.finish(state.status, rate, state.seconds)
+    return state.records.finish(state.status, rules.learning_rate, state.seconds)
 
 
 @dataclass(frozen=True)
@@ -193,12 +152,10 @@ class _Course:
     """What stays the same from epoch to epoch."""
 
     batches: Iterator[Trials]
-    total: int | None
+    rules: Rules
     loss: Loss
     matrices: Mapping[str, Tensor]
-    learning_rate: float
-    clip_norm: float | None
-    stop_below: float | None
+    direct: DirectGradient | None
 
 
 def _loop(
@@ -207,10 +164,11 @@ def _loop(
     """Run epochs until one of the reasons to end, which goes into `state.status`; save now and then and at the end."""
     started = last_saved = time.perf_counter()
     seconds_before = state.seconds
+    owned = list(state.network.buffers())
     try:
         while state.status is None:
             random_state = state.rng.bit_generator.state
-            buffers = [(buffer, buffer.clone()) for buffer in state.network.buffers()]
+            buffers = [(buffer, buffer.clone()) for buffer in owned]
             _epoch(state, course)
             now = time.perf_counter()
             state.seconds = seconds_before + now - started
@@ -218,7 +176,8 @@ def _loop(
                 save()
                 last_saved = time.perf_counter()
             if progress is not None and state.epoch > state.epoch_begun:
-                progress(state.epoch, state.epoch if course.total is None else course.total, state.records.losses[-1])
+                total = course.rules.total
+                progress(state.epoch, state.epoch if total is None else total, state.records.losses[-1])
         save()
     except BaseException:
         # Ctrl-C, an error in the task: undo the half epoch, unless it was caught in the act of changing the weights;
@@ -235,14 +194,37 @@ def _loop(
 
 def _epoch(state: TrainingState, course: _Course) -> None:
     """Do one gradient step, and set `state.status` if it is the last."""
+    rules = course.rules
     state.epoch_begun = state.epoch
-    trials = None if state.epoch == course.total else next(course.batches, None)
+    trials = None if state.epoch == rules.total else next(course.batches, None)
     if trials is None:
-        state.status = "finished" if course.total in (None, state.epoch) else "exhausted"
+        state.status = "finished" if rules.total in (None, state.epoch) else "exhausted"
         return
     trials = as_trials(trials)
     records = state.records
     records.look_at(state.epoch, course.matrices)
+    loss, total_norm = _gradient(state, course, trials) if course.direct is None else course.direct(trials, state.rng)
+    parameters = state.optimiser.param_groups[0]["params"]
+    norm = float(total_norm)
+    diverged = rules.diverges(loss, norm)
+    if diverged:
+        trials.check_content()  # no divergence, if that is what the loss is made of
+    factor = rules.clip_factors(total_norm)
+    if factor is not None:
+        for gradient in (weights.grad for weights in parameters if weights.grad is not None):
+            gradient.mul_(factor.to(gradient.device))
+    state.changing = True
+    if not diverged:
+        state.optimiser.step()
+    records.losses.append(loss)
+    records.gradient_norms.append(norm)
+    state.epoch += 1
+    state.status = "diverged" if diverged else rules.ending(state.epoch, loss, records.losses[0])
+    state.changing = False
+
+
+def _gradient(state: TrainingState, course: _Course, trials: Trials) -> tuple[float, Tensor]:
+    """Leave the gradient in the parameters; return the loss, and the norm of the gradient."""
     # `outputs` and `batch_loss` go out of scope with this function, which hands their workspace to the next epoch.
     outputs = outputs_of(state.network, trials.inputs, state.rng)
     batch_loss = course.loss(outputs, trials.targets.to(outputs), trials.mask.to(outputs))
@@ -254,27 +236,7 @@ def _epoch(state: TrainingState, course: _Course) -> None:
     batch_loss.backward()  # type: ignore[no-untyped-call]
     parameters = state.optimiser.param_groups[0]["params"]
     total_norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    loss, norm = float(batch_loss.detach()), float(total_norm)
-    # Adam's steps are about as long as the learning rate, SGD's as the learning rate times the gradient.
-    longest_step = course.learning_rate * max(norm, 1.0)
-    diverged = not (math.isfinite(loss) and math.isfinite(norm) and longest_step < LARGEST_STEP)
-    if diverged:
-        trials.check_content()  # no divergence, if that is what the loss is made of
-    if course.clip_norm is not None:
-        torch.nn.utils.clip_grads_with_norm_(parameters, course.clip_norm, total_norm)
-    state.changing = True
-    if not diverged:
-        state.optimiser.step()
-    records.losses.append(loss)
-    records.gradient_norms.append(norm)
-    state.epoch += 1
-    if diverged:
-        state.status = "diverged"
-    elif course.stop_below is not None and loss < course.stop_below * records.losses[0]:
-        state.status = "stopped"
-    elif state.epoch == course.total:
-        state.status = "finished"
-    state.changing = False
+    return float(batch_loss.detach()), total_norm
 
 
 def _total_epochs(task: Task | Iterable[Trials], epochs: int | None) -> int | None:
@@ -293,24 +255,3 @@ def _total_epochs(task: Task | Iterable[Trials], epochs: int | None) -> int | No
     if is_task:
         return DEFAULT_EPOCHS
     return len(task) if isinstance(task, Sized) else None
-
-
-def _trained_parameters(network: Network) -> list[torch.nn.Parameter]:
-    parameters = [weights for weights in network.parameters() if weights.requires_grad]
-    if not parameters:
-        got = f"trained = {network.trained!r}" if isinstance(network, RateRNN) else "no parameter with requires_grad"
-        raise InputError(f"network must have something to train, got {got}")
-    return parameters
-
-
-def _described(task: Task | Iterable[Trials]) -> Any:
-    """Return what can be written down of a task: all of a built-in one, nothing of any other."""
-    if isinstance(task, BuiltInTask):
-        return json.loads(json.dumps([task.name, task.parameters()]))
-    return None
-
-
-def _batches(task: Task | Iterable[Trials], batch_size: int, state: TrainingState) -> Iterator[Trials]:
-    if isinstance(task, Task):
-        return iter(lambda: task.sample(batch_size, state.rng), None)
-    return itertools.islice(iter(task), state.epoch, None)
