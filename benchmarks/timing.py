@@ -170,6 +170,12 @@ def quotient(above: Sequence[float], below: Sequence[float]) -> float:
     return float(np.median(np.divide(above, below)))
 
 
+def duration(ms: float) -> str:
+    """Return milliseconds as a time with three digits and a fitting unit."""
+    scale, unit = (1000, "s") if ms >= 1000 else (1, "ms") if ms >= 0.1 else (0.001, "µs")
+    return f"{ms / scale:#.3g}".rstrip(".") + f" {unit}"
+
+
 def available_cores() -> int:
     """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

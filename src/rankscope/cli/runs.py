@@ -65,13 +65,25 @@ def run(
         str | None, typer.Option(help="A Dask scheduler, tcp://HOST:PORT, to run the networks.")
     ] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try networks again that failed.")] = False,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="cuda or cpu: train networks that are alike together there; auto: cuda if there is a graphics card. "
+            "[default: each on a process]",
+            show_default=False,
+        ),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Train and measure all networks of an experiment or a sweep; run again, it does what is left."""
     from rankscope.experiments import run_cells
+    from rankscope.experiments.running import chosen_device
+    from rankscope.experiments.together import plan
     from rankscope.sweep import RunFolder
 
     cells, description = _cells(what, preset)
+    where = chosen_device(device)
+    alone = {} if where is None else plan(cells).alone
     with sweep_bar(what, len(cells)) as on_progress, _executor(scheduler) as executor:
         report = run_cells(
             cells,
@@ -81,8 +93,9 @@ def run(
             workers=workers,
             retry_failed=retry_failed,
             on_progress=on_progress,
+            device=device,
         )
-    counts = {
+    counts: dict[str, Any] = {
         "networks": len(cells),
         "finished": len(report.finished),
         "already_done": len(report.already_done),
@@ -91,6 +104,8 @@ def run(
         "set_aside": [f"{one.name}: {one.reason}" for one in report.set_aside],
         "folder": str(out),
     }
+    if where is not None:
+        counts |= {"device": str(where), "trained_one_by_one": dict(Counter(alone.values()))}
     if as_json:
         print_json(counts)
     else:
@@ -237,4 +252,6 @@ def _print_counts(counts: dict[str, Any]) -> None:
             soft_wrap=True,
             highlight=False,
         )
+    for reason, number in counts.get("trained_one_by_one", {}).items():
+        screen.print(f"{number} trained on processes, not together on {counts['device']}: {reason}", soft_wrap=True)
     screen.print(counts["folder"], soft_wrap=True, highlight=False)

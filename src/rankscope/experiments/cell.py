@@ -183,7 +183,7 @@ def run(cell: Cell, progress: Progress | None = None, checkpoint: str | os.PathL
     InputError
         If the cell cannot be trained as described.
     """
-    weights_rng, training_rng, evaluation_rng = _generators(cell)
+    weights_rng, training_rng, evaluation_rng = generators_of(cell)
     network = _draw(cell, weights_rng)
     before = network.snapshot()
     history = train(
@@ -212,7 +212,7 @@ def initial_network(cell: Cell) -> RateRNN:
     InputError
         If the cell cannot be trained as described.
     """
-    return _draw(cell, _generators(cell)[0])
+    return _draw(cell, generators_of(cell)[0])
 
 
 def measure(
@@ -387,8 +387,8 @@ def summary(measured: xr.Dataset) -> dict[str, Any]:
     return row
 
 
-def _generators(cell: Cell) -> list[np.random.Generator]:
-    """Return the sources of the weights, of the training, and of the evaluation."""
+def generators_of(cell: Cell) -> list[np.random.Generator]:
+    """Return the sources of the weights, of the training, and of the evaluation, each at its beginning."""
     seeds = np.random.SeedSequence(integer("seed", cell.seed, minimum=0)).spawn(3)
     return [np.random.default_rng(seed) for seed in seeds]
 

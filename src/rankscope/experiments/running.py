@@ -12,22 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import xarray as xr
 
 from rankscope.durable import make_folder, replacing
+from rankscope.errors import InputError
 from rankscope.experiments.base import AnyCell
+from rankscope.experiments.measuring import measure_cell
+from rankscope.experiments.together import disband_groups, run_together
 from rankscope.networks.rate import RateRNN
 from rankscope.sweep import SweepReport, open_run, run_sweep
 from rankscope.sweep.netcdf import write_netcdf
 from rankscope.tasks import FlipFlop
 from rankscope.training import train
+from rankscope.training.graphics import find_device
 
 Report = Callable[[int, int, float], None]
-
-
-def measure_cell(cell: AnyCell, report: Report, checkpoint: str | os.PathLike[str]) -> xr.Dataset:
-    """Train and measure one cell, going on from its checkpoint if it has one."""
-    return cell.measure(report, checkpoint)
 
 
 def run_cells(
@@ -39,16 +37,38 @@ def run_cells(
     workers: int | None = None,
     retry_failed: bool = False,
     on_progress: Callable[[int, int, int, float], None] | None = None,
+    device: str | None = None,
 ) -> SweepReport:
     """Run cells into a folder; those that are there already are left alone. Arguments as in `sweep.run_sweep`.
+
+    Parameters
+    ----------
+    device
+        "cuda" or "cpu", to train there together what is alike (see `experiments.together`); "auto" for "cuda" where
+        there is a graphics card. Otherwise, and by default, every network is trained on a process.
 
     Raises
     ------
     InputError
-        Also, and before any work, if a cell cannot be run here, say because its data is not.
+        Also, and before any work, if a cell cannot be run here, say because its data is not, or there is no such
+        device.
     """
+    where = chosen_device(device)
+    if where is not None and executor is not None:
+        raise InputError(f"device must be None beside an executor, got {device!r}: the one or the other does the work")
     for cell in cells:
         cell.check()
+    if where is not None:
+        return run_together(
+            cells,
+            folder,
+            where,
+            description=description,
+            workers=workers,
+            retry_failed=retry_failed,
+            on_progress=on_progress,
+        )
+    disband_groups(folder, cells)
     return run_sweep(
         measure_cell,
         cells,
@@ -59,6 +79,19 @@ def run_cells(
         retry_failed=retry_failed,
         on_progress=on_progress,
     )
+
+
+def chosen_device(device: str | None) -> torch.device | None:
+    """Return the device to train on together, or None for processes.
+
+    Raises
+    ------
+    InputError
+        If there is no such device here.
+    """
+    if device is None or (device == "auto" and not torch.cuda.is_available()):
+        return None
+    return find_device("cuda" if device == "auto" else device)
 
 
 def seconds_for(cells: Sequence[AnyCell], cores: int) -> float:

@@ -14,6 +14,7 @@ grid may run over any option of the file, and over any parameter of the task.
 from __future__ import annotations
 
 import itertools
+import math
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,7 +22,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from rankscope.arguments import choice
+from rankscope.arguments import choice, number
 from rankscope.errors import InputError
 from rankscope.experiments.base import seed_of, work
 from rankscope.experiments.cell import Cell
@@ -30,10 +31,13 @@ from rankscope.tasks import make
 
 NETWORK_OPTIONS = ("nonlinearity", "readout_nonlinearity", "convention", "noise_std", "trained", "orthogonal")
 TRAINING_OPTIONS = ("optimiser", "learning_rate", "batch_size", "clip_norm", "stop_below", "recorded_epochs")
-MOST_BYTES = 1_000_000
+MOST_BYTES = 100_000
+MOST_VALUES = 20_000
+"""With the values that an alias repeats: a few lines of aliases can stand for more than a memory holds."""
+MOST_CELLS = 20_000
 
 Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
 
 
 class SweepFile(BaseModel):
@@ -60,7 +64,7 @@ class SweepFile(BaseModel):
     batch_size: Count = 32
     clip_norm: Positive | None = None
     stop_below: Positive | None = None
-    recorded_epochs: Annotated[int, Field(ge=0)] | None = None
+    recorded_epochs: Annotated[int, Field(ge=0, le=10**6)] | None = None
 
 
 def read_sweep(path: str | os.PathLike[str]) -> list[Cell]:
@@ -99,7 +103,11 @@ def cells_of(sweep: SweepFile) -> list[Cell]:
         _known("grid key", key, [*_GRID_OPTIONS, *parameters])
         if not values:
             raise InputError(f"grid.{key} must be a list of values, got an empty one")
+    count = math.prod(len(values) for values in sweep.grid.values()) * sweep.samples
+    if count > MOST_CELLS:
+        raise InputError(f"a sweep must be of at most {MOST_CELLS} networks, got {count:.6g} (samples times the grid)")
     cells = []
+    tried = set()
     for combination in itertools.product(*sweep.grid.values()):
         at = dict(zip(sweep.grid, combination, strict=True))
         options = sweep.model_dump() | {key: value for key, value in at.items() if key in _GRID_OPTIONS}
@@ -124,7 +132,11 @@ def cells_of(sweep: SweepFile) -> list[Cell]:
             for sample in range(sweep.samples)
         ]
         # A tiny network of each kind, so that an impossible option is named before the first one is trained.
-        RateRNN.initialise(task, hidden_size=8, gain=cells[-1].gain, rng=0, **cells[-1].network)
+        kind = repr((task, cells[-1].network))
+        number("gain", cells[-1].gain, minimum=0)
+        if kind not in tried:
+            RateRNN.initialise(task, hidden_size=8, gain=cells[-1].gain, rng=0, **cells[-1].network)
+            tried.add(kind)
     return sorted(cells, key=work, reverse=True)
 
 
@@ -138,11 +150,29 @@ def _content(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} must be smaller than {MOST_BYTES} bytes, got {path.stat().st_size}")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"{path} is not readable YAML: {error}") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    except Exception as error:
+        # Besides errors of its own, the library raises whatever its parts stumble over: a date that there is not, say.
+        raise InputError(f"{path} is not readable YAML: {error!s:.500}") from error
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise InputError(f"{path} must be a mapping such as 'task: flipflop', got {type(content).__name__}")
+    _check_count(path, content)
     return content
+
+
+def _check_count(path: Path, content: dict[str, Any]) -> None:
+    """Refuse values that hold too many, or themselves, before anything goes through all of them."""
+    waiting: list[Any] = [content]
+    for _ in range(MOST_VALUES):
+        if not waiting:
+            return
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += [*value.keys(), *value.values()]
+        elif isinstance(value, (list, tuple, set)):
+            waiting += value
+    raise InputError(f"{path} must hold at most {MOST_VALUES} values, got more, or one that holds itself")
 
 
 def _known(what: str, key: str, known: Any) -> None:
@@ -152,7 +182,9 @@ def _known(what: str, key: str, known: Any) -> None:
 def _explain(error: ValidationError) -> str:
     first = error.errors()[0]
     where = ".".join(map(str, first["loc"]))
-    return f"{where}: {first['msg']}, got {first['input']!r}" if first["type"] != "missing" else f"{where} is missing"
+    return (
+        f"{where}: {first['msg']}, got {first['input']!r:.200}" if first["type"] != "missing" else f"{where} is missing"
+    )
 
 
 def _label(value: Any) -> Any:
