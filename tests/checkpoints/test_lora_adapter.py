@@ -10,7 +10,7 @@ from checkpoint_cases import transformer, write_adapter
 from safetensors.torch import save_file
 
 import rankscope as rs
-from rankscope.checkpoints import open_checkpoint
+from rankscope.checkpoints import inspect, open_checkpoint
 from rankscope.checkpoints.adapter import spread
 
 LAYER = "model.layers.0.self_attn.q_proj"
@@ -173,3 +173,16 @@ def test_an_adapter_is_no_base(tmp_path):
     folder = write_adapter(tmp_path / "adapter", {LAYER: factors()})
     with pytest.raises(rs.InputError, match="goes in after"):
         rs.compare(folder, transformer())
+
+
+@pytest.mark.parametrize("scale", [1e160, 1e250])
+def test_a_change_that_is_too_large_to_be_squared_is_skipped(tmp_path, scale):
+    """Each factor is finite, and so is the scale; their product overflows, or its square does."""
+    factors = {
+        "large": (torch.full((3, 2), 1e30), torch.full((2, 4), 1e30)),
+        "usual": (torch.ones(3, 2), torch.ones(2, 4)),
+    }
+    folder = write_adapter(tmp_path / "adapter", factors, {"alpha_pattern": {"large": scale}})
+    found = inspect(folder)
+    assert [matrix.name for matrix in found.matrices] == ["usual.weight"]
+    assert dict(found.skipped)["large.weight"] == "its change is too large to be squared"

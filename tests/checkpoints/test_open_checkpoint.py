@@ -234,3 +234,11 @@ def test_what_is_no_checkpoint_is_refused(given):
 def test_a_mapping_of_something_else_is_refused():
     with pytest.raises(rs.InputError, match="before must map names to tensors, got str for 'w'"):
         open_checkpoint({"w": "heavy"})
+
+
+@pytest.mark.parametrize("name", ["x" * 70_000, "x" * 256])
+def test_an_index_with_a_name_that_no_system_has_is_refused(tmp_path, name):
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
+    with pytest.raises(rs.InputError, match=r"index\.json (must name files in its own folder|names the file)") as error:
+        open_checkpoint(tmp_path)
+    assert len(str(error.value)) < 600

@@ -1,5 +1,7 @@
 """Sweep files: the smallest one, grids over everything, and mistakes that are named before anything is trained."""
 
+from itertools import pairwise
+
 import pytest
 
 from rankscope.errors import InputError
@@ -87,3 +89,53 @@ def test_what_is_no_sweep_is_refused(tmp_path, text):
 def test_a_missing_file(tmp_path):
     with pytest.raises(InputError, match="which is not there"):
         read_sweep(tmp_path / "nowhere.yaml")
+
+
+LAUGHS = "a: &a [1, 2, 3, 4, 5, 6, 7, 8, 9]\n" + "\n".join(
+    f"{here}: &{here} [{', '.join([f'*{before}'] * 9)}]" for before, here in pairwise("abcdefghij")
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("task: flipflop\nsamples: 900000000\n", "at most 20000 networks, got 9e.08"),
+        (
+            "task: flipflop\ngrid:\n" + "".join(f"  {key}: {[1] * 99}\n" for key in ("gain", "epochs", "batch_size")),
+            "at most 20000 networks, got 970299",
+        ),
+        (
+            f"task: flipflop\ntask_parameters:\n  {LAUGHS}".replace("\n", "\n  "),
+            "is not readable YAML|at most 20000 values",
+        ),
+        (LAUGHS, "at most 20000 values"),
+        ("task: flipflop\ngrid: &all {gain: [*all]}", "at most 20000 values, got more, or one that holds itself"),
+        ("task: " + "[" * 30_000, "is not readable YAML"),
+        ("task: flipflop\nseed: 2020-99-99", "is not readable YAML: month must be in"),
+        ("task: !!bool x", "is not readable YAML"),
+        ("task: !!timestamp x", "is not readable YAML"),
+        ("task: !!int ''", "is not readable YAML"),
+        ("seed: " + "1" * 5000, "is not readable YAML"),
+        *(
+            (f"task: flipflop\n{name}: {'9' * 60}", f"{name}: .* less than or equal to")
+            for name in ("epochs", "hidden_size")
+        ),
+        ("task: flipflop\nrecorded_epochs: 1000000000", "recorded_epochs: .* less than or equal to"),
+        ("task: " + "x" * 100_000, "must be smaller than 100000 bytes"),
+    ],
+)
+def test_a_file_that_would_take_all_memory_or_time_is_refused(tmp_path, text, message):
+    with pytest.raises(InputError, match=message) as error:
+        cells(tmp_path, text)
+    assert "sweep.yaml" in str(error.value)
+    assert len(str(error.value)) < 1000
+
+
+def test_a_kind_of_network_is_tried_once(tmp_path, monkeypatch):
+    """A grid over gains may be long: each is looked at as a number only."""
+    made = []
+    monkeypatch.setattr(
+        "rankscope.experiments.user_sweep.RateRNN.initialise", lambda task, **options: made.append(options)
+    )
+    assert len(cells(tmp_path, "task: flipflop\ngrid: {gain: [0, 0.5, 1], nonlinearity: [tanh, relu]}")) == 6
+    assert len(made) == 2

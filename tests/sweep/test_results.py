@@ -1,13 +1,16 @@
 """All cells of a run as one Dataset: labels become dimensions, what is missing is NaN, arrays stay in their files."""
 
+from pathlib import Path
+
 import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
+from reading_with_xarray import open_run_plainly
 from sweep_cases import Case, work
 
 from rankscope.errors import InputError
-from rankscope.sweep import run_sweep
+from rankscope.sweep import glance, run_sweep
 from rankscope.sweep.results import assemble, open_run
 from rankscope.sweep.store import RunFolder
 
@@ -84,3 +87,117 @@ def test_a_run_that_is_open_can_be_read_again_and_goes_on(tmp_path):
     assert report.set_aside == ()
     assert sorted(report.already_done) == [case.digest for case in cases[:2]]
     assert data["values"].values.shape[-2:] == (20, 40)
+
+
+# Read with HDF5's own functions: the same as by xarray
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """stored(cells): the folder of a run that has these cells."""
+
+    def store(cells):
+        folder = RunFolder(tmp_path / "run")
+        folder.prepare()
+        for number, one in enumerate(cells):
+            folder.save(f"digest{number}", one)
+        return folder.path
+
+    return store
+
+
+def assert_the_same_as_by_xarray(folder):
+    found, expected = open_run(folder), open_run_plainly(folder)
+    xr.testing.assert_identical(found, expected)
+    assert list(found.variables) == list(expected.variables)
+    for name, variable in expected.variables.items():
+        assert found[name].dtype == variable.dtype
+    return found
+
+
+def words(*values):
+    return "letter", np.array(values, dtype=object), {"long_name": "words"}
+
+
+VARIANTS = {
+    "grid": [cell(task, gain) for task in ("a", "b") for gain in (0.0, 0.9)],
+    "one": [cell("a", 0.0)],
+    "holes": [cell("a", 0.0), cell("b", 0.9), cell("c", 0.9, epochs=5)],
+    "longer": [cell("a", 0.1 * number, epochs=2 + number % 3) for number in range(5)],
+    "words": [cell("a", g).assign(letters=words("x", "y" * int(10 * g))) for g in (0.1, 0.2)],
+    "words, holes": [cell("a", 0.1).assign(letters=words("é", "")), cell("b", 0.2).assign(other=words("z", "a"))],
+    "booleans": [cell("a", 0.1, flag=flag).assign(up=flag, ups=("u", [flag, False])) for flag in (True, False)],
+    "integers": [cell("a", g, epochs=3).assign(n=np.int8(-3), k=("i", np.arange(3, dtype="u2"))) for g in (0.1, 0.2)],
+    "single": [cell("a", g).assign(x=np.float32(g), y=("i", np.float32([g, 1]))) for g in (0.1, 0.2)],
+    "dates": [
+        cell("a", g).assign(at=np.datetime64("2026-01-01", "ns") + np.timedelta64(int(10 * g), "D")) for g in (0.1, 0.2)
+    ],
+    "infinite": [cell("a", g).assign(x=np.inf, y=("i", [np.nan, -np.inf])) for g in (0.1, 0.2)],
+    "bytes": [cell("a", g).assign(b=np.bytes_(b"ab")) for g in (0.1, 0.2)],
+    "units": [cell("a", g).assign(d=("i", [1.0, 2.0], {"units": "m"})) for g in (0.1, 0.2)],
+    "other attributes": [cell("a", g).assign(d=("i", [g], {"units": f"m{g}"})) for g in (0.1, 0.2)],
+    "longer in two": [cell(t, 0.1).assign(d=(("i", "j"), np.eye(n))) for t, n in (("a", 2), ("b", 3))],
+    "other dimensions": [cell("a", g).assign(d=((i, j), np.eye(2))) for g, i, j in ((0.1, "i", "j"), (0.2, "j", "i"))],
+    "dimension without coordinate": [cell("a", g).assign(d=(("i", "epoch"), np.ones((2, 3)))) for g in (0.1, 0.2)],
+    "attributes": [cell("a", g).assign_attrs(nan=np.nan, one=1, word="x", other=f"{g}") for g in (0.1, 0.2)],
+    "nothing to label": [cell("a", 0.1).drop_vars("seed").assign(empty=("e", np.zeros(0)))],
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*:FutureWarning")
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_run_is_read_as_xarray_reads_it(stored, name):
+    assert_the_same_as_by_xarray(stored(VARIANTS[name]))
+
+
+def test_xarray_opens_one_file_of_each_make(stored, monkeypatch):
+    opened = []
+    by_xarray = glance._opened
+    monkeypatch.setattr(glance, "_opened", lambda path, **options: opened.append(path) or by_xarray(path, **options))
+    folder = stored([cell("a", 0.1 * number, epochs=2 + number % 3, even=number % 2 == 0) for number in range(20)])
+    open_run(folder)
+    # One for all, one for the attributes, one for the coordinate "epoch".
+    assert len(opened) == 3
+
+
+def test_attributes_that_are_arrays_and_variables_that_few_have(stored):
+    cells = [cell("a", g).assign_attrs(same=[1, 2], other=[1, 2 * g]) for g in (0.1, 0.2)]
+    cells[1] = cells[1].assign(few=("epoch", [1.0, 2.0, 3.0])).isel(epoch=slice(2))
+    data = open_run(stored(cells))
+    np.testing.assert_array_equal(data.attrs.pop("same"), [1, 2])
+    assert data.attrs == {"torch_version": "2"}
+    np.testing.assert_array_equal(data["few"], [[np.nan] * 3, [1, 2, np.nan]])
+    # A date has to be decoded, and makes xarray read the file.
+    cells[1] = cells[1].assign(date=np.datetime64("2026-01-01", "ns"))
+    np.testing.assert_array_equal(open_run(stored(cells)).attrs["same"], [1, 2])
+
+
+def test_a_damaged_file_is_named(stored):
+    folder = stored([cell("a", 0.1), cell("b", 0.1)])
+    path = folder / "cells" / "digest1.nc"
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(InputError, match=r"digest1\.nc must be a whole netCDF file: .*truncated"):
+        open_run(folder)
+
+
+def test_what_is_gone_meanwhile_is_left_out(stored):
+    folder = stored([cell("a", 0.1), cell("b", 0.1)])
+    paths = [folder / "cells" / f"digest{number}.nc" for number in (0, 1, 2)]
+    assert [part.labels["task"] for part in glance.glance(paths)] == ["a", "b"]
+
+
+def test_no_file_stays_open(stored):
+    folder = stored(VARIANTS["longer"])
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    data = open_run(folder)
+    data["loss"].load()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_part_of_an_array_reads_only_its_cells(stored, monkeypatch):
+    data = open_run(stored(VARIANTS["longer"]))
+    read = []
+    array = glance.InFile.array
+    monkeypatch.setattr(glance.InFile, "array", lambda part, name: read.append(name) or array(part, name))
+    np.testing.assert_array_equal(data["loss"].isel(gain=[1, 3], epoch=0), data["change_norm"].isel(gain=[1, 3]))
+    assert read == ["loss", "loss"]

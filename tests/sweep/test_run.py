@@ -10,12 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
+from safetensors.torch import save_file
 from sweep_cases import Case, assert_complete, cases, content, noted, wait_until, work, work_with_checkpoint
 
 from rankscope.errors import InputError
 from rankscope.sweep import RunFolder, claims, run_sweep
 from rankscope.sweep import run as run_module
+from rankscope.sweep.teams import Elsewhere
 
 
 @pytest.fixture
@@ -269,11 +272,52 @@ def test_no_room_for_a_checkpoint_is_no_failure_of_the_cell(tmp_path, threads):
     assert RunFolder(tmp_path / "run").failures() == {}
 
 
+def checkpoint_only(case, report, checkpoint):
+    save_file({"large": torch.zeros(10**5)}, checkpoint)
+    return content(case.number)
+
+
+def test_no_room_for_a_safetensors_file_is_no_failure_of_the_cell(tmp_path, threads, mount):
+    store = RunFolder(mount("size=300k") / "run")
+    with pytest.raises(InputError, match=r"No space left on device.*what was finished is kept"):
+        run_sweep(checkpoint_only, cases(2), store.path, executor=threads)
+    assert store.failures() == {}
+
+
 def test_an_executor_that_is_gone_is_said_so(tmp_path):
     executor = ThreadPoolExecutor(1)
     executor.shutdown()
     with pytest.raises(InputError, match="executor must take work until the sweep ends"):
         run_sweep(work, cases(2), tmp_path / "run", executor=executor)
+
+
+class Cluster(ThreadPoolExecutor):
+    """Threads that say of themselves how many workers they are, as the client of a Dask cluster does."""
+
+    def __init__(self, counts):
+        super().__init__(1)
+        self._client = self
+        self.counts = list(counts)
+
+    def scheduler_info(self):
+        if self.counts[0] is None:
+            raise OSError("no answer")
+        return {"workers": dict.fromkeys(range(self.counts.pop(0) if len(self.counts) > 1 else self.counts[0]))}
+
+
+@pytest.mark.parametrize(("counts", "said"), [([0], 1), ([2], 0), ([None], 0), ([0, 0, 1, 1, 0, 0], 2)])
+def test_a_cluster_without_workers_is_said_so_once(tmp_path, monkeypatch, caplog, counts, said):
+    monkeypatch.setattr("rankscope.sweep.teams.SECONDS_BETWEEN_COUNTS", 0.0)
+    with Cluster(counts) as executor:
+        team = Elsewhere(work, RunFolder(tmp_path), executor)
+        assert [team.reports() for _ in range(6)] == [[]] * 6
+    assert [record.message[:26] for record in caplog.records] == ["the cluster has no worker;"] * said
+
+
+def test_an_executor_of_another_kind_is_not_asked_for_workers(tmp_path, threads, monkeypatch, caplog):
+    monkeypatch.setattr("rankscope.sweep.teams.SECONDS_BETWEEN_COUNTS", 0.0)
+    run_sweep(work, cases(3), tmp_path / "run", executor=threads)
+    assert caplog.records == []
 
 
 def noise(case, report, checkpoint):

@@ -3,7 +3,6 @@
 import errno
 import os
 import re
-import subprocess
 import time
 
 import numpy as np
@@ -188,31 +187,22 @@ def test_half_written_files_go_when_their_writer_has(folder):
     assert not record.exists()
 
 
+def test_checkpoints_of_finished_cells_go_when_nobody_is_at_them(folder):
+    folder.save("one", content(1))
+    for digest in ("one", "two"):
+        folder.checkpoint_path(digest).touch()
+    with claims.acquire(folder.claim_path("one")):
+        folder.tidy()
+        assert folder.checkpoint_path("one").exists()
+    folder.tidy()
+    assert not folder.checkpoint_path("one").exists()
+    assert folder.checkpoint_path("two").exists()
+
+
 def test_a_path_below_a_file_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot make the folder"):
         RunFolder(tmp_path / "file" / "run").prepare()
-
-
-@pytest.fixture
-def mount(tmp_path):
-    """mount(options): mount a small tmpfs at the returned path; skipped where that is not allowed."""
-    mounted = []
-
-    def mount(options):
-        target = tmp_path / "mounted"
-        target.mkdir(exist_ok=True)
-        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(target)]
-        try:
-            subprocess.run(command, check=True, capture_output=True)
-        except (OSError, subprocess.CalledProcessError):
-            pytest.skip("mounting a file system needs root")
-        mounted.append(target)
-        return target
-
-    yield mount
-    for target in mounted:
-        subprocess.run(["umount", str(target)], check=True)
 
 
 def test_a_read_only_file_system_is_refused(mount):

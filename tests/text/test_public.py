@@ -190,3 +190,23 @@ def test_the_real_set():
     assert (summary["train"], summary["validation"], summary["vector_size"]) == (8565, 1000, 50)
     assert summary["coverage"] > 0.99
     assert summary["fingerprint"] == "33c6ec660a7fdce4"
+
+
+def test_a_panic_of_the_parquet_library_is_an_error_in_the_file(tmp_path, monkeypatch):
+    """It is raised as something that is no Exception; Ctrl-C goes on being Ctrl-C."""
+
+    class PanicException(BaseException):
+        pass
+
+    for raised, expected in ((PanicException("no such type"), InputError), (KeyboardInterrupt(), KeyboardInterrupt)):
+        monkeypatch.setattr("arro3.io.read_parquet", Raises(raised))
+        with pytest.raises(expected):
+            public.vectors_of(wheel(tmp_path))
+
+
+class Raises:
+    def __init__(self, error):
+        self.error = error
+
+    def __call__(self, *_):
+        raise self.error

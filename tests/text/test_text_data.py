@@ -1,5 +1,7 @@
 """Prepared sets and batches of them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -96,3 +98,32 @@ def test_packing_keeps_every_word(sentiment_data):
     assert batch.words.batch_sizes.sum() == len(expected)
     assert batch.labels.tolist() == [split.labels[i] for i in order]
     assert sum(len(batch.labels) for batch in in_order(split, 64)) == 200
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ({}, {"coverage": "1"}),
+        ({}, {"name": 3}),
+        ({}, {"vectors": np.zeros((3, 2))}),
+        ({}, {"vectors": np.zeros((0, 2), np.float32)}),
+        ({"words": np.array([1, 0, 2, 9])}, {}),
+        ({"words": np.array([1, 0, 2, -1])}, {}),
+        ({"words": np.array([[1, 0, 2, 0]])}, {}),
+        ({"words": np.array([1, 0, 2, 0], np.uint64)}, {}),
+        ({"lengths": np.array([1, 2])}, {}),
+        ({"lengths": np.array([4, 0])}, {}),
+        ({"lengths": np.array([-1, 5])}, {}),
+        ({"labels": np.array([1])}, {}),
+        ({"labels": np.array([1, 2])}, {}),
+        ({"labels": np.array([0.5, 1])}, {}),
+    ],
+)
+def test_a_set_that_no_training_gets_through_is_damaged(tmp_path, part, change):
+    """With a fingerprint that fits: whoever wrote the file knew how."""
+    good = prepare("snippets", TRAIN, VALIDATION, VECTORS)
+    changed = replace(good, train=replace(good.train, **part), **change)
+    changed = replace(changed, fingerprint=module._fingerprint(changed.vectors, (changed.train, changed.validation)))
+    module.save_data(changed, tmp_path / "set")
+    with pytest.raises(InputError, match="is damaged"):
+        module.read_data(tmp_path / "set")

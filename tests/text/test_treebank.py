@@ -130,3 +130,13 @@ def test_a_bomb_is_refused(tmp_path, monkeypatch):
             archive.writestr(f"trees/{split}.txt", " " * 1_000_000)
     with pytest.raises(InputError, match="at most 10000 bytes"):
         read_treebank(tmp_path / "t.zip")
+
+
+def test_an_archive_with_names_in_no_encoding_is_refused(tmp_path):
+    """Names that say they are UTF-8 and are not raise an error that no archive's own is."""
+    path = tmp_path / "trees.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("trees/tr\u00e4in.txt", "(3 good)")
+    path.write_bytes(path.read_bytes().replace("\u00e4".encode(), b"\xb3\xd2"))
+    with pytest.raises(InputError, match="must be a whole archive, got a damaged one"):
+        read_treebank(path)

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rankscope.checkpoints.adapter import Factors
+from rankscope.checkpoints.source import Unreadable
 from rankscope.linalg import leading_triplets
 
 EXACT_UP_TO = 1024
@@ -128,9 +129,17 @@ def spectrum(matrix: Tensor, norm: float, exact: bool = False) -> Spectrum:
 
 
 def factors_spectrum(factors: Factors) -> Spectrum:
-    """Return the singular values of B A from matrices of its rank only."""
+    """Return the singular values of B A from matrices of its rank only.
+
+    Raises
+    ------
+    Unreadable
+        If they are too large to be squared.
+    """
     m, n = factors.B.shape[0], factors.A.shape[1]
     core = torch.linalg.qr(factors.B).R @ torch.linalg.qr(factors.A.t()).R.t()
+    if not bool(torch.isfinite(core).all()) or not math.isfinite(float(core.square().sum())):
+        raise Unreadable("its change is too large to be squared")
     values = torch.linalg.svdvals(core).numpy()
     error = float(np.finfo(float).eps * max(m, n) * values[0])
     return Spectrum((m, n), values, True, float(np.sum(values**2)), error, "factors")

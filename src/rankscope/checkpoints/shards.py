@@ -97,7 +97,13 @@ def _weight_map(index: Path) -> dict[str, str]:
         raise InputError(f"{index} must have a 'weight_map' from tensors to files, got {type(placed).__name__}")
     for name, file in placed.items():
         if not isinstance(file, str) or Path(file).name != file or "\\" in file or "\0" in file or file in ("", ".."):
-            raise InputError(f"{index} must name files in its own folder, got {file!r} for {name!r}")
-        if not (index.parent / file).is_file():
-            raise InputError(f"{index} names the file {file!r}, which is not there: is the download complete?")
+            raise InputError(f"{index} must name files in its own folder, got {file!r:.100} for {name!r:.100}")
+        try:
+            there = (index.parent / file).is_file()
+        except OSError as error:  # no system has files of such names
+            raise InputError(
+                f"{index} must name files in its own folder, got {file[:100]!r}: {error.strerror}"
+            ) from error
+        if not there:
+            raise InputError(f"{index} names the file {file[:100]!r}, which is not there: is the download complete?")
     return placed

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import Any, Protocol
 
 import torch
 import xarray as xr
+from safetensors import SafetensorError
 
 from rankscope.errors import InputError
 from rankscope.sweep import claims
@@ -127,7 +129,10 @@ def _work_and_save(work: Work, folder: RunFolder, cell: Cell, report: Report) ->
 
 def _no_room(error: BaseException | None) -> bool:
     while error is not None:
-        if isinstance(error, OSError) and error.errno in NO_ROOM:
+        # safetensors, which writes checkpoints, has the number of the error only in its message.
+        told = re.search(r"\(os error (\d+)\)", str(error)) if isinstance(error, SafetensorError) else None
+        number = error.errno if isinstance(error, OSError) else int(told[1]) if told else None
+        if number in NO_ROOM:
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -7,6 +7,7 @@ used again with more cells: the lists are merged. It is for readers; no cell dep
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from rankscope.errors import InputError
 from rankscope.sweep.claims import acquire
 
 FORMAT = "rankscope.sweep.v1"
+DIGEST = re.compile(r"[A-Za-z0-9_-]{1,100}")
+"""What a cell may be called: its name is that of a file."""
 
 
 @dataclass(frozen=True)
@@ -45,18 +48,21 @@ def read_manifest(path: Path) -> Manifest | None:
         If the file cannot be read or is not the manifest of a sweep.
     """
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(path.read_text(encoding="utf-8"))
         if values["format"] != FORMAT:
             raise ValueError(f"its format is {values['format']!r}")
         cells = {str(cell["digest"]): dict(cell["description"]) for cell in values["cells"]}
+        foreign = next((digest for digest in cells if not DIGEST.fullmatch(digest)), None)
+        if foreign is not None:
+            raise ValueError(f"a cell is called {foreign[:40]!r}")
         return Manifest(dict(values["description"]), cells)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise InputError(
-            f"{path} must be a sweep's run.json ({FORMAT}), got something else ({error!r}); "
+            f"{path} must be a sweep's run.json ({FORMAT}), got something else ({error!r:.200}); "
             f"choose another folder, or move the file away: no finished cell depends on it"
         ) from error
 
@@ -88,9 +94,9 @@ def merge_manifest(
         values = {"format": FORMAT, "description": merged.description, "cells": listed}
         try:
             text = json.dumps(values, indent=1)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise InputError(f"descriptions of a sweep and its cells must be JSON values: {error}") from error
-        if not path.exists() or path.read_text() != text:
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
             with replacing(path) as temporary:
-                temporary.write_text(text)
+                temporary.write_text(text, encoding="utf-8")
     return merged

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import mmap
 import os
 from pathlib import Path
 
@@ -16,6 +17,13 @@ from rankscope.errors import InputError
 
 COMPRESSED_FROM = 4096
 """Bytes from which a variable is compressed and checksummed; below, that costs more room than it saves."""
+
+COLLECTION = b"GCOL\1\0\0\0"
+"""How a collection of words begins in an HDF5 file."""
+
+NOT_LARGE = 100_000_000
+MOST_COMPRESSED = 300
+"""Of a file with more than `NOT_LARGE` bytes in it; numbers that are all the same are compressed a thousandfold."""
 
 # No file is ever changed in place, so there is nothing to lock, and some clusters cannot. All readers have to say the
 # same: HDF5 refuses a file that is open otherwise in the same process, which would look like damage.
@@ -33,6 +41,7 @@ def damage(path: Path, digest: str) -> str | None:
         If the file may be whole but cannot be read, for example for want of permission.
     """
     try:
+        check_heaps(path)
         with h5py.File(path, "r", **UNLOCKED) as file:
             found = file.attrs.get("digest")
     except FileNotFoundError:
@@ -41,9 +50,61 @@ def damage(path: Path, digest: str) -> str | None:
         if error.errno is not None:
             raise InputError(f"cannot read {path}: {os.strerror(error.errno)}") from error
         return f"not a whole netCDF file: {_first_line(error)}"
-    except (RuntimeError, KeyError, ValueError) as error:
+    except Exception as error:
+        # What the library raises for a damaged file is not documented; h5py turns it into many kinds.
         return f"not a whole netCDF file: {_first_line(error)}"
-    return None if found == digest else f"not the result of this cell: its digest is {found!r}, not {digest!r}"
+    if isinstance(found, str) and found == digest:
+        return None
+    return f"not the result of this cell: its digest is {found!r:.200}, not {digest!r}"
+
+
+def check_heaps(path: Path) -> None:
+    """Raise ValueError if the words in a file are stored in a way that HDF5 would never come to the end of.
+
+    They lie in collections, one object behind the other, without a checksum. The library walks along them and trusts
+    every length: one that leads nowhere holds it for ever, in a loop that nothing interrupts.
+    """
+    if not path.stat().st_size:
+        return  # which HDF5 says in its own words
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        begin = content.find(COLLECTION)
+        while begin >= 0:
+            end = begin + int.from_bytes(content[begin + 8 : begin + 16], "little")
+            at = begin + 16
+            while at + 16 <= min(end, len(content)):
+                size = int.from_bytes(content[at + 8 : at + 16], "little")
+                is_free = content[at : at + 2] == b"\0\0"
+                # The length of what is free counts from here, that of an object from behind its own 16 bytes.
+                length = size if is_free else 16 + (size + 7) // 8 * 8
+                if length < 16 or at + length > end:
+                    raise ValueError(f"the words at byte {begin} are damaged")
+                at += length
+            begin = content.find(COLLECTION, begin + len(COLLECTION))
+
+
+def check_sizes(file: h5py.File) -> None:
+    """Raise ValueError if the variables of a file claim to be much larger than the file is.
+
+    A few bytes can promise any shape, and reading takes the memory that was promised.
+    """
+    everything = [item for item in file.values() if isinstance(item, h5py.Dataset)]
+    variables = [item for item in everything if not _is_bare_dimension(item)]
+    size = file.id.get_filesize()
+    promised = sum(item.nbytes for item in variables)
+    if promised > max(NOT_LARGE, size * MOST_COMPRESSED):
+        raise ValueError(f"its variables are to have {promised} bytes, in a file of {size}")
+    # A dimension has a length and no values; variables that are shorter are filled up to it.
+    longest = max((length for item in variables for length in item.shape), default=0)
+    for item in everything:
+        if item.ndim and item.shape[0] > longest:
+            raise ValueError(
+                f"its dimension {item.name[:40]!r} is of {item.shape[0]}, its variables of up to {longest}"
+            )
+
+
+def _is_bare_dimension(item: h5py.Dataset) -> bool:
+    name = item.attrs.get("NAME", b"")
+    return isinstance(name, bytes) and name.startswith(b"This is a netCDF dimension but not a netCDF variable")
 
 
 def write_netcdf(dataset: xr.Dataset, path: str | os.PathLike[str]) -> None:
@@ -85,10 +146,16 @@ def read_netcdf(path: Path) -> xr.Dataset:
         If it is damaged.
     """
     try:
+        check_heaps(path)
+        with h5py.File(path, "r", **UNLOCKED) as file:
+            check_sizes(file)
         return xr.load_dataset(path, engine="h5netcdf", driver_kwds=UNLOCKED)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:
+        # As above, and xarray, which decodes what it finds, raises still others.
         raise ValueError(_first_line(error)) from error
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return (str(error).splitlines() or [type(error).__name__])[0][:500]

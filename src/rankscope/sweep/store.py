@@ -248,12 +248,16 @@ class RunFolder:
         return Counts(len(listed), len(done), len(failed), len(running), len(waiting))
 
     def tidy(self) -> None:
-        """Remove dead claims, and the half-written files that killed processes left.
+        """Remove dead claims, the half-written files that killed processes left, and the checkpoints of finished cells.
 
         Files of a cell are written only by whoever holds its claim. Such a file is looked for first and its claim
         after that: without a claim then, its writer has finished or died. Other files are given a day.
         """
         claims.remove_dead(self.path / "claims")
+        for path in (self.path / "checkpoints").glob("[!.]*.safetensors"):
+            # Its writer was killed between the two, or had stood still for so long that somebody else finished.
+            if self.is_done(path.stem) and not claims.is_held(self.claim_path(path.stem)):
+                path.unlink(missing_ok=True)
         for path in [path for room in (".", *ROOMS) for path in (self.path / room).glob(".*")]:
             digest = path.name[1:].split(".")[0]
             mine = path.parent.name in ("cells", "checkpoints") and path.suffix == ".part"

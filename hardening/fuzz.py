@@ -1,0 +1,72 @@
+"""Try to break every reader of files with spoiled inputs, and print what became of them.
+
+    python hardening/fuzz.py                          every reader for a minute of processor time
+    python hardening/fuzz.py --seconds 600 --reader torch --reader cell
+    python hardening/fuzz.py --replay FOLDER --reader torch
+
+An input is a valid file, or a few that belong together, with one to four changes (`fuzz_mutations.py`), or a text that
+hypothesis has drawn from the grammar of its format. It is read by a process of its own (`fuzz_workers.py`) as a user
+would have it read (`readers.py`). A reader keeps its contract if it returns or raises `InputError`: no other exception,
+no crash, no more than 5 s of processor time and 500 MB of memory for less than 1 MB of input. An input that breaks it
+is kept in --corpus, READER/NUMBER/input, with what happened in what.txt; `--replay` reads such a folder again, in this
+process. The exit status is 0 only if no contract was broken.
+
+In the table, *refused* is what raised `InputError`, in so many *places* of the code; *slowest* and *memory* are the
+largest of any one input, over what the process had before it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from fuzz_workers import as_row, fuzz
+from readers import READERS, attempt
+
+
+def main() -> int:
+    """Fuzz, print, and return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=60.0, help="of processor time, for each reader")
+    parser.add_argument("--reader", action="append", choices=list(READERS), help="may be given several times; else all")
+    parser.add_argument("--corpus", type=Path, default=Path("fuzz-corpus"), help="where inputs that break one are kept")
+    parser.add_argument("--start", type=int, default=0, help="number of the first batch: other numbers, other inputs")
+    parser.add_argument("--replay", type=Path, help="an input that was kept, to be read in this process")
+    parser.add_argument("--json", action="store_true", help="print the table as JSON")
+    options = parser.parse_args()
+    names = options.reader or list(READERS)
+    if options.replay is not None:
+        (name,) = names
+        print(attempt(READERS[name], options.replay) or "returned")
+        return 0
+    rows = []
+    for name in names:
+        began = time.monotonic()
+        rows.append(as_row(name, fuzz(READERS[name], options.seconds, options.corpus, options.start)))
+        broken = ", ".join(f"{what} ({count})" for what, count in rows[-1]["broken"].items()) or "kept its contract"
+        said = f"{name}: {rows[-1]['inputs']} inputs in {time.monotonic() - began:.0f} s; {broken}"
+        print(said, file=sys.stderr, flush=True)
+    if options.json:
+        print(json.dumps(rows, indent=1))
+    else:
+        _print(rows)
+    return int(any(row["broken"] for row in rows))
+
+
+def _print(rows: list[dict[str, object]]) -> None:
+    heads = ("reader", "inputs", "seconds", "returned", "refused", "distinct_refusals", "exceptions", "crashes", "hangs",  # noqa: E501
+             "memory_floods", "slowest_seconds", "largest_megabytes")  # fmt: skip
+    table = Table(*(head.replace("distinct_refusals", "places").replace("_", " ") for head in heads))
+    for row in rows:
+        table.add_row(*(str(row[head]) for head in heads))
+    Console(width=160).print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

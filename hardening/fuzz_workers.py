@@ -1,0 +1,305 @@
+"""Inputs are read in a process of their own, so that a crash, a hang or a flood of memory costs one input.
+
+The process says which input it is at, and its parent looks at how much processor time that has taken: a machine that is
+busy or asleep is no hang. What the process may ask for is limited (RLIMIT_AS), and the most that it has had in memory
+is read after every input.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import resource
+import shutil
+import signal
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+from hypothesis import HealthCheck, Phase, given, seed, settings
+
+from fuzz_mutations import Bundle, mutated
+from readers import Reader, attempt, place_of
+
+HANG_SECONDS = 5.0
+BLOCKED_SECONDS = 60.0
+MEMORY_BYTES = 500_000_000
+ADDRESS_BYTES = 3_000_000_000
+BATCH = 400
+MOST_SEEDS = 300
+SLOT = "input"
+
+
+@dataclass
+class Tally:
+    """What became of a reader's inputs."""
+
+    inputs: int = 0
+    seconds: float = 0.0
+    returned: int = 0
+    refused: int = 0
+    refusals: Counter[str] = field(default_factory=Counter)
+    broken: Counter[str] = field(default_factory=Counter)
+    slowest: float = 0.0
+    memory: int = 0
+
+    def count(self, *kinds: str) -> int:
+        """Return how many inputs broke the contract in one of these ways."""
+        return sum(number for what, number in self.broken.items() if what.split(":")[0] in kinds)
+
+
+def write_bundle(bundle: Bundle, folder: Path) -> None:
+    """Put the files of an input into an empty folder."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for name, content in bundle.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+def fuzz(reader: Reader, seconds: float, corpus: Path, start: int = 0) -> Tally:
+    """Read spoiled inputs for so many seconds of processor time; those that break the contract go to `corpus`."""
+    tally = Tally()
+    pool = reader.seeds()
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as scratch:  # noqa: PTH112
+        slot = Path(scratch) / SLOT
+        batch = start
+        while tally.seconds < seconds:
+            batch += 1
+            _run_batch(reader, pool, batch, seconds - tally.seconds, slot, tally, corpus)
+    return tally
+
+
+def _run_batch(
+    reader: Reader, pool: list[Bundle], batch: int, seconds: float, slot: Path, tally: Tally, corpus: Path
+) -> None:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_work, args=(reader, pool, batch, seconds, slot, theirs), daemon=True)
+    process.start()
+    theirs.close()
+    pid = process.pid or 0
+    began, used, at_begin, last_look = time.monotonic(), 0.0, _processor_seconds(pid), time.monotonic()
+    reason = ""
+    with ours:
+        while True:
+            now = time.monotonic()
+            if now - last_look > 3:  # we ourselves stood still
+                began = now
+            last_look = now
+            try:
+                news = ours.recv() if ours.poll(0.25) else None
+            except (EOFError, OSError):
+                break
+            used = max(used, _processor_seconds(pid))
+            if news is None:
+                if used - at_begin > HANG_SECONDS:
+                    reason = f"hang: more than {HANG_SECONDS:g} s"
+                elif now - began > BLOCKED_SECONDS:
+                    reason = f"hang: nothing for {BLOCKED_SECONDS:g} s"
+                if reason:
+                    process.kill()
+                    break
+                continue
+            began, at_begin = now, used
+            _note(news, reader, pool, slot, tally, corpus)
+    process.join()
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    tally.seconds += ended.ru_utime + ended.ru_stime - before.ru_utime - before.ru_stime
+    if not reason and process.exitcode:
+        reason = f"crash: exit status {process.exitcode}"
+    if reason:
+        tally.inputs += 1
+        _keep(reader, reason, "", slot, tally, corpus)
+
+
+def _note(news: dict[str, Any], reader: Reader, pool: list[Bundle], slot: Path, tally: Tally, corpus: Path) -> None:
+    tally.inputs += news["inputs"]
+    tally.returned += news["returned"]
+    tally.refused += news["refused"]
+    tally.slowest = max(tally.slowest, news["slowest"])
+    tally.memory = max(tally.memory, news["memory"])
+    for place, bundle in news["new"]:
+        # An input that gets to a new place is a good one to go on from.
+        if place not in tally.refusals and len(pool) < MOST_SEEDS:
+            pool.append(bundle)
+    tally.refusals.update(news["places"])
+    for reason, text, bundle in news["broken"]:
+        write_bundle(bundle, slot.with_name("broken"))
+        _keep(reader, reason, text, slot.with_name("broken"), tally, corpus)
+
+
+def _keep(reader: Reader, reason: str, text: str, slot: Path, tally: Tally, corpus: Path) -> None:
+    """Count a broken contract, and save the input of the first few of its kind."""
+    tally.broken[reason] += 1
+    if tally.broken[reason] <= 3:
+        kept = corpus / reader.name / f"{len(tally.broken):03d}-{tally.broken[reason]}"
+        shutil.rmtree(kept, ignore_errors=True)
+        kept.mkdir(parents=True)
+        with suppress(OSError):
+            shutil.copytree(slot, kept / SLOT)
+        (kept / "what.txt").write_text(f"{reason}\n\n{text}", errors="backslashreplace")
+
+
+def _work(reader: Reader, pool: list[Bundle], batch: int, seconds: float, slot: Path, news: Connection) -> None:
+    """Read a batch of inputs and say what became of them, some at a time."""
+    os.setpgrp()
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with open(os.devnull, "w") as nowhere:  # noqa: PTH123
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+    _limit_memory()
+    rng = random.Random(f"{reader.name}/{batch}")
+    told = _Report()
+    until = time.process_time() + seconds
+
+    def one(bundle: Bundle) -> None:
+        write_bundle(bundle, slot)
+        news.send(told.taken())
+        _look_at(reader, bundle, slot, told)
+
+    if reader.texts is not None and batch % 4 == 0:
+        quiet = settings(max_examples=BATCH // 2, database=None, deadline=None, phases=[Phase.generate],
+                         suppress_health_check=list(HealthCheck))  # fmt: skip
+        seed(batch)(quiet(given(reader.texts())(one)))()
+    else:
+        if batch % 20 == 1:
+            for bundle in [*reader.seeds(), *reader.once()]:
+                one(bundle)
+        for _ in range(BATCH):
+            if time.process_time() > until:
+                break
+            one(mutated(rng.choice(pool), rng, reader.words))
+    news.send(told.taken())
+    news.close()
+
+
+@dataclass
+class _Report:
+    """What there is to tell since the last time."""
+
+    inputs: int = 0
+    returned: int = 0
+    refused: int = 0
+    places: Counter[str] = field(default_factory=Counter)
+    known: set[str] = field(default_factory=set)
+    new: list[tuple[str, Bundle]] = field(default_factory=list)
+    broken: list[tuple[str, str, Bundle]] = field(default_factory=list)
+    slowest: float = 0.0
+    memory: int = 0
+
+    def taken(self) -> dict[str, Any]:
+        """Return it, and forget it."""
+        values = {key: value for key, value in vars(self).items() if key != "known"}
+        self.__dict__.update(vars(_Report(known=self.known)))
+        return values
+
+
+def _look_at(reader: Reader, bundle: Bundle, slot: Path, told: _Report) -> None:
+    """Read one input and note what it did."""
+    before = _reset_peak()
+    began = time.process_time()
+    broken = None
+    try:
+        with _alarm():
+            place = attempt(reader, slot)
+    except MemoryError as error:
+        place, broken = "", ("memory: MemoryError", error)
+    except _TooLongError as error:
+        place, broken = "", (f"hang: more than {HANG_SECONDS:g} s at {place_of(error)}", error)
+    except BaseException as error:
+        kind = "memory" if "allocate" in str(error) else "exception"
+        place, broken = "", (f"{kind}: {type(error).__name__} at {place_of(error)}", error)
+    seconds, memory = time.process_time() - began, _peak() - before
+    told.inputs += 1
+    if broken is None:
+        told.returned += not place
+        told.refused += bool(place)
+        told.places[place] += 1
+        if place not in told.known:
+            told.known.add(place)
+            told.new.append((place, bundle))
+        if memory > MEMORY_BYTES:
+            broken = (f"memory: more than {MEMORY_BYTES // 10**6} MB", None)
+    told.slowest, told.memory = max(told.slowest, seconds), max(told.memory, memory)
+    if broken is not None:
+        reason, error = broken
+        text = "".join(traceback.format_exception(error)) if error is not None else f"{memory} bytes"
+        told.broken.append((reason, text[-6000:], bundle))
+
+
+class _TooLongError(BaseException):
+    """Raised by the alarm; nothing that a reader catches."""
+
+
+@contextmanager
+def _alarm() -> Iterator[None]:
+    def ring(*_: object) -> None:
+        raise _TooLongError
+
+    signal.signal(signal.SIGPROF, ring)
+    # Just before the parent takes it for a hang in a library, so that there is a traceback.
+    signal.setitimer(signal.ITIMER_PROF, HANG_SECONDS - 0.3)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def _limit_memory() -> None:
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * os.sysconf("SC_PAGE_SIZE") + ADDRESS_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _reset_peak() -> int:
+    """Forget the most that this process has had in memory; return what it has now."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    return _peak()
+
+
+def _peak() -> int:
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
+
+def _processor_seconds(pid: int) -> float:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def as_row(name: str, tally: Tally) -> dict[str, Any]:
+    """Return a reader's row of the table as plain values."""
+    return {
+        "reader": name,
+        "inputs": tally.inputs,
+        "seconds": round(tally.seconds, 1),
+        "returned": tally.returned,
+        "refused": tally.refused,
+        "distinct_refusals": len([place for place in tally.refusals if place]),
+        "exceptions": tally.count("exception"),
+        "crashes": tally.count("crash"),
+        "hangs": tally.count("hang"),
+        "memory_floods": tally.count("memory"),
+        "slowest_seconds": round(tally.slowest, 3),
+        "largest_megabytes": round(tally.memory / 1e6, 1),
+        "broken": dict(tally.broken),
+        "refusals": json.loads(json.dumps(tally.refusals)),
+    }

