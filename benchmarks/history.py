@@ -1,11 +1,13 @@
-"""Write the table of docs/performance.md, and the history below it, from what `table.py` measured.
+"""Write the tables of docs/performance.md from what the other programs measured.
 
     python benchmarks/table.py --json > docs/performance/2026-11-24.json
+    python benchmarks/ideas.py --json > docs/performance/ideas.json
+    python benchmarks/scaling.py --json > docs/performance/scaling.json
     python benchmarks/history.py
 
-Files are named after their day, so that they sort; the last one is the table, all together are the history. Times
-differ from machine to machine and from day to day, so the history is in ratios, each measured within one run: the share
-of products in an epoch (floor / ours) and how many times faster than the plain loop that is.
+Runs of `table.py` are named after their day, so that they sort; the last one is the table, all together are the
+history. Times differ from machine to machine and from day to day, so the history is in ratios, each measured within one
+run: the share of products in an epoch (floor / ours) and how many times faster than the plain loop that is.
 """
 
 from __future__ import annotations
@@ -24,11 +26,13 @@ Result = dict[str, Any]
 
 
 def main() -> None:
-    """Read, and rewrite both sections."""
-    results = {path.stem: json.loads(path.read_text()) for path in sorted(RUNS.glob("*.json"))}
+    """Read, and rewrite all sections."""
+    results = {path.stem: json.loads(path.read_text()) for path in sorted(RUNS.glob("20*.json"))}
     last = list(results)[-1]
     replace("table", table(results[last]))
     replace("history", history(results))
+    replace("ideas", ideas(json.loads((RUNS / "ideas.json").read_text())))
+    replace("scaling", scaling(json.loads((RUNS / "scaling.json").read_text())))
 
 
 def replace(name: str, lines: list[str]) -> None:
@@ -83,6 +87,32 @@ def history(results: dict[str, Result]) -> list[str]:
             cells.append(decimal(row_of(result, what, "flipflop")["plain_over_ours"]))
         cells.append(percent(result["gain_paper"]["floor_over_ours"]))
         lines.append(f"| {name} | " + " | ".join(str(cell) for cell in cells) + " |")
+    return lines
+
+
+def ideas(result: Result) -> list[str]:
+    """Return a line for each idea."""
+    lines = ["| idea | without | with | saves | kept |", "|---|---|---|---|---|"]
+    for row in result["ideas"]:
+        times = (duration(row["without_ms"]), duration(row["with_ms"]))
+        cells = (row["idea"], *times, f"{row['gain_percent']:.0f} %", "yes" if row["kept"] else "no")
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def scaling(result: Result) -> list[str]:
+    """Return how time and memory grow along each of the three sizes."""
+    names = {"N": ("units N", 2), "batch": ("batch B", 1), "steps": ("steps T", 1)}
+    lines = [
+        "| varied | | epoch | exponent (expected) | GFLOP/s | memory | expected |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, (label, expected) in names.items():
+        for row in result[name]:
+            exponent = "" if row["exponent"] is None else f"{row['exponent']:.2f} ({expected})"
+            memory = [row[key] and f"{row[key]:.0f} MB" for key in ("megabytes", "expected_megabytes")]
+            cells = (label, row[name], duration(row["ms"]), exponent, f"{row['gflops']:.0f}", *memory)
+            lines.append("| " + " | ".join("" if cell is None else str(cell) for cell in cells) + " |")
     return lines
 
 

@@ -336,8 +336,9 @@ def _inside_hdf5(content: bytes, rng: random.Random, words: Sequence[bytes], dep
             attribute = rng.choice(
                 [*kept, "coordinates", "_FillValue", "scale_factor", "units", "dtype", "digest", "_Netcdf4Dimid"]
             )
-            value = rng.choice((b"\xff\xfe", "x" * 60_000, math.nan, 2**63, np.zeros(3), "\ud800".encode("utf-8", "surrogatepass"),  # noqa: E501
-                                h5py.Empty("f4"), "days since 1-1-1", rng.choice(names), np.array([], "S1")))  # fmt: skip
+            lone = "\ud800".encode("utf-8", "surrogatepass")
+            odd = (b"\xff\xfe", "x" * 60_000, math.nan, 2**63, np.zeros(3), lone, h5py.Empty("f4"))
+            value = rng.choice((*odd, "days since 1-1-1", rng.choice(names), np.array([], "S1")))
             holder.attrs[attribute] = value
         elif action == 7 and sorted(opened.attrs):
             del opened.attrs[rng.choice(sorted(opened.attrs))]

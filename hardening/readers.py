@@ -407,7 +407,7 @@ def _requests() -> st.SearchStrategy[Bundle]:
 
 
 NAMES = tuple(f'"{name}"'.encode() for name in ("dtype", "shape", "data_offsets", "__metadata__", "F32", "BOOL"))
-TENSORS = tuple(name.encode() for name in made.state_dict()) + (b"initial.x", b"base_model.model.x.lora_A.weight")
+TENSORS = (*(name.encode() for name in made.state_dict()), b"initial.x", b"base_model.model.x.lora_A.weight")
 PICKLE = (b"cos\nsystem\n", b"\x8c\x05torch\x93", b"\x94", b"K\x7f", b"J\xff\xff\xff\x7f", b"2", b"h\x00", b"}", b"(")
 
 READERS = {

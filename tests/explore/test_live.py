@@ -42,6 +42,18 @@ def test_cells_appear_as_they_finish(growing):
     assert message(live.look(), known)["cells"] == {}
 
 
+def test_a_cell_whose_words_would_never_end_is_left_out(growing):
+    run, finish = growing
+    path = run.path_of(finish())
+    content = bytearray(path.read_bytes())
+    heap = content.find(b"GCOL")
+    content[heap + 24 : heap + 32] = (2**63).to_bytes(8, "little")  # HDF5 walks along such a length for ever
+    path.write_bytes(content)
+    assert LiveRun(run.path).look().cells == {}
+    with pytest.raises(OSError, match="is damaged"):
+        LiveRun(run.path).detail(path.stem)
+
+
 def test_values_are_those_of_open_run(finished_run):
     cells, run = LiveRun(finished_run).look().cells, rs.open_run(finished_run)
     assert len(cells) == 4

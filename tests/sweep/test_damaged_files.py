@@ -9,8 +9,10 @@ import xarray as xr
 from sweep_cases import content
 
 from rankscope.errors import InputError
-from rankscope.sweep import RunFolder
+from rankscope.sweep import RunFolder, claims, open_run
 from rankscope.sweep.netcdf import damage, read_netcdf
+
+FIELDS = ("error", "message", "traceback", "host", "time")
 
 
 @pytest.fixture
@@ -81,6 +83,8 @@ def test_lengths_that_hdf5_would_walk_along_for_ever_are_damage(folder, size):
     assert "the words at byte" in damage(path, "one")
     with pytest.raises(ValueError, match="the words at byte"):
         read_netcdf(path)
+    with pytest.raises(InputError, match="the words at byte"):
+        open_run(folder.path)
     assert folder.sift(["one"])[1][0].name == "cells/one.nc"
 
 
@@ -123,3 +127,21 @@ def test_variables_are_not_filled_up_to_a_dimension_that_is_longer_than_all_of_t
         file["a"].attrs["NAME"] = name
     with pytest.raises(ValueError, match="its dimension '/a' is of 100000000, its variables of up to 40"):
         read_netcdf(path)
+
+
+@pytest.mark.parametrize(
+    "text", [b"\xff\xfe", b"[" * 60_000, b'{"pid": "1\\u0000", "host": "", "born": "", "token": ""}']
+)
+def test_a_claim_of_any_bytes_is_one_without_an_owner(folder, text):
+    path = folder.claim_path("one")
+    path.write_bytes(text)
+    assert claims.owner(path) is None
+    assert claims.is_held(path) in (True, False)
+    folder.tidy()
+
+
+@pytest.mark.parametrize("text", ["[" * 60_000, json.dumps(dict.fromkeys(FIELDS, 1)), json.dumps({"error": "x"})])
+def test_a_record_of_a_failure_of_any_bytes_says_that_it_is_damaged(folder, text):
+    (folder.path / "failed" / "two.json").write_text(text)
+    assert folder.failure("two").message == "the record of this failure is damaged"
+    assert folder.failures()["two"].error == "unknown"

@@ -19,7 +19,7 @@ import numpy as np
 from rankscope.errors import InputError
 from rankscope.explore.curves import listed, rounded
 from rankscope.sweep import RunFolder, claims
-from rankscope.sweep.netcdf import UNLOCKED
+from rankscope.sweep.netcdf import UNLOCKED, check_heaps, check_sizes
 from rankscope.sweep.store import DIGEST
 
 Values = dict[str, Any]
@@ -132,7 +132,18 @@ class LiveRun:
         path = self._run.path_of(digest)
         if not DIGEST.fullmatch(digest) or not self._is_ours(path):
             return None
+        try:
+            return self._detail(path, digest)
+        except OSError:
+            raise
+        except Exception as error:
+            # As in `_read_new`.
+            raise OSError(f"{path.name} is damaged") from error
+
+    def _detail(self, path: Path, digest: str) -> Values:
+        check_heaps(path)
         with h5py.File(path, "r", **UNLOCKED) as file:
+            check_sizes(file)
             found = read_cell(file, DETAIL_POINTS) | {"digest": digest}
             for name in ("rank", "truncation_loss"):
                 if name in file and file[name].ndim == 1:
@@ -164,11 +175,13 @@ class LiveRun:
         for digest in unread[:BATCH]:
             self._files.pop(digest, None)
             try:
+                check_heaps(self._run.path_of(digest))
                 with h5py.File(self._run.path_of(digest), "r", **UNLOCKED) as file:
                     if _text(file.attrs.get("digest", "")) == digest:
+                        check_sizes(file)
                         self._cells[digest] = read_cell(file, CURVE_POINTS)
                         self._files[digest] = there[digest]
-            except (OSError, KeyError, ValueError, RuntimeError):
+            except Exception:
                 pass
             if digest not in self._files:
                 # The sweep sets it aside and computes it again.
@@ -196,7 +209,7 @@ class LiveRun:
         failure = self._run.failure(digest) if self._is_ours(path) else None
         if failure is None:
             return {"error": "unknown", "message": ""}
-        return {"error": failure.error[:MOST_TEXT], "message": failure.message[:MOST_TEXT]}
+        return {"error": _text(failure.error), "message": _text(failure.message)}
 
 
 def labels_of(description: Mapping[str, Any]) -> Values:

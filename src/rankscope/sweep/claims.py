@@ -185,16 +185,18 @@ def _create(path: Path) -> Claim | None:
 def _look(path: Path) -> _Found | None:
     try:
         # Opening asks a network file system for the time as it is now; a plain stat may be answered from memory.
-        with path.open() as file:
+        with path.open("rb") as file:
             touched = os.fstat(file.fileno()).st_mtime
-            text = file.read()
+            text = file.read(10_000)
     except FileNotFoundError:
         return None
     try:
         values: dict[str, Any] = json.loads(text)
-        return _Found(Owner(**values), touched)
-    except (ValueError, TypeError):
+        found = Owner(**values)
+    except (ValueError, TypeError, RecursionError):
         return _Found(None, touched)
+    whole = isinstance(found.pid, int) and all(isinstance(x, str) for x in (found.host, found.born, found.token))
+    return _Found(found if whole else None, touched)
 
 
 def _lives(found: _Found, folder: Path) -> bool:

@@ -22,7 +22,7 @@ from h5py import h5a, h5d, h5o, h5s, h5t
 from numpy.typing import NDArray
 
 from rankscope.errors import InputError
-from rankscope.sweep.netcdf import NOT_LARGE, UNLOCKED, check_sizes
+from rankscope.sweep.netcdf import NOT_LARGE, UNLOCKED, check_heaps, check_sizes
 
 # What HDF5 files say of dimensions, some of it with addresses or lengths that differ from file to file. Which
 # dimensions a variable has is said by two others as well, `_Netcdf4Dimid` and `_Netcdf4Coordinates`.
@@ -208,6 +208,7 @@ class _Raw:
 
 
 def _read_raw(path: Path) -> _Raw:
+    check_heaps(path)
     with h5py.File(path, "r", **UNLOCKED) as file:
         attributes = _attributes_of(file.id)
         # xarray keeps here the names of coordinates that belong to no variable.
@@ -247,8 +248,14 @@ def _attributes_of(owner: Any) -> dict[str, Any]:
             words = np.empty(attribute.shape, dtype=object)
             attribute.read(words, WORDS)
             found[name] = tuple(words.ravel().tolist())
+        elif kind.detect_class(h5t.VLEN) or kind.detect_class(h5t.REFERENCE):
+            found[name] = object()  # it is stored elsewhere; like no other, so that xarray reads this file
         else:
-            content = np.empty(attribute.get_storage_size(), dtype=np.uint8)
+            # By its own account: a damaged file may say less of the room it needs.
+            size = math.prod(attribute.shape) * kind.get_size()
+            if size > NOT_LARGE:
+                raise ValueError(f"its attribute {name[:40]!r} is to have {size} bytes")
+            content = np.empty(size, dtype=np.uint8)
             attribute.read(content, kind)
             found[name] = (kind.encode(), attribute.shape, content.tobytes())
     return found

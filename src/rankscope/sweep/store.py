@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import secrets
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,11 +30,10 @@ import xarray as xr
 from rankscope.durable import make_folder, replacing
 from rankscope.errors import InputError
 from rankscope.sweep import claims
-from rankscope.sweep.manifest import Manifest, merge_manifest, read_manifest
+from rankscope.sweep.manifest import DIGEST, Manifest, merge_manifest, read_manifest
 from rankscope.sweep.netcdf import damage, encode, read_netcdf
 
 ROOMS = ("cells", "failed", "claims", "checkpoints", "set-aside")
-DIGEST = re.compile(r"[A-Za-z0-9_-]{1,100}")
 SECONDS_A_DAY = 86400.0
 
 
@@ -216,10 +214,13 @@ class RunFolder:
     def failure(self, digest: str) -> Failure | None:
         """Return why a cell failed, or None."""
         try:
-            return Failure(**json.loads(self._failure_path(digest).read_text()))
+            failure = Failure(**json.loads(self._failure_path(digest).read_text()))
+            if not all(isinstance(value, str) for value in vars(failure).values()):
+                raise TypeError
+            return failure
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             return Failure("unknown", "the record of this failure is damaged", "", "", "")
 
     def failures(self) -> dict[str, Failure]:

@@ -29,6 +29,7 @@ from rankscope.errors import InputError
 from rankscope.networks.text import TextClassifier
 from rankscope.text.batches import Batch, in_order, pack, similar_lengths
 from rankscope.text.data import SentimentData
+from rankscope.training.checkpoint_content import check_optimiser, check_tensor, check_weights, read_metadata
 from rankscope.training.rules import LARGEST_STEP
 
 Progress = Callable[[int, int, float], None]
@@ -250,15 +251,21 @@ def _restore(
         raise InputError(f"checkpoint {path} is not a readable safetensors file: {error}") from error
     if metadata.get("format") != FORMAT:
         raise InputError(f"checkpoint {path} is not one of a text training: its metadata lacks format = {FORMAT!r}")
-    theirs = json.loads(metadata["settings"])
+    known = read_metadata(path, {"epoch": "0", "rng": "{}", **metadata})
     for name, value in settings.items():
-        if theirs.get(name) != value:
+        if known.settings.get(name) != value:
             raise InputError(
-                f"checkpoint {path} belongs to a training with {name} = {theirs.get(name)!r}, not {value!r}; remove it "
-                "or name another"
+                f"checkpoint {path} belongs to a training with {name} = {known.settings.get(name)!r:.200}, "
+                f"not {value!r}; remove it or name another"
             )
-    if len(tensors["losses"]) > total:
-        raise InputError(f"epochs must be >= {len(tensors['losses'])}, which checkpoint {path} has, got {total}")
+    epochs = len(tensors["losses"]) if "losses" in tensors and tensors["losses"].ndim else 0
+    learning = _learning(network)
+    check_weights(path, tensors, learning)
+    check_optimiser(path, tensors, list(learning.values()))
+    for name in _CURVES:
+        check_tensor(path, tensors, name, (epochs,), torch.float64)
+    if epochs > total:
+        raise InputError(f"epochs must be >= {epochs}, which checkpoint {path} has, got {total}")
     with torch.no_grad():
         for name, weights in _learning(network).items():
             weights.copy_(tensors[f"network.{name}"])
@@ -270,4 +277,4 @@ def _restore(
     optimiser.load_state_dict(layout)
     for name in _CURVES:
         setattr(history, name, tensors[name].tolist())
-    history.seconds, history.status = float(metadata["seconds"]), metadata["status"]
+    history.seconds, history.status = known.seconds, known.status
