@@ -1,13 +1,14 @@
 """Write the tables of docs/performance.md from what the other programs measured.
 
-    python benchmarks/table.py --json > docs/performance/2026-11-24.json
+    python benchmarks/table.py --json > docs/performance/2026-11-24-b.json
     python benchmarks/ideas.py --json > docs/performance/ideas.json
     python benchmarks/scaling.py --json > docs/performance/scaling.json
+    python benchmarks/epoch.py --json > docs/performance/epoch.json
     python benchmarks/history.py
 
-Runs of `table.py` are named after their day, so that they sort; the last one is the table, all together are the
-history. Times differ from machine to machine and from day to day, so the history is in ratios, each measured within one
-run: the share of products in an epoch (floor / ours) and how many times faster than the plain loop that is.
+Runs of `table.py` are named after their day and a letter, so that they sort; the last one is the table, all together
+are the history. Times differ from machine to machine and from day to day, so the history is in ratios, each measured
+within one run: the share of products in an epoch (floor / ours) and how many times faster than the plain loop that is.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ def main() -> None:
     replace("table", table(results[last]))
     replace("history", history(results))
     replace("ideas", ideas(json.loads((RUNS / "ideas.json").read_text())))
+    replace("epoch", epoch(json.loads((RUNS / "epoch.json").read_text())))
     replace("scaling", scaling(json.loads((RUNS / "scaling.json").read_text())))
 
 
@@ -97,6 +99,17 @@ def ideas(result: Result) -> list[str]:
         times = (duration(row["without_ms"]), duration(row["with_ms"]))
         cells = (row["idea"], *times, f"{row['gain_percent']:.0f} %", "yes" if row["kept"] else "no")
         lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def epoch(result: Result) -> list[str]:
+    """Return where the time of an epoch goes, a column for each task."""
+    tasks = result["tasks"]
+    lines = ["| ms an epoch | " + " | ".join(row["task"] for row in tasks) + " |", "|---" * (len(tasks) + 1) + "|"]
+    for part in (name for name in tasks[0] if name not in ("task", "epoch", "products")):
+        lines.append(f"| {part} | " + " | ".join(f"{row[part]:.2f}" for row in tasks) + " |")
+    lines.append("| **in all** | " + " | ".join(f"{row['epoch']:.2f}" for row in tasks) + " |")
+    lines.append("| products that are computed | " + " | ".join(f"{row['products']:.2f}" for row in tasks) + " |")
     return lines
 
 

@@ -186,3 +186,14 @@ def test_a_change_that_is_too_large_to_be_squared_is_skipped(tmp_path, scale):
     found = inspect(folder)
     assert [matrix.name for matrix in found.matrices] == ["usual.weight"]
     assert dict(found.skipped)["large.weight"] == "its change is too large to be squared"
+
+
+def test_factors_that_do_not_fit_each_other_are_skipped(tmp_path):
+    """Found by fuzzing: B of a convolution that is more than one wide."""
+    factors = {
+        "odd": (torch.ones(3, 2, 2), torch.ones(2, 4)),
+        "usual": (torch.ones(3, 2), torch.ones(2, 4)),
+    }
+    found = inspect(write_adapter(tmp_path / "adapter", factors))
+    assert [matrix.name for matrix in found.matrices] == ["usual.weight"]
+    assert "do not fit together" in dict(found.skipped)["odd.weight"]

@@ -145,3 +145,18 @@ def test_a_record_of_a_failure_of_any_bytes_says_that_it_is_damaged(folder, text
     (folder.path / "failed" / "two.json").write_text(text)
     assert folder.failure("two").message == "the record of this failure is damaged"
     assert folder.failures()["two"].error == "unknown"
+
+
+@pytest.mark.parametrize("name", ["gain", "number"])
+def test_a_label_or_a_number_that_is_a_pair_is_refused(folder, name):
+    """Found by fuzzing: a compound type comes back from the file as a tuple."""
+    pair = np.zeros((), np.dtype([("a", "f4"), ("b", "f4")]))
+    with h5py.File(folder.path_of("one"), "r+") as file:
+        assert name in file
+        attributes = dict(file[name].attrs)
+        del file[name]
+        file[name] = pair
+        for attribute, value in attributes.items():
+            file[name].attrs[attribute] = value
+    with pytest.raises(InputError, match=f"{name} must be a number or a word|must be a whole netCDF file"):
+        open_run(folder.path)

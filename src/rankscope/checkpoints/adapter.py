@@ -130,7 +130,7 @@ class Adapter(Source):
         B, A = (self._file.entries[parts[side]] for side in "BA")
         if not all(isinstance(e.dtype, torch.dtype) and e.dtype.is_floating_point for e in (A, B)):
             self.skipped[name] = f"the factors are of type {A.dtype}, {B.dtype}, not numbers"
-        elif len(A.shape) < 2 or len(B.shape) < 2 or B.shape[1] != A.shape[0] or 0 in (*A.shape, *B.shape):
+        elif not _fit_together(A.shape, B.shape):
             self.skipped[name] = f"the factors do not fit together: B {B.shape}, A {A.shape}"
         else:
             shape = (B.shape[0], *A.shape[1:])
@@ -161,6 +161,11 @@ class Adapter(Source):
             except re.error as error:
                 raise InputError(f"{self.label}/{CONFIG} must name layers in {key}, got {text!r}: {error}") from error
         return compiled
+
+
+def _fit_together(A: tuple[int, ...], B: tuple[int, ...]) -> bool:
+    """Return whether B (out, rank), of a convolution (out, rank, 1, 1), and A (rank, in, ...) have a product."""
+    return len(A) > 1 and len(B) > 1 and B[1] == A[0] and math.prod(B[2:]) == 1 and 0 not in (*A, *B)
 
 
 def spread(factors: Factors, shape: tuple[int, ...]) -> Tensor:

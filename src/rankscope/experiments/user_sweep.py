@@ -164,15 +164,18 @@ def _content(path: Path) -> dict[str, Any]:
 def _check_count(path: Path, content: dict[str, Any]) -> None:
     """Refuse values that hold too many, or themselves, before anything goes through all of them."""
     waiting: list[Any] = [content]
-    for _ in range(MOST_VALUES):
-        if not waiting:
-            return
+    seen = 1
+    while waiting and seen <= MOST_VALUES:
         value = waiting.pop()
+        held: list[Any] = []
         if isinstance(value, dict):
-            waiting += [*value.keys(), *value.values()]
-        elif isinstance(value, (list, tuple, set)):
-            waiting += value
-    raise InputError(f"{path} must hold at most {MOST_VALUES} values, got more, or one that holds itself")
+            held = [*value.keys(), *value.values()]
+        elif isinstance(value, list | tuple | set):
+            held = list(value)
+        seen += len(held)
+        waiting += held
+    if waiting:
+        raise InputError(f"{path} must hold at most {MOST_VALUES} values, got more, or one that holds itself")
 
 
 def _known(what: str, key: str, known: Any) -> None:

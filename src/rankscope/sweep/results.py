@@ -70,6 +70,9 @@ def assemble(cells: Sequence[xr.Dataset]) -> xr.Dataset:
 def _side_by_side(parts: Sequence[Part]) -> xr.Dataset:
     described = [part.labels for part in parts]
     names = _labels_of(described)
+    for theirs in described:
+        for name in names:
+            _check_plain(name, theirs[name])
     labels = {name: _in_order({theirs[name] for theirs in described}) for name in names}
     varying = [name for name in names if len(labels[name]) > 1]
     places: dict[tuple[Any, ...], int] = {}
@@ -92,6 +95,11 @@ def _side_by_side(parts: Sequence[Part]) -> xr.Dataset:
     for name in dict.fromkeys(name for variables in makes.values() for name in variables if name not in names):
         together[name] = _spread(name, parts, numbers, varying, lengths)
     return together.set_coords([name for name in ("seed", "time", "recorded_epoch") if name in together])
+
+
+def _check_plain(name: str, value: object) -> None:
+    if not isinstance(value, str | bytes | bool | int | float | np.generic):
+        raise InputError(f"{name} must be a number or a word in every cell, got {value!r:.200}")
 
 
 def _in_order(labels: set[Any]) -> list[Any]:
@@ -135,6 +143,8 @@ def _spread(
     missing: Any = "" if text else np.nan
     if not model.dims:
         scalars = [having[n].scalar(name) if n in having else missing for n in numbers.ravel().tolist()]
+        for scalar in scalars:
+            _check_plain(name, scalar)
         return xr.Variable(varying, np.array(scalars).reshape(numbers.shape), model.attrs)
     inner = tuple(lengths[dim] for dim in model.dims)
     # dask looks through all arguments for its own collections, but not into a function.
