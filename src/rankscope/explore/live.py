@@ -19,8 +19,8 @@ import numpy as np
 from rankscope.errors import InputError
 from rankscope.explore.curves import listed, rounded
 from rankscope.sweep import RunFolder, claims
+from rankscope.sweep.manifest import DIGEST
 from rankscope.sweep.netcdf import UNLOCKED, check_heaps, check_sizes
-from rankscope.sweep.store import DIGEST
 
 Values = dict[str, Any]
 
