@@ -137,11 +137,13 @@ def test_a_folder_that_cannot_be_is_one_line(capsys, tmp_path):
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_training_goes_on_bit_for_bit(tmp_path, how):
-    arguments = ["train", "--hidden-size", "32", "--epochs", "3000", "--seed", "1"]
+    arguments = ["train", "--hidden-size", "32", "--epochs", "5000", "--seed", "1"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    # A shell has what it starts in the background ignore Ctrl-C, the tests as well.
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from rankscope.cli import main; main()"
 
     def start(out):
-        command = [sys.executable, "-c", "from rankscope.cli import main; main()", *arguments, "--out", str(out)]
+        command = [sys.executable, "-c", code, *arguments, "--out", str(out)]
         return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
     straight = start(tmp_path / "straight")
@@ -150,7 +152,7 @@ def test_an_interrupted_training_goes_on_bit_for_bit(tmp_path, how):
     while not (tmp_path / "interrupted").exists():
         assert interrupted.poll() is None, interrupted.stderr.read()
         time.sleep(0.01)
-    time.sleep(2.0)
+    time.sleep(1.0)
     interrupted.send_signal(how)
     error = interrupted.communicate(timeout=60)[1]
     assert interrupted.returncode == 128 + how
