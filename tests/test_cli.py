@@ -140,7 +140,8 @@ def test_an_interrupted_training_goes_on_bit_for_bit(tmp_path, how):
     arguments = ["train", "--hidden-size", "32", "--epochs", "5000", "--seed", "1"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     # A shell has what it starts in the background ignore Ctrl-C, the tests as well.
-    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from rankscope.cli import main; main()"
+    heeding = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    code = f"{heeding}; from rankscope.cli import main; main()"
 
     def start(out):
         command = [sys.executable, "-c", code, *arguments, "--out", str(out)]
