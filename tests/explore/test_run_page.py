@@ -52,7 +52,7 @@ def test_a_sweep_in_another_process_grows_the_page(open_page, tmp_path):
         wait_for(lambda: page.evaluate(POINTS, "change_norm") == 4)
         assert page.evaluate(POINTS, "loss") == 4 * 12
         assert page.evaluate("() => window.still")  # it was never loaded again
-        assert len(seen) > 2  # they came one by one
+        assert {0, 4} <= seen  # it has grown before our eyes
         assert len(rows(page)) == 4
         assert all("finished" in row for row in rows(page))
         assert watched.problems == []

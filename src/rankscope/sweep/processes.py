@@ -83,10 +83,13 @@ class WorkerPool:
         """Return the numbers of all processes there have been."""
         return set(self._processes)
 
-    def close(self) -> None:
-        """Let the processes end once their work is done."""
+    def close(self) -> list[tuple[int, int, int, float]]:
+        """Let the processes end once their work is done; return the reports that were still on their way."""
         self._executor.shutdown()
+        # A report takes another way than a result, and may come after it; ending, a process sends what it has.
+        heard = self.reports()
         self._reports.close()
+        return heard
 
     def abandon(self) -> None:
         """End the processes at once, in the middle of whatever they do."""
@@ -143,7 +146,9 @@ def run_side_by_side(
         # Ctrl-C must not wait for work that nobody wants any more.
         pool.abandon()
         raise
-    pool.close()
+    for report in pool.close():
+        if on_progress is not None:
+            on_progress(*report)
     return results
 
 
