@@ -8,6 +8,7 @@ and the adjoint of the nonlinearity come at no cost. Nothing is compiled here; `
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -216,34 +217,17 @@ def _booleans(V: str) -> str:
 
 def _walk(kernel: str, tile: Tile) -> str:
     """Return the walk over the output of a kernel, panel by panel: one of weights stays in the first cache."""
-    heights = tile.heights
     name = f"{kernel}_step" if kernel.startswith("adjoint_") else kernel
-    code = [
-        f"define void @{name}(i64 %rows, i64 %columns, i64 %depth, ptr %x, ptr %panels, i64 %channels, ptr %u, ptr %v,",
-        "    ptr %addend, ptr %state, ptr %rates, ptr %out, float %leak) #0 {",
-        "entry:",
-        f"  %panel_size = mul i64 %depth, {tile.columns}",
-        f"  %v_panel_size = mul i64 %channels, {tile.columns}",
-        "  br label %panel",
-        "panel:",
-        "  %column = phi i64 [0, %entry], [%next_column, %panel_done]",
+    begin = [
         f"  %number = udiv i64 %column, {tile.columns}",
         "  %panel_offset = mul i64 %number, %panel_size",
         "  %weights = getelementptr float, ptr %panels, i64 %panel_offset",
         "  %v_panel_offset = mul i64 %number, %v_panel_size",
         "  %v_weights = getelementptr float, ptr %v, i64 %v_panel_offset",
-        f"  br label %test{heights[0]}",
     ]
-    previous, row_before = "panel", "0"
-    for index, height in enumerate(heights):
-        after = f"test{heights[index + 1]}" if index + 1 < len(heights) else "panel_done"
-        code += [
-            f"test{height}:",
-            f"  %row{height} = phi i64 [{row_before}, %{previous}], [%end{height}, %block{height}]",
-            f"  %end{height} = add i64 %row{height}, {height}",
-            f"  %fits{height} = icmp ule i64 %end{height}, %rows",
-            f"  br i1 %fits{height}, label %block{height}, label %{after}",
-            f"block{height}:",
+
+    def block(height: int) -> list[str]:
+        return [
             f"  %x_offset{height} = mul i64 %row{height}, %depth",
             f"  %x{height} = getelementptr float, ptr %x, i64 %x_offset{height}",
             f"  %u_offset{height} = mul i64 %row{height}, %channels",
@@ -258,64 +242,87 @@ def _walk(kernel: str, tile: Tile) -> str:
             f"    ptr %weights, i64 {tile.columns}, i64 %channels, ptr %u{height}, ptr %v_weights,",
             f"    ptr %addend{height}, ptr %state{height}, ptr %rates{height}, ptr %out{height},",
             "    i64 %columns, float %leak)",
+        ]
+
+    return "\n".join(
+        [
+            f"define void @{name}(i64 %rows, i64 %columns, i64 %depth, ptr %x, ptr %panels, i64 %channels, ptr %u,",
+            "    ptr %v, ptr %addend, ptr %state, ptr %rates, ptr %out, float %leak) #0 {",
+            "entry:",
+            f"  %panel_size = mul i64 %depth, {tile.columns}",
+            f"  %v_panel_size = mul i64 %channels, {tile.columns}",
+            *_tile_by_tile(tile, "%rows", begin, block),
+            "}",
+        ]
+    )
+
+
+def _tile_by_tile(tile: Tile, rows: str, begin: list[str], block: Callable[[int], list[str]]) -> list[str]:
+    """Return the walk over an output of so many `rows` and %columns, down one panel after the other.
+
+    Parameters
+    ----------
+    begin
+        What is computed for a panel, which begins at %column.
+    block
+        height -> what is done with a tile of that height, which begins at %row{height}.
+    """
+    heights = tile.heights
+    code = [
+        "  br label %panel",
+        "panel:",
+        "  %column = phi i64 [0, %entry], [%next_column, %panel_done]",
+        *begin,
+        f"  br label %test{heights[0]}",
+    ]
+    previous, row_before = "panel", "0"
+    for index, height in enumerate(heights):
+        after = f"test{heights[index + 1]}" if index + 1 < len(heights) else "panel_done"
+        code += [
+            f"test{height}:",
+            f"  %row{height} = phi i64 [{row_before}, %{previous}], [%end{height}, %block{height}]",
+            f"  %end{height} = add i64 %row{height}, {height}",
+            f"  %fits{height} = icmp ule i64 %end{height}, {rows}",
+            f"  br i1 %fits{height}, label %block{height}, label %{after}",
+            f"block{height}:",
+            *block(height),
             f"  br label %test{height}",
         ]
         previous, row_before = f"test{height}", f"%row{height}"
-    code += [
+    return [
+        *code,
         "panel_done:",
         f"  %next_column = add i64 %column, {tile.columns}",
         "  %all = icmp uge i64 %next_column, %columns",
         "  br i1 %all, label %exit, label %panel",
         "exit:",
         "  ret void",
-        "}",
     ]
-    return "\n".join(code)
 
 
 def _accumulate_few(tile: Tile) -> str:
     """Return out[c, :] += sum_k u[k, c] right[k, :] for any number of channels c, none included."""
-    heights = tile.heights
-    code = [
-        "define internal void @accumulate_few(i64 %depth, i64 %channels, i64 %columns, ptr %u, ptr %right,",
-        "    ptr %out) #0 {",
-        "entry:",
-        "  br label %panel",
-        "panel:",
-        "  %column = phi i64 [0, %entry], [%next_column, %panel_done]",
-        "  %b = getelementptr float, ptr %right, i64 %column",
-        f"  br label %test{heights[0]}",
-    ]
-    previous, before = "panel", "0"
-    for index, height in enumerate(heights):
-        after = f"test{heights[index + 1]}" if index + 1 < len(heights) else "panel_done"
-        code += [
-            f"test{height}:",
-            f"  %channel{height} = phi i64 [{before}, %{previous}], [%end{height}, %block{height}]",
-            f"  %end{height} = add i64 %channel{height}, {height}",
-            f"  %fits{height} = icmp ule i64 %end{height}, %channels",
-            f"  br i1 %fits{height}, label %block{height}, label %{after}",
-            f"block{height}:",
-            f"  %a{height} = getelementptr float, ptr %u, i64 %channel{height}",
-            f"  %c_row{height} = mul i64 %channel{height}, %columns",
+
+    def block(height: int) -> list[str]:
+        return [
+            f"  %a{height} = getelementptr float, ptr %u, i64 %row{height}",
+            f"  %c_row{height} = mul i64 %row{height}, %columns",
             f"  %c_offset{height} = add i64 %c_row{height}, %column",
             f"  %c{height} = getelementptr float, ptr %out, i64 %c_offset{height}",
             f"  call void @accumulate_tile{height}(i64 %depth, ptr %a{height}, i64 1, i64 %channels, ptr %b,",
             f"    i64 %columns, i64 0, ptr %b, ptr %b, ptr %c{height}, ptr %c{height}, ptr %c{height}, ptr %c{height},",
             "    i64 %columns, float 0.0)",
-            f"  br label %test{height}",
         ]
-        previous, before = f"test{height}", f"%channel{height}"
-    code += [
-        "panel_done:",
-        f"  %next_column = add i64 %column, {tile.columns}",
-        "  %all = icmp uge i64 %next_column, %columns",
-        "  br i1 %all, label %exit, label %panel",
-        "exit:",
-        "  ret void",
-        "}",
-    ]
-    return "\n".join(code)
+
+    return "\n".join(
+        [
+            "define internal void @accumulate_few(i64 %depth, i64 %channels, i64 %columns, ptr %u, ptr %right,",
+            "    ptr %out) #0 {",
+            "entry:",
+            *_tile_by_tile(tile, "%channels", ["  %b = getelementptr float, ptr %right, i64 %column"], block),
+            "}",
+        ]
+    )
 
 
 def _accumulate(tile: Tile) -> str:
