@@ -44,8 +44,9 @@ def test_a_sweep_in_another_process_grows_the_page(open_page, tmp_path):
         seen = set()
 
         def finished():
-            seen.add(int(page.inner_text("#counts").split()[0]))
-            return page.inner_text("#counts") == "4 of 4 networks finished."
+            counts = page.inner_text("#counts")  # read once: between two readings it may grow
+            seen.add(int(counts.split()[0]))
+            return counts == "4 of 4 networks finished."
 
         wait_for(finished, 120)
         assert sweep.wait(60) == 0
