@@ -126,6 +126,19 @@ def test_a_pickle_with_code_is_named(tmp_path):
         open_checkpoint(tmp_path / "evil.pt")
 
 
+def test_a_name_without_end_is_refused_before_torch_searches_it(tmp_path, monkeypatch):
+    torch.save({"w": torch.zeros(2, 2)}, tmp_path / "valid.pt")
+    with zipfile.ZipFile(tmp_path / "valid.pt") as valid, zipfile.ZipFile(tmp_path / "evil.pt", "w") as evil:
+        for item in valid.infolist():
+            content = valid.read(item)
+            if item.filename.endswith("data.pkl"):
+                content = content.replace(b"ctorch._utils\n", b"ctorch" + 40_000 * b"c" + b"\n")
+            evil.writestr(item, content)
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("torch was asked"))
+    with pytest.raises(rs.InputError, match=r"asks for code \(torchccc.*nothing of it was run"):
+        open_checkpoint(tmp_path / "evil.pt")
+
+
 def test_a_whole_module_is_refused_with_the_remedy(tmp_path):
     torch.save(torch.nn.Linear(2, 2), tmp_path / "module.pt")
     with pytest.raises(rs.InputError, match=r"Linear.*state_dict"):

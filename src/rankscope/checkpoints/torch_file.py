@@ -7,10 +7,12 @@ are mapped, not loaded.
 
 from __future__ import annotations
 
+import contextlib
 import pickle
+import pickletools
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,9 @@ from rankscope.errors import InputError
 
 WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "network", "net", "module", "weights", "params")
 """Under which of its keys a training checkpoint keeps the weights, beside the optimiser's state and the like."""
+
+LONGEST_NAME = 1000
+"""Letters of what a pickle may ask for. torch searches its own refusal of a longer one in quadratic time."""
 
 
 class TorchFile(Mapped):
@@ -37,6 +42,7 @@ class TorchFile(Mapped):
         super().__init__(str(path))
         self.path = path
         _check_archive(path)
+        _check_names(path)
         self.entries = {name: entry_of(tensor) for name, tensor in self._open().items()}
 
     def _open(self) -> dict[str, Tensor]:
@@ -78,6 +84,26 @@ def _check_archive(path: Path) -> None:
         ) from error
     if compressed:
         raise InputError(f"{path} must hold its parts uncompressed, as torch.save writes them, got {compressed[0]!r}")
+
+
+def _check_names(path: Path) -> None:
+    """Refuse a pickle that asks for something of an endless name; what else is wrong with it torch says."""
+    endless = next((name for name in _names_asked_for(path) if len(name) > LONGEST_NAME), None)
+    if endless is not None:
+        raise InputError(
+            f"{path} holds a pickle that asks for code ({endless[:40]}..., a name of {len(endless)} letters); it was "
+            "refused and nothing of it was run"
+        )
+
+
+def _names_asked_for(path: Path) -> Iterator[str]:
+    """Yield what the pickles in the archive ask for, as far as they can be parsed."""
+    with zipfile.ZipFile(path) as archive, contextlib.suppress(ValueError, EOFError, zipfile.BadZipFile):
+        for item in archive.infolist():
+            if item.filename.endswith("data.pkl"):
+                for operation, argument, _ in pickletools.genops(archive.read(item)):
+                    if operation.name in ("GLOBAL", "INST"):
+                        yield str(argument)
 
 
 def _weights(loaded: Any, label: str, depth: int = 0) -> dict[str, Tensor]:
