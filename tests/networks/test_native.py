@@ -146,21 +146,22 @@ def test_walk_back_is_the_adjoint_step_by_step(tile, slope, steps, rows, channel
 
 
 @pytest.mark.parametrize(("rows", "channels"), [(3, 1), (11, 4)])
-def test_walk_forward_goes_through_the_steps_in_order(tile, rows, channels):
+def test_walk_forward_goes_through_the_steps_in_order_and_reads_out(tile, rows, channels):
     steps, N = 4, 2 * tile.columns
-    weight, hearing = randn(N, N) / N, randn(N, channels, seed=4)
-    x, u = torch.full((steps, rows, N), float("nan")), randn(steps, rows, channels, seed=2)
+    weight, hearing, readout = randn(N, N) / N, randn(N, channels, seed=4), randn(channels + 1, N, seed=5)
+    x, u = torch.full((steps + 1, rows, N), float("nan")), randn(steps, rows, channels, seed=2)
     x[0] = randn(rows, N, seed=1)
     state = randn(rows, N, seed=3)
     seen = []
 
     def after(t):
         seen.append(t)
-        if t + 1 < steps:
-            x[t + 1] = 2 * got[t]  # what a step finds depends on the one before
+        x[t + 1] = 2 * got[t]  # what a step finds depends on the one before
 
     got, untouched_around = inside(torch.full((steps, rows, N), float("nan")))
-    native.DrivenKernel(weight, hearing).walk_forward(x, u, got, state, 0.5, after)
+    # steps before the first one are there, and are left alone
+    said, untouched_around_said = inside(torch.full((rows, 2 + steps, channels + 1), 7.0))
+    native.DrivenKernel(weight, hearing).walk_forward(x, u, got, state, 0.5, after, readout, said[:, 2:])
     h, r = state.double(), x[0].double()
     expected = []
     for t in range(steps):
@@ -168,5 +169,10 @@ def test_walk_forward_goes_through_the_steps_in_order(tile, rows, channels):
         expected.append(h)
         r = 2 * h
     assert seen == list(range(steps))
-    torch.testing.assert_close(got.double(), torch.stack(expected), rtol=0, atol=2e-5)
+    states = torch.stack(expected)
+    torch.testing.assert_close(got.double(), states, rtol=0, atol=2e-5)
+    wanted = (2 * states @ readout.double().t()).transpose(0, 1)
+    torch.testing.assert_close(said[:, 2:].double(), wanted, rtol=2e-6, atol=2e-4)
+    assert bool((said[:, :2] == 7).all())
     assert untouched_around()
+    assert untouched_around_said()

@@ -61,8 +61,8 @@ class _Recurrence(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor | None]:
         batch, steps, _ = inputs.shape
         weights, heard = Weights(W_in, W, W_out, b, h0), time_major(inputs)
-        states, readable = passes.forward(lease.workspace, heard, noise, weights, plan)
-        outputs = (readable.flatten(0, 1) @ W_out.t()).view(steps, batch, -1).transpose(0, 1).contiguous()
+        outputs = inputs.new_empty(batch, steps, len(W_out))
+        states = passes.forward(lease.workspace, heard, noise, weights, plan, outputs)
         if any(ctx.needs_input_grad):
             ctx.save_for_backward(heard, *weights)
             ctx.plan, ctx.lease = plan, lease
@@ -76,7 +76,7 @@ class _Recurrence(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_outputs: Tensor | None, grad_states: Tensor | None) -> tuple[Tensor | None, ...]:
         heard, *saved = ctx.saved_tensors
-        grads = Incoming(None if grad_outputs is None else time_major(grad_outputs), grad_states)
+        grads = Incoming(grad_outputs, grad_states)
         wanted = Wanted(*ctx.needs_input_grad[:-2])
         found = passes.backward(ctx.lease.workspace, heard, grads, Weights(*saved), ctx.plan, wanted)
         return *found, None, None

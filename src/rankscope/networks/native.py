@@ -8,6 +8,7 @@ needed. With tiles of rows x columns held in vector registers,
 
     affine       out = addend + leak * state + x W^T      (W^T packed into panels as wide as a tile)
     driven       out = leak * state + u V^T + x W^T       (u and V: the few channels of the input)
+    read_out     out = x R^T                              (R: the few channels of the readout)
     adjoint      delta[t] = phi'(rates[t]) * (u[t] V^T + delta[t+1] W^T) + leak * delta[t+1],  for t = T-2, ..., 0
     accumulate   out = out + left^T right
 
@@ -25,7 +26,9 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from rankscope.networks.assembly import SLOPES, WALK, Tile, module
+from rankscope.networks.assembly import module
+from rankscope.networks.tiles import SLOPES, Tile
+from rankscope.networks.walks import WALK
 
 try:
     import llvmlite.binding as llvm
@@ -96,14 +99,23 @@ class DrivenKernel(AffineKernel):
         assert kernels is not None
         self._channels = channels.shape[1]
         self._channel_panels = _panels(channels, kernels.tile.columns)
-        self._driven_at, self._adjoint = kernels.driven_at, kernels.adjoint
+        self._driven_at, self._read_out_at, self._adjoint = kernels.driven_at, kernels.read_out_at, kernels.adjoint
 
     def walk_forward(
-        self, x: Tensor, u: Tensor, states: Tensor, state: Tensor, leak: float, after: Callable[[int], object]
-    ) -> None:
-        """For t = 0, ..., T-1: states[t] = leak * state + u[t] V^T + x[t] W^T; that is the state then, and `after(t)`.
+        self, x: Tensor, u: Tensor, states: Tensor, state: Tensor, leak: float, after: Callable[[int], object],
+        readout: Tensor, out: Tensor,
+    ) -> None:  # fmt: skip
+        """Go through time and read out on the way.
 
-        x and states are (T, M, N), u (T, M, C) and state (M, N), contiguous; `after` may fill x[t+1].
+        For t = 0, ..., T-1: states[t] = leak * state + u[t] V^T + x[t] W^T, which is the state then; `after(t)`, which
+        fills x[t+1]; out[:, t] = x[t+1] readout^T.
+
+        Parameters
+        ----------
+        x, u, states, state, readout
+            (T + 1, M, N), (T, M, C), (T, M, N), (M, N) and (D, N), contiguous.
+        out
+            (M, T, D), of which rows and steps may lie anywhere, but channels side by side.
         """
         steps, rows, columns = states.shape
         told: dict[str, int] = {
@@ -117,12 +129,18 @@ class DrivenKernel(AffineKernel):
             "states": states.data_ptr(),
             "before": state.data_ptr(),
             "leak": ctypes.c_uint32.from_buffer(ctypes.c_float(leak)).value,
+            "out_channels": len(readout),
+            "w": readout.data_ptr(),
+            "out": out.data_ptr(),
+            "out_row": out.stride(0),
+            "out_step": out.stride(1),
         }
         table = (_INTEGER * len(WALK))(*(told[name] for name in WALK))
         call, where = self._driven_at, ctypes.addressof(table)
         for t in range(steps):
             call(where, t)
             after(t)
+        self._read_out_at(where, steps)
 
     def walk_back(self, slope: str, delta: Tensor, u: Tensor, rates: Tensor, leak: float) -> None:
         """Fill delta[T-2], ..., delta[0] from delta[T-1]; `slope` is one of `SLOPES`.
@@ -190,6 +208,7 @@ class Kernels:
     tile: Tile
     affine: Any
     driven_at: Any
+    read_out_at: Any
     accumulate: Any
     adjoint: dict[str, Any]
     engine: Any
@@ -229,13 +248,15 @@ def compile_kernels(tile: Tile) -> Kernels:
     engine = llvm.create_mcjit_compiler(parsed, target)
     engine.finalize_object()
     step = ctypes.CFUNCTYPE(None, *[_INTEGER] * 3, *[_POINTER] * 2, _INTEGER, *[_POINTER] * 6, ctypes.c_float)
+    step_of_walk = ctypes.CFUNCTYPE(None, _POINTER, _INTEGER)
     beside = (_INTEGER, _POINTER, _POINTER)
     accumulating = ctypes.CFUNCTYPE(None, *[_INTEGER] * 3, *[_POINTER] * 3, *beside, *beside)
     adjoint = ctypes.CFUNCTYPE(None, *[_INTEGER] * 3, _POINTER, _INTEGER, *[_POINTER] * 4, ctypes.c_float)
     return Kernels(
         tile,
         step(engine.get_function_address("affine")),
-        ctypes.CFUNCTYPE(None, _POINTER, _INTEGER)(engine.get_function_address("driven_at")),
+        step_of_walk(engine.get_function_address("driven_at")),
+        step_of_walk(engine.get_function_address("read_out_at")),
         accumulating(engine.get_function_address("accumulate")),
         {slope: adjoint(engine.get_function_address(f"adjoint_{slope}")) for slope in SLOPES},
         engine,

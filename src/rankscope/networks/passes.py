@@ -7,10 +7,10 @@ adjoint equation. With delta[t] the gradient of the loss with respect to the arg
     rate:     g[t] = W_out^T dz[t-1] + (1-dt) g[t+1] + dt W^T delta[t+1],      delta[t] = phi'(a[t-1]) g[t]
     both:     dL/dW = dt sum_t delta[t+1] x[t]^T with x = phi(h) (current) or h (rate), as one product over all steps
 
-What makes it fast: every buffer is allocated once and time-major; readout and the weight gradients are one product
-each; inside the time loop there is one matrix product, in which the few channels of the input (backward: of the
-readout) ride along where the compiled kernels fit, and one or two elementwise passes, in place; the slope is read off
-the stored rates; first steps in which nothing is heard yet are left out.
+What makes it fast: every buffer is allocated once and time-major; the weight gradients are one product each; inside
+the time loop there is one matrix product, in which the few channels of the input (backward: of the readout) ride along
+where the compiled kernels fit, and one or two elementwise passes, in place; what is read out is read while it is in the
+cache; the slope is read off the stored rates; first steps in which nothing is heard yet are left out.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rankscope.networks.assembly import SLOPES
 from rankscope.networks.nonlinearities import Nonlinearity
 from rankscope.networks.products import Affine, affine, driven, grams
 from rankscope.networks.recurrence import Dynamics, Weights, initial_states
+from rankscope.networks.tiles import SLOPES
 from rankscope.networks.workspace import Workspace
 
 
@@ -56,12 +56,26 @@ class Plan:
         return self.return_states or self.separate_readout is not None
 
 
-@dataclass(frozen=True)
 class Incoming:
-    """Gradients of the loss with respect to what was read out, (time * batch, out), and the states, or None."""
+    """Gradients of the loss with respect to what was read out and to the states, (batch, time, out or N), or None.
 
-    readout: Tensor | None
-    states: Tensor | None = None
+    Attributes
+    ----------
+    readout
+        (time * batch, out), contiguous.
+    readout_before
+        The same one step later: what is read out of what each step hears, which is nothing in the first.
+    """
+
+    def __init__(self, readout: Tensor | None, states: Tensor | None = None) -> None:
+        self.states = states
+        self.readout = self.readout_before = None
+        if readout is not None:
+            batch, steps, channels = readout.shape
+            later = readout.new_empty(steps + 1, batch, channels)
+            later[0].zero_()
+            later[1:].copy_(readout.transpose(0, 1))
+            self.readout, self.readout_before = later[1:].flatten(0, 1), later[:-1].flatten(0, 1)
 
 
 class Wanted(NamedTuple):
@@ -89,9 +103,9 @@ class Gradients(NamedTuple):
 
 
 def forward(
-    workspace: Workspace, inputs: Tensor, noise: Tensor | None, weights: Weights, plan: Plan
-) -> tuple[Tensor, Tensor]:
-    """Run the network; return its states and what W_out reads, both (time, batch, N) and in the workspace.
+    workspace: Workspace, inputs: Tensor, noise: Tensor | None, weights: Weights, plan: Plan, outputs: Tensor
+) -> Tensor:
+    """Run the network; return its states, (time, batch, N) and in the workspace.
 
     Parameters
     ----------
@@ -99,9 +113,11 @@ def forward(
         (time * batch, in), see `time_major`.
     noise
         Increments eta, (batch, time, N), or None.
+    outputs
+        (batch, time, out), where what W_out reads goes; its channels lie side by side.
     """
     walk = _forward_current if plan.dynamics.convention == "current" else _forward_rate
-    return walk(workspace, inputs, noise, weights, plan)
+    return walk(workspace, inputs, noise, weights, plan, outputs)
 
 
 def backward(
@@ -129,12 +145,12 @@ def backward(
     walk = _backward_current if plan.dynamics.convention == "current" else _backward_rate
     walked = walk(workspace, grads, weights, plan, wanted.initial_state, wanted.noise)
     delta, steps, batch = _delta(workspace, plan).flatten(0, 1), *walked.presynaptic.shape[:2]
-    said = delta.new_zeros(steps * batch, len(weights.output)) if grads.readout is None else grads.readout
-    # The readout of a step is that of what the next step hears; so it goes along, one step later.
-    later = torch.cat([torch.zeros_like(said[:batch]), said[:-batch]])
-    found = grams(delta, walked.presynaptic.flatten(0, 1), inputs, later, into)
+    said = grads if grads.readout is not None else Incoming(delta.new_zeros(batch, steps, len(weights.output)))
+    assert said.readout is not None
+    assert said.readout_before is not None
+    found = grams(delta, walked.presynaptic.flatten(0, 1), inputs, said.readout_before, into)
     if plan.separate_readout is None:
-        output_grad = found.beside_right.addmm_(said[-batch:].t(), walked.last)
+        output_grad = found.beside_right.addmm_(said.readout[-batch:].t(), walked.last)
     return Gradients(
         inputs=(delta @ weights.input).mul_(dt).view(steps, batch, -1).transpose(0, 1) if wanted.inputs else None,
         noise=walked.noise.transpose(0, 1).clone() if wanted.noise and walked.noise is not None else None,
@@ -189,37 +205,41 @@ class _Walked:
 
 
 def _forward_current(
-    workspace: Workspace, inputs: Tensor, noise: Tensor | None, weights: Weights, plan: Plan
-) -> tuple[Tensor, Tensor]:
-    """Fill "rates" with phi(h[0..T]) and "drive" with h[1..T]; return the states and what is read out."""
+    workspace: Workspace, inputs: Tensor, noise: Tensor | None, weights: Weights, plan: Plan, outputs: Tensor
+) -> Tensor:
+    """Fill "rates" with phi(h[0..T]) and "drive" with h[1..T]."""
     phi, dt = plan.phi, plan.dynamics.dt
     drive, rates = workspace.buffer("drive"), workspace.buffer("rates", extra_steps=1)
     h, rows = initial_states(weights, drive.shape[1]).contiguous(), drive.shape[1]
     phi.into(h, rates[0])
     rate_of = phi.stepwise(drive, rates[1:])
     heard, channels = _heard(inputs, weights)
-    walk = driven(weights.recurrent * dt, channels * dt) if noise is None else None
+    simple = noise is None and plan.separate_readout is None
+    walk = driven(weights.recurrent * dt, channels * dt) if simple else None
     if walk is not None:
-        walk.walk_forward(rates, heard, drive, h, 1 - dt, after=rate_of)
-    else:
-        torch.mm(heard, channels.t() * dt, out=drive.flatten(0, 1))
-        if noise is not None:
-            drive.add_(noise.transpose(0, 1))
-        step = affine(weights.recurrent * dt, rows)
-        for t, (now, r) in enumerate(zip(drive.unbind(), rates[:-1].unbind(), strict=True)):
-            h = step(r, now, h, 1 - dt)
-            rate_of(t)
+        readout = weights.output.contiguous()
+        walk.walk_forward(rates, heard, drive, h, 1 - dt, after=rate_of, readout=readout, out=outputs)
+        return drive
+    torch.mm(heard, channels.t() * dt, out=drive.flatten(0, 1))
+    if noise is not None:
+        drive.add_(noise.transpose(0, 1))
+    step = affine(weights.recurrent * dt, rows)
+    for t, (now, r) in enumerate(zip(drive.unbind(), rates[:-1].unbind(), strict=True)):
+        h = step(r, now, h, 1 - dt)
+        rate_of(t)
     if plan.separate_readout is None:
-        return drive, rates[1:]
-    readable = workspace.buffer("readable")
-    plan.separate_readout.into(drive, readable)
-    return drive, readable
+        _read_out(rates[1:], weights, outputs)
+    else:
+        readable = workspace.buffer("readable")
+        plan.separate_readout.into(drive, readable)
+        _read_out(readable, weights, outputs)
+    return drive
 
 
 def _forward_rate(
-    workspace: Workspace, inputs: Tensor, noise: Tensor | None, weights: Weights, plan: Plan
-) -> tuple[Tensor, Tensor]:
-    """Fill "states" with h[0..T] and "drive" with phi(a[0..T-1]); return the states and what is read out."""
+    workspace: Workspace, inputs: Tensor, noise: Tensor | None, weights: Weights, plan: Plan, outputs: Tensor
+) -> Tensor:
+    """Fill "states" with h[0..T] and "drive" with phi(a[0..T-1])."""
     phi, dt = plan.phi, plan.dynamics.dt
     drive, states = workspace.buffer("drive"), workspace.buffer("states", extra_steps=1)
     heard, channels = _heard(inputs, weights)
@@ -232,7 +252,14 @@ def _forward_rate(
         torch.lerp(h, now, dt, out=h_next)
         if kicks is not None:
             h_next.add_(kicks[t])
-    return states[1:], states[1:]
+    _read_out(states[1:], weights, outputs)
+    return states[1:]
+
+
+def _read_out(readable: Tensor, weights: Weights, outputs: Tensor) -> None:
+    """Write W_out times `readable` (time, batch, N) into `outputs` (batch, time, out)."""
+    said = readable.flatten(0, 1) @ weights.output.t()
+    outputs.copy_(said.view(*readable.shape[:2], -1).transpose(0, 1))
 
 
 def _backward_current(

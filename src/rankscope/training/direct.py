@@ -89,12 +89,11 @@ class DirectGradient:
         key = WorkspaceKey(steps, batch, network.hidden_size, inputs.dtype, inputs.device)
         lease = network.workspaces.lease(key, steps - silent)
         heard = time_major(inputs[:, silent:])
-        _, readable = passes.forward(lease.workspace, heard, noise, weights, plan)
-        outputs = self._room_for_outputs(steps, batch)
-        outputs[:silent].zero_()
-        torch.mm(readable.flatten(0, 1), weights.output.t(), out=outputs[silent:].flatten(0, 1))
+        outputs = self._room_for_outputs(batch, steps)
+        outputs[:, :silent].zero_()
+        passes.forward(lease.workspace, heard, noise, weights, plan, outputs[:, silent:])
         loss, grad = _squared_loss(outputs, trials)
-        grads = Incoming(grad[silent:].flatten(0, 1))
+        grads = Incoming(grad[:, silent:])
         found = passes.backward(
             lease.workspace, heard, grads, weights, plan, self._wanted, into=self._into.get("recurrent")
         )
@@ -104,8 +103,8 @@ class DirectGradient:
                 self._into[name].copy_(gradient)
         return loss, torch.linalg.vector_norm(self._vector)
 
-    def _room_for_outputs(self, steps: int, batch: int) -> Tensor:
-        shape = (steps, batch, self._weights.output.shape[0])
+    def _room_for_outputs(self, batch: int, steps: int) -> Tensor:
+        shape = (batch, steps, self._weights.output.shape[0])
         if self._outputs.shape != shape:
             self._outputs = self._outputs.new_empty(shape)
         return self._outputs
@@ -121,12 +120,11 @@ _HOOKS = (
 
 
 def _squared_loss(outputs: Tensor, trials: Trials) -> tuple[float, Tensor]:
-    """Return `squared_loss` and its gradient with respect to the outputs, (time, batch, out)."""
-    if not trials.targets.shape == trials.mask.shape == outputs.transpose(0, 1).shape:
-        squared_loss(outputs.transpose(0, 1), trials.targets, trials.mask)  # says what is wrong
+    """Return `squared_loss` and its gradient with respect to the outputs, (batch, time, out)."""
+    if not trials.targets.shape == trials.mask.shape == outputs.shape:
+        squared_loss(outputs, trials.targets, trials.mask)  # says what is wrong
     # In numpy, whose operations on few numbers cost a third of torch's.
-    said = outputs.numpy()
-    targets, mask = (part.transpose(0, 1).to(outputs).numpy() for part in (trials.targets, trials.mask))
+    said, targets, mask = (part.to(outputs).numpy() for part in (outputs, trials.targets, trials.mask))
     with np.errstate(all="ignore"):  # a training may diverge, and is told so by its loss
         error = np.where(mask == 0, 0, said - targets)
         grad = mask * error
