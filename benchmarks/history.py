@@ -40,7 +40,10 @@ def main() -> None:
 def replace(name: str, lines: list[str]) -> None:
     """Put lines between the marks of a section."""
     old = re.compile(rf"<!-- {name} -->.*?<!-- end -->", re.DOTALL)
-    new = "\n".join([f"<!-- {name} -->", *lines, "<!-- end -->"])
+    # A number and its unit, and a date, stay on one line in a narrow column.
+    whole = [re.sub(r"(?<=\d) (?=(ms|s|µs|MB|%) )", "\u00a0", line) if line.startswith("|") else line for line in lines]
+    whole = [re.sub(r"^\| (\d+)-(\d+)-(\d+)-", "| \\1\u2011\\2\u2011\\3\u2011", line) for line in whole]
+    new = "\n".join([f"<!-- {name} -->", *whole, "<!-- end -->"])
     text, replaced = old.subn(lambda _: new, PAGE.read_text())
     if not replaced:
         raise SystemExit(f"{PAGE} must have the marks <!-- {name} --> and <!-- end -->")

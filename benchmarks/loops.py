@@ -1,21 +1,14 @@
-"""The things that `recurrence.py` compares: plain autograd loops, an epoch, networks side by side in processes."""
+"""What `table.py` compares with: the loop over time as one writes it in PyTorch, and an epoch of it."""
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 import rankscope as rs
-from timing import Turn, timed
 
 BATCH = 32
 AGREEMENT = 1e-4
@@ -83,16 +76,6 @@ def epoch_of(model: rs.RateRNN | PlainRNN, trials: rs.Trials) -> Callable[[], No
     return epoch
 
 
-def forward_of(model: rs.RateRNN | PlainRNN, trials: rs.Trials) -> Callable[[], Tensor]:
-    """Return a function that runs these trials, without preparing for a backward pass."""
-
-    @torch.no_grad()
-    def forward() -> Tensor:
-        return model(trials.inputs)
-
-    return forward
-
-
 def disagreement(task: rs.tasks.BuiltInTask, hidden_size: int) -> float:
     """Return the largest relative difference between either loop here and ours, in loss and gradients.
 
@@ -116,73 +99,3 @@ def disagreement(task: rs.tasks.BuiltInTask, hidden_size: int) -> float:
             f"ours and the plain loops must agree to {AGREEMENT:g} at N = {hidden_size}, got {worst:g}"
         )
     return worst
-
-
-@dataclass
-class SideBySide:
-    """Networks that learn at the same time, each in a process of its own with one thread.
-
-    A turn gives the wall time of an epoch divided by the number of networks. All start together; each goes on after its
-    own timed epochs until the last one has finished, so that none is ever timed while it is alone. Between turns
-    the processes sleep.
-    """
-
-    task: rs.tasks.BuiltInTask
-    hidden_size: int
-    count: int = 2
-    epochs: int = 20
-    warm_ups: int = 3
-    _pipes: list[Connection] = field(default_factory=list)
-    _processes: list[BaseProcess] = field(default_factory=list)
-    _shared: tuple[Any, ...] = ()
-
-    def __enter__(self) -> SideBySide:
-        context = multiprocessing.get_context("spawn")
-        self._shared = context.Barrier(self.count), context.Value("i", 0)
-        for _ in range(self.count):
-            ours, theirs = context.Pipe()
-            arguments = (theirs, *self._shared, self)
-            self._pipes.append(ours)
-            self._processes.append(context.Process(target=_learn_when_told, args=arguments, daemon=True))
-            self._processes[-1].start()
-            theirs.close()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for pipe, process in zip(self._pipes, self._processes, strict=True):
-            with contextlib.suppress(BrokenPipeError):
-                pipe.send(False)
-            process.join(timeout=10)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Send the settings to a process, not the connections to the others."""
-        return {**self.__dict__, "_pipes": [], "_processes": [], "_shared": ()}
-
-    def prepare(self, turn_seconds: float) -> None:
-        """Wait until the processes have begun, and warm them up."""
-        self.turn()
-
-    def turn(self) -> Turn:
-        """Return the seconds of an epoch, per network."""
-        _, finished = self._shared
-        finished.value = 0
-        for pipe in self._pipes:
-            pipe.send(True)
-        turns: list[Turn] = [pipe.recv() for pipe in self._pipes]
-        seconds, received = (sum(numbers) / len(turns) for numbers in zip(*turns, strict=True))
-        return Turn(seconds / self.count, received)
-
-
-def _learn_when_told(pipe: Connection, barrier: Any, finished: Any, settings: SideBySide) -> None:
-    torch.set_num_threads(1)
-    epoch = epoch_of(*fresh(settings.task, settings.hidden_size))
-    while pipe.recv():
-        barrier.wait(timeout=60)
-        for _ in range(settings.warm_ups):
-            epoch()
-        turn = timed(epoch, settings.epochs)
-        with finished.get_lock():
-            finished.value += 1
-        while finished.value < settings.count:
-            epoch()
-        pipe.send(turn)
