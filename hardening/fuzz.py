@@ -6,10 +6,10 @@
 
 An input is a valid file, or a few that belong together, with one to four changes (`fuzz_mutations.py`), or a text that
 hypothesis has drawn from the grammar of its format. It is read by a process of its own (`fuzz_workers.py`) as a user
-would have it read (`readers.py`). A reader keeps its contract if it returns or raises `InputError`: no other exception,
-no crash, no more than 5 s of processor time and 500 MB of memory for less than 1 MB of input. An input that breaks it
-is kept in --corpus, READER/NUMBER/input, with what happened in what.txt; `--replay` reads such a folder again, in this
-process. The exit status is 0 only if no contract was broken.
+would have it read (`reader_*.py`). A reader keeps its contract if it returns or raises `InputError`: no other
+exception, no crash, no more than 5 s of processor time and 500 MB of memory for less than 1 MB of input. An input that
+breaks it is kept in --corpus, READER/NUMBER/input, with what happened in what.txt; `--replay` reads such a folder
+again, in this process. The exit status is 0 only if no contract was broken.
 
 In the table, *refused* is what raised `InputError`, in so many *places* of the code; *slowest* and *memory* are the
 largest of any one input, over what the process had before it.
@@ -27,7 +27,8 @@ from rich.console import Console
 from rich.table import Table
 
 from fuzz_workers import as_row, fuzz
-from readers import READERS, attempt
+from reader import attempt
+from readers import READERS
 
 
 def main() -> int:

@@ -29,7 +29,7 @@ import torch
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from fuzz_mutations import Bundle, mutated
-from readers import Reader, attempt, place_of
+from reader import Reader, attempt, place_of
 
 HANG_SECONDS = 5.0
 BLOCKED_SECONDS = 60.0

@@ -11,7 +11,8 @@ HARDENING = Path(__file__).parents[1] / "hardening"
 sys.path.insert(0, str(HARDENING))
 from fuzz_mutations import mutated  # noqa: E402
 from fuzz_workers import write_bundle  # noqa: E402
-from readers import READERS, Reader, attempt  # noqa: E402
+from reader import Reader, attempt  # noqa: E402
+from readers import READERS  # noqa: E402
 
 sys.path.remove(str(HARDENING))
 

