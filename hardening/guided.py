@@ -4,11 +4,11 @@
     python hardening/guided.py                           every reader for a minute
     python hardening/guided.py --seconds 600 --reader glove --json
 
-`fuzz.py` changes valid files at random. Here atheris, which is libFuzzer for Python, watches which branches of rankscope an
-input takes, keeps the inputs that take new ones, and goes on from those; that finds the rare path through a parser, at
-a tenth of the speed. Of each reader one file is made up, the one that is parsed line by line or word by word in Python;
-what it is beside stays valid. The contract is that of `reader.py`, with 5 s and 1 GB for an input. An input that breaks it is
-kept in --corpus, READER-crash-... or READER-timeout-....
+`fuzz.py` changes valid files at random. Here atheris, which is libFuzzer for Python, watches which branches of
+rankscope an input takes, keeps the inputs that take new ones, and goes on from those; that finds the rare path through
+a parser, at a tenth of the speed. Of each reader one file is made up, the one that is parsed line by line or word by
+word in Python; what it is beside stays valid. The contract is that of `reader.py`, with 5 s and 1 GB for an input. An
+input that breaks it is kept in --corpus, READER-crash-... or READER-timeout-....
 
 In the table, *branches* is how many were reached, *kept* how many inputs reached something new. The exit status is 0
 only if no contract was broken.
@@ -56,7 +56,7 @@ def main() -> int:
     parser.add_argument("--inside", help=argparse.SUPPRESS)  # the reader that this process is for
     options = parser.parse_args()
     try:
-        import atheris  # noqa: F401, PLC0415
+        import atheris  # noqa: F401
     except ImportError:
         print("guided.py needs atheris: pip install atheris", file=sys.stderr)
         return 2
@@ -95,12 +95,12 @@ def _why(printed: str) -> str:
 
 def _fuzz_here(name: str, seconds: int, corpus: Path) -> None:
     """Fuzz one reader in this process, which ends with it."""
-    import atheris  # noqa: PLC0415
+    import atheris
 
     with atheris.instrument_imports(include=["rankscope"]):
-        from fuzz_workers import write_bundle  # noqa: PLC0415
-        from reader import attempt  # noqa: PLC0415
-        from readers import READERS  # noqa: PLC0415
+        from fuzz_workers import write_bundle
+        from reader import attempt
+        from readers import READERS
     warnings.simplefilter("ignore")
     reader, file = READERS[name], FILES[name]
     seeds = [bundle for bundle in reader.seeds() if file in bundle]
