@@ -15,6 +15,8 @@ from rankscope.report import collect
 from rankscope.report.networks import SHOWN_SINGULAR_VALUES, curve_points
 from rankscope.report.packing import unpack
 from rankscope.report.provenance import of_dataset, open_folder
+from rankscope.sweep import RunFolder, results
+from rankscope.sweep.parts import InMemory
 
 
 @pytest.fixture(scope="module")
@@ -223,6 +225,24 @@ def test_a_damaged_result_is_listed(small_run, tmp_path):
     dataset, provenance = open_folder(folder)
     assert len(collect(dataset, provenance)["networks"]) == 6
     assert any(one["error"] == "unreadable" and "damaged" in one["message"] for one in provenance.failures)
+
+
+def test_few_networks_at_many_combinations_of_labels_are_read_alone(small_run, monkeypatch):
+    cells = [RunFolder(small_run).read(digest) for digest in RunFolder(small_run).done()]
+    apart = [InMemory(one.assign_coords(dt=n / 10, noise_std=n / 10)) for n, one in enumerate(cells)]
+    read = []
+    block = results._block
+    monkeypatch.setattr(
+        results, "_block", lambda block_id, **given: read.append(given["variable"]) or block(block_id=block_id, **given)
+    )
+    content = collect(results.assemble(apart))
+    assert len(content["networks"]) == len(cells) == read.count("loss")
+    expected = collect(open_folder(small_run)[0])["networks"]
+    assert {one["seed"]: strip(one) for one in content["networks"]} == {one["seed"]: strip(one) for one in expected}
+
+
+def strip(network):
+    return {name: part for name, part in network.items() if name not in ("name", "labels")}
 
 
 def test_what_is_not_a_run_is_refused():

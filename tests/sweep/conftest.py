@@ -28,4 +28,4 @@ def mount(tmp_path):
 
     yield mount
     for target in mounted:
-        subprocess.run(["umount", str(target)], check=True)
+        subprocess.run(["umount", "--lazy", str(target)], check=True)

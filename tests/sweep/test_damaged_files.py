@@ -11,6 +11,7 @@ from sweep_cases import content
 from rankscope.errors import InputError
 from rankscope.sweep import RunFolder, claims, open_run
 from rankscope.sweep.netcdf import damage, read_netcdf
+from rankscope.sweep.seal import LENGTH
 
 FIELDS = ("error", "message", "traceback", "host", "time")
 
@@ -74,7 +75,8 @@ def collections_of_words(content):
 def test_lengths_that_hdf5_would_walk_along_for_ever_are_damage(folder, size):
     """Found by fuzzing: a length of 0 holds the library in a loop that no signal interrupts."""
     path = folder.path_of("one")
-    whole = path.read_bytes()
+    whole = path.read_bytes()[:-LENGTH]  # behind a seal it would not come that far
+    path.write_bytes(whole)
     assert damage(path, "one") is None
     places = list(collections_of_words(whole))
     assert {index == 0 for _, index in places} == {True, False}

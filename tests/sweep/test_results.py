@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import dask.array as da
+import h5py
 import numpy as np
 import pytest
 import xarray as xr
@@ -11,8 +12,13 @@ from sweep_cases import Case, work
 
 from rankscope.errors import InputError
 from rankscope.sweep import glance, run_sweep
-from rankscope.sweep.results import assemble, open_run
+from rankscope.sweep.results import MOST_PLACES, assemble, open_run, read_cells
+from rankscope.sweep.seal import LENGTH
 from rankscope.sweep.store import RunFolder
+
+
+def together(cells):
+    return assemble([glance.InMemory(one) for one in cells])
 
 
 def cell(task, gain, epochs=3, **labels):
@@ -29,7 +35,7 @@ def cell(task, gain, epochs=3, **labels):
 
 
 def test_labels_that_vary_become_dimensions_and_holes_are_missing():
-    data = assemble([cell("a", 0.0), cell("a", 0.9), cell("b", 0.9, epochs=5)])
+    data = together([cell("a", 0.0), cell("a", 0.9), cell("b", 0.9, epochs=5)])
     assert dict(data.sizes) == {"task": 2, "gain": 2, "epoch": 5}
     assert data["sample"].item() == 0
     assert data["change_norm"].sel(task="a", gain=0.9).item() == 93
@@ -43,21 +49,21 @@ def test_labels_that_vary_become_dimensions_and_holes_are_missing():
 
 
 def test_labels_of_a_users_grid():
-    data = assemble([cell("a", 0.0, nonlinearity="tanh"), cell("a", 0.0, nonlinearity="relu")])
+    data = together([cell("a", 0.0, nonlinearity="tanh"), cell("a", 0.0, nonlinearity="relu")])
     assert data["change_norm"].dims == ("nonlinearity",)
     assert data["nonlinearity"].values.tolist() == ["relu", "tanh"]
 
 
 def test_labels_that_are_numbers_and_words():
     rates = ("none", 0.01, 0.002)
-    data = assemble([cell("a", gain, learning_rate=rate) for rate, gain in zip(rates, (0.1, 0.2, 0.3), strict=True)])
+    data = together([cell("a", gain, learning_rate=rate) for rate, gain in zip(rates, (0.1, 0.2, 0.3), strict=True)])
     assert data["learning_rate"].values.tolist() == ["0.002", "0.01", "none"]
     assert data["change_norm"].sel(learning_rate="0.01", gain=0.2).item() == 23
 
 
 def test_two_cells_in_one_place_are_refused():
     with pytest.raises(InputError, match="cells must differ in"):
-        assemble([cell("a", 0.0), cell("a", 0.0)])
+        together([cell("a", 0.0), cell("a", 0.0)])
 
 
 def test_a_run_is_read_lazily(tmp_path):
@@ -76,6 +82,7 @@ def test_a_folder_without_results_is_refused(tmp_path):
         open_run(tmp_path)
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_a_run_that_is_open_can_be_read_again_and_goes_on(tmp_path):
     cases = [Case(number, log=str(tmp_path / "log")) for number in range(3)]
     run_sweep(work, cases[:2], tmp_path / "run", workers=1)
@@ -135,6 +142,9 @@ VARIANTS = {
     "infinite": [cell("a", g).assign(x=np.inf, y=("i", [np.nan, -np.inf])) for g in (0.1, 0.2)],
     "bytes": [cell("a", g).assign(b=np.bytes_(b"ab")) for g in (0.1, 0.2)],
     "units": [cell("a", g).assign(d=("i", [1.0, 2.0], {"units": "m"})) for g in (0.1, 0.2)],
+    "other attributes, backwards": [
+        cell("a", g).assign(x=((), g, {"units": f"m{g}"}), d=("i", [g], {"units": f"m{g}"})) for g in (0.2, 0.1)
+    ],
     "other attributes": [cell("a", g).assign(d=("i", [g], {"units": f"m{g}"})) for g in (0.1, 0.2)],
     "longer in two": [cell(t, 0.1).assign(d=(("i", "j"), np.eye(n))) for t, n in (("a", 2), ("b", 3))],
     "other dimensions": [cell("a", g).assign(d=((i, j), np.eye(2))) for g, i, j in ((0.1, "i", "j"), (0.2, "j", "i"))],
@@ -156,8 +166,8 @@ def test_xarray_opens_one_file_of_each_make(stored, monkeypatch):
     monkeypatch.setattr(glance, "_opened", lambda path, **options: opened.append(path) or by_xarray(path, **options))
     folder = stored([cell("a", 0.1 * number, epochs=2 + number % 3, even=number % 2 == 0) for number in range(20)])
     open_run(folder)
-    # One for all, one for the attributes, one for the coordinate "epoch".
-    assert len(opened) == 3
+    # The first of all, the first of the grid for the attributes of most variables, the first of the longest.
+    assert len(opened) <= 4
 
 
 def test_attributes_that_are_arrays_and_variables_that_few_have(stored):
@@ -175,9 +185,11 @@ def test_attributes_that_are_arrays_and_variables_that_few_have(stored):
 def test_a_damaged_file_is_named(stored):
     folder = stored([cell("a", 0.1), cell("b", 0.1)])
     path = folder / "cells" / "digest1.nc"
-    path.write_bytes(path.read_bytes()[:-50])
-    with pytest.raises(InputError, match=r"digest1\.nc must be a whole netCDF file: .*truncated"):
-        open_run(folder)
+    whole = path.read_bytes()
+    for cut, reason in ((LENGTH + 50, "truncated"), (50, "its seal is damaged or cut off")):
+        path.write_bytes(whole[:-cut])
+        with pytest.raises(InputError, match=rf"digest1\.nc must be a whole netCDF file: .*{reason}"):
+            open_run(folder)
 
 
 def test_what_is_gone_meanwhile_is_left_out(stored):
@@ -201,3 +213,126 @@ def test_a_part_of_an_array_reads_only_its_cells(stored, monkeypatch):
     monkeypatch.setattr(glance.InFile, "array", lambda part, name: read.append(name) or array(part, name))
     np.testing.assert_array_equal(data["loss"].isel(gain=[1, 3], epoch=0), data["change_norm"].isel(gain=[1, 3]))
     assert read == ["loss", "loss"]
+
+
+# What a report reads: whole, and around what is damaged
+
+
+def read_whole(folder, without=()):
+    parts, unreadable = read_cells(RunFolder(folder), without)
+    return assemble(parts), unreadable
+
+
+@pytest.mark.filterwarnings("ignore:.*:FutureWarning")
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_run_that_is_read_whole_is_that_of_open_run(stored, name):
+    folder = stored(VARIANTS[name])
+    data, unreadable = read_whole(folder)
+    expected = open_run(folder)
+    assert all(isinstance(variable.data, np.ndarray) for variable in data.variables.values())
+    xr.testing.assert_identical(data, expected)
+    assert [variable.dtype for variable in data.variables.values()] == [v.dtype for v in expected.variables.values()]
+    assert unreadable == {}
+
+
+def test_a_file_is_opened_once_to_be_read_whole(stored, monkeypatch):
+    folder = stored([cell("a", 0.1 * number) for number in range(6)])
+    opened = []
+    file = glance.h5py.File
+    monkeypatch.setattr(
+        glance.h5py, "File", lambda path, *rest, **more: opened.append(path) or file(path, *rest, **more)
+    )
+    parts, _ = read_cells(RunFolder(folder))
+    for part in parts:
+        assert part.at_hand("loss")
+    # xarray, which has opened the first, too, gives a string.
+    assert [path for path in opened if isinstance(path, Path)] == [part.path for part in parts]
+
+
+def test_variables_that_are_left_out(stored):
+    folder = stored(VARIANTS["grid"])
+    xr.testing.assert_identical(read_whole(folder, ["loss"])[0], open_run(folder).drop_vars("loss"))
+
+
+def flip(path, at=-1):
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def test_what_is_damaged_is_named_and_left_out(stored):
+    cells = [cell("a", 0.1 * number).assign(x=("x", np.arange(5000.0))) for number in range(5)]
+    folder = stored(cells)
+    paths = [folder / "cells" / f"digest{number}.nc" for number in range(5)]
+    paths[0].write_bytes(paths[0].read_bytes()[:700])
+    paths[1].write_bytes(paths[2].read_bytes())
+    flip(paths[3], paths[3].stat().st_size // 2)
+    data, unreadable = read_whole(folder)
+    assert data["gain"].values.tolist() == [0.2, 0.4]
+    assert {digest: reason.split(" (")[0] for digest, reason in unreadable.items()} == {
+        f"digest{number}": f"{paths[number]} is damaged" for number in (0, 1, 3)
+    }
+    assert "its digest is 'digest2'" in unreadable["digest1"]
+
+
+def test_a_changed_number_is_seen_by_whoever_reads_all(stored):
+    folder = stored([cell("a", 0.1), cell("a", 0.2)])
+    path = folder / "cells" / "digest1.nc"
+    flip(path, path.read_bytes().index(cell("a", 0.2)["loss"].values.tobytes()))
+    assert "checksum" in read_whole(folder)[1]["digest1"]
+
+
+def test_a_variable_with_other_dimensions_than_names_is_damage():
+    broken = cell("a", 0.1)
+    broken.variables["loss"]._data = np.zeros((3, 2))
+    with pytest.raises(ValueError, match=r"loss is of shape \(3, 2\)"):
+        glance.InMemory(broken)
+
+
+def test_variables_shorter_than_their_dimension_are_filled_up(stored):
+    folder = stored([])
+    paths = [folder / "cells" / f"digest{number}.nc" for number in range(2)]
+    for number, path in enumerate(paths):
+        one = cell("a", 0.1 * number).drop_vars("epoch").assign_attrs(digest=path.stem)
+        one.to_netcdf(path, engine="h5netcdf", unlimited_dims=["epoch"])
+    # The first is read by xarray; the second looks like it but for its length.
+    with h5py.File(paths[1], "r+") as file:
+        file["epoch"].resize((5,))
+    data = assert_the_same_as_by_xarray(folder)
+    assert data.sizes["epoch"] == 5
+    assert "its dimension '/epoch' is of 5, its variables of up to 3" in read_whole(folder)[1]["digest1"]
+
+
+def test_long_names_are_those_of_the_longest(stored):
+    cells = [cell("a", g, epochs=n).assign_attrs(long_name=f"{g}") for g, n in ((0.1, 2), (0.2, 3))]
+    for one in cells:
+        one["loss"].attrs["long_name"] = f"loss of {one.sizes['epoch']}"
+    data = assert_the_same_as_by_xarray(stored(cells))
+    assert data["loss"].attrs["long_name"] == "loss of 3"
+    assert "long_name" not in data.attrs
+
+
+def test_an_attribute_of_another_type_is_read_as_it_is(stored):
+    cells = [cell("a", g).assign(d=("i", [1.0], {"units": value})) for g, value in ((0.1, "m"), (0.2, 3.0), (0.3, 3))]
+    folder = stored(cells)
+    # Sixteen letters take as much room as a word that is stored elsewhere, and are not read like it.
+    with h5py.File(folder / "cells" / "digest1.nc", "r+") as file:
+        file["d"].attrs["units"] = np.bytes_(b"a" * 16)
+    assert_the_same_as_by_xarray(folder)
+
+
+def test_few_cells_at_many_combinations_stay_lazy():
+    cells = [cell("a", 0.1 * n, epochs=2 + n % 2, dt=0.1 * n, learning_rate=0.1 * n) for n in range(6)]
+    data = together(cells)
+    assert isinstance(data["loss"].data, da.Array)
+    assert data["loss"].shape == (6, 6, 6, 3)
+    assert int(data["change_norm"].notnull().sum()) == 6
+    one = data.sel(gain=0.1 * 3, dt=0.1 * 3, learning_rate=0.1 * 3)
+    np.testing.assert_array_equal(one["loss"], cells[3]["loss"])
+
+
+def test_labels_with_too_many_combinations_are_refused():
+    count = round(MOST_PLACES ** (1 / 3)) + 1
+    cells = [xr.Dataset({}, dict.fromkeys(("a", "b", "c"), n)) for n in range(count)]
+    with pytest.raises(InputError, match=f"at most {MOST_PLACES} combinations, got {count} of a, {count} of b"):
+        together(cells)

@@ -12,6 +12,7 @@ from sweep_cases import content
 
 from rankscope.errors import InputError
 from rankscope.sweep import RunFolder, claims
+from rankscope.sweep.seal import LENGTH
 from rankscope.sweep.store import Counts
 
 
@@ -65,7 +66,9 @@ def test_a_result_that_is_not_there(folder):
     ("harm", "reason"),
     [
         (lambda data: data[: len(data) // 2], "truncated file"),
-        (lambda data: data[:-1], "truncated file"),
+        (lambda data: data[: -LENGTH - 1], "truncated file"),
+        (lambda data: data[:-1], "its seal is damaged or cut off"),
+        (lambda data: data[:1000] + b"x" + data[1001:], "the checksum does not fit"),
         (lambda data: b"", "signature not found"),
         (lambda data: b"garbage" * 100, "signature not found"),
     ],

@@ -20,7 +20,7 @@ from rankscope.errors import InputError
 from rankscope.explore.curves import listed, rounded
 from rankscope.sweep import RunFolder, claims
 from rankscope.sweep.manifest import DIGEST
-from rankscope.sweep.netcdf import UNLOCKED, check_heaps, check_sizes
+from rankscope.sweep.netcdf import UNLOCKED, check_content, check_sizes
 
 Values = dict[str, Any]
 
@@ -141,7 +141,7 @@ class LiveRun:
             raise OSError(f"{path.name} is damaged") from error
 
     def _detail(self, path: Path, digest: str) -> Values:
-        check_heaps(path)
+        check_content(path)
         with h5py.File(path, "r", **UNLOCKED) as file:
             check_sizes(file)
             found = read_cell(file, DETAIL_POINTS) | {"digest": digest}
@@ -175,7 +175,7 @@ class LiveRun:
         for digest in unread[:BATCH]:
             self._files.pop(digest, None)
             try:
-                check_heaps(self._run.path_of(digest))
+                check_content(self._run.path_of(digest))
                 with h5py.File(self._run.path_of(digest), "r", **UNLOCKED) as file:
                     if _text(file.attrs.get("digest", "")) == digest:
                         check_sizes(file)

@@ -26,8 +26,13 @@ CURVE_BYTES = 3_500_000
 RECORDS = 60
 SHOWN_SINGULAR_VALUES = 20
 SHOWN_EIGENVALUES = 2048
+SPARSE = 4
+"""As many times more combinations of labels than networks, and arrays are read for the networks alone."""
 DETAIL_BYTES = 7_000_000
 """Characters that the details of all networks may take together."""
+
+NETWORK = "number of the network"
+"""The dimension in place of all labels, where there are few networks; no label can be called that."""
 
 Array = NDArray[np.float64]
 Place = dict[str, int]
@@ -63,8 +68,8 @@ def networks_of(dataset: xr.Dataset) -> list[dict[str, Any]]:
         If the dataset is not that of a run, or holds no network.
     """
     dims = label_dims(dataset)
-    read = _Reader(dataset, dims)
     places = list(_places(dataset, dims))
+    read = _Reader(dataset, dims, [place for place, _ in places])
     points = curve_points(len(places))
     networks = [
         {
@@ -102,27 +107,34 @@ def scalar_names(dataset: xr.Dataset) -> list[str]:
 class _Reader:
     """Values of a dataset at one network, each variable read from its files once."""
 
-    def __init__(self, dataset: xr.Dataset, dims: list[str]) -> None:
+    def __init__(self, dataset: xr.Dataset, dims: list[str], places: list[Place]) -> None:
         self.dataset = dataset
         self.scalars = scalar_names(dataset)
         self._dims = dims
+        self._sparse = dataset["status"].size > SPARSE * len(places)
+        self._points = {dim: xr.DataArray([place[dim] for place in places], dims=NETWORK) for dim in dims}
+        self._numbers = {tuple(place.values()): number for number, place in enumerate(places)}
         self._loaded: dict[str, xr.DataArray] = {}
 
     def has(self, *names: str) -> bool:
         return all(name in self.dataset.variables for name in names)
 
     def array(self, name: str) -> xr.DataArray:
-        """Return a variable in memory, no longer than is shown, along the labels of the networks first."""
+        """Return a variable in memory, no longer than is shown, along the labels first, or along `NETWORK`."""
         if name not in self._loaded:
             values = self.dataset[name]
             for dim, most in (("leading_index", SHOWN_SINGULAR_VALUES), ("eigenvalue", SHOWN_EIGENVALUES)):
                 values = values.isel({dim: slice(most)}) if dim in values.dims else values
+            if self._sparse and set(self._dims) <= set(values.dims):
+                values = values.isel(self._points).transpose(NETWORK, ...)
             self._loaded[name] = values.transpose(*(d for d in self._dims if d in values.dims), ...).load()
         return self._loaded[name]
 
     def at(self, name: str, place: Place) -> Any:
         """Return the values of a variable at a network, as numpy gives them; its other dimensions keep their order."""
         array = self.array(name)
+        if NETWORK in array.dims:
+            return array.values[self._numbers[tuple(place.values())]]
         return array.values[tuple(place[dim] for dim in self._dims if dim in array.dims)]
 
     def numbers(self, name: str, place: Place) -> Array:
@@ -131,16 +143,17 @@ class _Reader:
 
     def own_dims(self, name: str) -> list[str]:
         """Return the dimensions of what `at` returns."""
-        return [str(dim) for dim in self.array(name).dims if dim not in self._dims]
+        return [str(dim) for dim in self.array(name).dims if dim not in (*self._dims, NETWORK)]
 
 
 def _places(dataset: xr.Dataset, dims: list[str]) -> Iterator[tuple[Place, dict[str, Any]]]:
     status = dataset["status"].values
     known = get_args(Status)
+    values = {dim: dataset[dim].values for dim in dims}
     for index in np.ndindex(status.shape):
         if str(status[index]) in known:
             place: Place = dict(zip(dims, index, strict=True))
-            labels = {dim: _plain(dataset[dim].values[i]) for dim, i in zip(dims, index, strict=True)}
+            labels = {dim: _plain(values[dim][i]) for dim, i in zip(dims, index, strict=True)}
             yield place, labels
 
 

@@ -16,7 +16,8 @@ import xarray as xr
 from rankscope.errors import InputError
 from rankscope.experiments import EXPERIMENTS
 from rankscope.sweep import RunFolder
-from rankscope.sweep.results import assemble
+from rankscope.sweep.parts import Part
+from rankscope.sweep.results import assemble, read_cells
 
 VERSIONS = ("rankscope_version", "python_version", "torch_version", "numpy_version", "platform")
 NOT_SHOWN = ("recurrent_weights_history",)
@@ -64,7 +65,8 @@ def open_folder(folder: str | os.PathLike[str]) -> tuple[xr.Dataset, Provenance]
     """Return everything measured in a run so far, in memory, and what else its folder says.
 
     Each result is read once and whole, which for many cells is several times faster than `open_run` and reading what
-    it has opened. Results that are damaged are listed among the failures.
+    it has opened. Results that are damaged are listed among the failures. In a run that has cells at few of the
+    combinations of its labels, arrays are lazy.
 
     Raises
     ------
@@ -73,18 +75,15 @@ def open_folder(folder: str | os.PathLike[str]) -> tuple[xr.Dataset, Provenance]
     """
     run = RunFolder(folder)
     manifest = run.manifest()
-    cells: list[xr.Dataset] = []
     failures = [
         {"name": _failed_name(manifest.cells.get(digest, {}), digest)}
         | {name: value for name, value in asdict(failure).items() if name != "traceback"}
         for digest, failure in run.failures().items()
     ]
-    for digest in run.done():
-        try:
-            cells.append(run.read(digest).drop_vars(NOT_SHOWN, errors="ignore"))
-        except InputError as error:
-            name = _failed_name(manifest.cells.get(digest, {}), digest)
-            failures.append({"name": name, "error": "unreadable", "message": str(error), "host": "", "time": ""})
+    cells, unreadable = read_cells(run, NOT_SHOWN)
+    for digest, reason in unreadable.items():
+        name = _failed_name(manifest.cells.get(digest, {}), digest)
+        failures.append({"name": name, "error": "unreadable", "message": reason, "host": "", "time": ""})
     if not cells:
         raise InputError(f"folder must hold finished cells, got {str(folder)!r}, which has none yet")
     dataset = assemble(cells)
@@ -124,20 +123,20 @@ def _failed_name(cell: Any, digest: str) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in labels.items()) or digest
 
 
-def _stamps(cells: Sequence[xr.Dataset]) -> dict[str, dict[str, Any]]:
+def _stamps(cells: Sequence[Part]) -> dict[str, dict[str, Any]]:
     """Return what the files say of their cells, by the seed; nothing of cells that share one."""
-    seeds = Counter(_seed_of(cell) for cell in cells)
-    return {_seed_of(cell): _stamp(cell.attrs) for cell in cells if seeds[_seed_of(cell)] == 1}
+    seeds = Counter(map(_seed_of, cells))
+    return {_seed_of(cell): _stamp(cell) for cell in cells if seeds[_seed_of(cell)] == 1}
 
 
-def _seed_of(cell: xr.Dataset) -> str:
-    return str(int(cell["seed"].item())) if "seed" in cell.variables else ""
+def _seed_of(cell: Part) -> str:
+    return str(int(cell.scalar("seed"))) if "seed" in cell.variables else ""
 
 
-def _stamp(attributes: Mapping[Any, Any]) -> dict[str, Any]:
-    stamp = {name: str(attributes[name]) for name in ("digest", "finished") if name in attributes}
-    return {
-        **stamp,
-        **({"seconds": float(attributes["training_seconds"])} if "training_seconds" in attributes else {}),
-        **({"cell": json.loads(attributes["cell"])} if "cell" in attributes else {}),
-    }
+def _stamp(cell: Part) -> dict[str, Any]:
+    said = {name: cell.said(name) for name in ("digest", "finished", "training_seconds", "cell")}
+    known = {name: value for name, value in said.items() if value is not None}
+    for name, read in (("digest", str), ("finished", str), ("training_seconds", float), ("cell", json.loads)):
+        if name in known:
+            known[name] = read(known[name])
+    return {("seconds" if name == "training_seconds" else name): value for name, value in known.items()}

@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 
 from rankscope.errors import InputError
 from rankscope.sweep import claims
-from rankscope.sweep.netcdf import encode
+from rankscope.sweep.netcdf import encode_result
 from rankscope.sweep.processes import Report
 from rankscope.sweep.store import RunFolder
 
@@ -113,7 +113,7 @@ def _work_and_save(work: Work, folder: RunFolder, cell: Cell, report: Report) ->
         result = work(cell, report, checkpoint)
         if not isinstance(result, xr.Dataset):
             raise TypeError(f"work must return an xarray.Dataset, got {type(result).__name__}")
-        content = encode(result.assign_attrs(digest=cell.digest))
+        content = encode_result(result, cell.digest)
     except Exception as error:
         if _no_room(error):
             return Attempt(Ending.NO_STORAGE, str(error))

@@ -1,4 +1,7 @@
-"""One result, one netCDF file: written whole or not at all, checked cheaply, told from a foreign file by its digest."""
+"""One result, one netCDF file: written whole or not at all, checked cheaply, told from a foreign file by its digest.
+
+Both are said by its seal (`seal.py`), where it has one; else HDF5 is asked.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from xarray.backends import H5NetCDFStore
 
 from rankscope.durable import replacing
 from rankscope.errors import InputError
+from rankscope.sweep.seal import check_seal, read_seal, sealed
 
 COMPRESSED_FROM = 4096
 """Bytes from which a variable is compressed and checksummed; below, that costs more room than it saves."""
@@ -32,18 +36,32 @@ UNLOCKED = {"locking": False}
 LARGE = {"zlib": True, "complevel": 4, "fletcher32": True}
 
 
-def damage(path: Path, digest: str) -> str | None:
-    """Return what is wrong with the result file at `path`, or None if it looks whole. Only its header is read.
+def damage(path: Path, digest: str, thorough: bool = False) -> str | None:
+    """Return what is wrong with the result file at `path`, or None if it looks whole.
+
+    Parameters
+    ----------
+    digest
+        Of the cell that it is to be the result of.
+    thorough
+        Read all of it and compare its checksum; else only a few bytes at its end are read.
 
     Raises
     ------
     InputError
         If the file may be whole but cannot be read, for example for want of permission.
     """
+    found: object
     try:
-        check_heaps(path)
-        with h5py.File(path, "r", **UNLOCKED) as file:
-            found = file.attrs.get("digest")
+        seal = read_seal(path)
+        if seal is not None:
+            found = seal.digest
+            if thorough:
+                check_seal(path)
+        else:
+            check_heaps(path)
+            with h5py.File(path, "r", **UNLOCKED) as file:
+                found = file.attrs.get("digest")
     except FileNotFoundError:
         return "it is gone"
     except OSError as error:
@@ -56,6 +74,12 @@ def damage(path: Path, digest: str) -> str | None:
     if isinstance(found, str) and found == digest:
         return None
     return f"not the result of this cell: its digest is {found!r:.200}, not {digest!r}"
+
+
+def check_content(path: Path) -> None:
+    """Raise ValueError if a file is not what was sealed, or would hold HDF5 for ever. All of it is read."""
+    check_seal(path)
+    check_heaps(path)
 
 
 def check_heaps(path: Path) -> None:
@@ -122,6 +146,11 @@ def write_netcdf(dataset: xr.Dataset, path: str | os.PathLike[str]) -> None:
         temporary.write_bytes(content)
 
 
+def encode_result(result: xr.Dataset, digest: str) -> bytes:
+    """Return the bytes of the file of a cell, with its digest and its seal."""
+    return sealed(encode(result.assign_attrs(digest=digest)), digest)
+
+
 def encode(dataset: xr.Dataset) -> bytes:
     """Return the bytes of a netCDF file, compressed and checksummed.
 
@@ -146,7 +175,7 @@ def read_netcdf(path: Path) -> xr.Dataset:
         If it is damaged.
     """
     try:
-        check_heaps(path)
+        check_content(path)
         with h5py.File(path, "r", **UNLOCKED) as file:
             check_sizes(file)
         return xr.load_dataset(path, engine="h5netcdf", driver_kwds=UNLOCKED)

@@ -7,11 +7,10 @@ cell than in another (the epochs of a task that trains for fewer).
 
 from __future__ import annotations
 
-import itertools
 import math
 import os
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,13 +20,16 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from rankscope.errors import InputError
-from rankscope.sweep.glance import InMemory, Part, glance
+from rankscope.sweep.glance import Reader, glance
+from rankscope.sweep.parts import InMemory, Part
 from rankscope.sweep.store import RunFolder
 
 FIRST_LABELS = ("task", "gain", "hidden_size", "sample")
 NOT_LABELS = ("seed",)
-HOLE = -1
-"""Instead of a cell's number, where the run has no cell."""
+MOST_PLACES = 10_000_000
+"""Combinations of labels, of each of which every scalar has a number, whether there is a cell or not."""
+SPARSE = 4
+"""As many times more combinations than cells, and arrays in memory are not laid out with room for all of them."""
 
 
 def open_run(folder: str | os.PathLike[str]) -> xr.Dataset:
@@ -47,27 +49,56 @@ def open_run(folder: str | os.PathLike[str]) -> xr.Dataset:
     Raises
     ------
     InputError
-        If the folder does not exist, holds no finished cell, or one of its files is damaged.
+        If the folder does not exist, holds no finished cell, one of its files is damaged, or its cells have too many
+        different labels to be laid out as a grid.
     """
     run = RunFolder(folder)
     parts = list(glance([run.path_of(digest) for digest in run.done()]))
     if not parts:
         raise InputError(f"folder must hold finished cells, got {str(folder)!r}, which has none yet")
-    return _side_by_side(parts)
+    return assemble(parts)
 
 
-def assemble(cells: Sequence[xr.Dataset]) -> xr.Dataset:
+def read_cells(run: RunFolder, without: Collection[str] = ()) -> tuple[list[Part], dict[str, str]]:
+    """Return the finished cells of a run, each read once and whole, and by digest why others cannot be read.
+
+    Parameters
+    ----------
+    without
+        Variables that are left out.
+    """
+    reader = Reader(with_arrays=True, without=without)
+    parts: list[Part] = []
+    unreadable = {}
+    for digest in run.done():
+        part: Part | None
+        try:
+            part = reader.part(run.path_of(digest))
+        except MemoryError:
+            raise
+        except Exception:
+            part = None  # Of many kinds; the plain way of reading says what is wrong.
+        if part is None or part.said("digest") != digest:
+            try:
+                part = InMemory(run.read(digest).drop_vars(without, errors="ignore"))
+            except (InputError, ValueError) as error:
+                unreadable[digest] = str(error)
+                continue
+        parts.append(part)
+    return parts, unreadable
+
+
+def assemble(parts: Sequence[Part]) -> xr.Dataset:
     """Return cells with scalar labels as one Dataset over the labels that vary.
+
+    An array that all cells have in memory is in memory, unless most of its room would be empty; the others are lazy.
+    A cell that was read whole lets go of an array that is laid out, so that no array is in memory twice.
 
     Raises
     ------
     InputError
-        If two cells have the same labels.
+        If two cells have the same labels, or the labels make too many combinations.
     """
-    return _side_by_side([InMemory(cell) for cell in cells])
-
-
-def _side_by_side(parts: Sequence[Part]) -> xr.Dataset:
     described = [part.labels for part in parts]
     names = _labels_of(described)
     for theirs in described:
@@ -75,17 +106,20 @@ def _side_by_side(parts: Sequence[Part]) -> xr.Dataset:
             _check_plain(name, theirs[name])
     labels = {name: _in_order({theirs[name] for theirs in described}) for name in names}
     varying = [name for name in names if len(labels[name]) > 1]
-    places: dict[tuple[Any, ...], int] = {}
-    for number, theirs in enumerate(described):
-        place = tuple(theirs[name] for name in varying)
-        if place in places:
-            raise InputError(
-                f"cells must differ in {', '.join(names)}, got two with {dict(zip(varying, place, strict=True))}"
-            )
-        places[place] = number
-    grid = itertools.product(*(labels[name] for name in varying))
     shape = tuple(len(labels[name]) for name in varying)
-    numbers = np.array([places.get(place, HOLE) for place in grid]).reshape(shape)
+    if math.prod(shape) > MOST_PLACES:
+        many = ", ".join(f"{len(labels[name])} of {name}" for name in varying)
+        raise InputError(f"cells must have labels with at most {MOST_PLACES} combinations, got {many}")
+    number_of = [{label: number for number, label in enumerate(labels[name])} for name in varying]
+    places: dict[tuple[int, ...], Part] = {}
+    for part, theirs in zip(parts, described, strict=True):
+        place = tuple(numbers[theirs[name]] for name, numbers in zip(varying, number_of, strict=True))
+        if place in places:
+            same = {name: theirs[name] for name in varying}
+            raise InputError(f"cells must differ in {', '.join(names)}, got two with {same}")
+        places[place] = part
+    places = dict(sorted(places.items()))
+    sparse = math.prod(shape) > SPARSE * len(places)
     together = xr.Dataset(
         coords={name: (_of_one_type(labels[name]) if name in varying else labels[name][0]) for name in names},
         attrs=_common_attributes(parts),
@@ -93,7 +127,8 @@ def _side_by_side(parts: Sequence[Part]) -> xr.Dataset:
     lengths = _lengths(parts)
     makes = {id(part.variables): part.variables for part in parts}
     for name in dict.fromkeys(name for variables in makes.values() for name in variables if name not in names):
-        together[name] = _spread(name, parts, numbers, varying, lengths)
+        having = {place: part for place, part in places.items() if name in part.variables}
+        together[name] = _spread(name, having, dict(zip(varying, shape, strict=True)), lengths, sparse)
     return together.set_coords([name for name in ("seed", "time", "recorded_epoch") if name in together])
 
 
@@ -130,56 +165,99 @@ def _lengths(parts: Sequence[Part]) -> dict[str, int]:
 
 
 def _spread(
-    name: str, parts: Sequence[Part], numbers: NDArray[Any], varying: list[str], lengths: Mapping[str, int]
+    name: str,
+    having: Mapping[tuple[int, ...], Part],
+    sizes: Mapping[str, int],
+    lengths: Mapping[str, int],
+    sparse: bool,
 ) -> xr.Variable:
-    """Return one variable over the grid of the cells' numbers, padded to `lengths`."""
-    having = {n: parts[n] for n in numbers.ravel().tolist() if n != HOLE and name in parts[n].variables}
+    """Return one variable of the cells at their places on a grid of `sizes`, padded to `lengths`."""
     largest = max(having.values(), key=lambda part: math.prod(part.shape(name)))
     model = largest.variables[name]
     if model.dims == (name,):
         coordinate: xr.Variable = largest.whole(name)  # of a dimension: the longest one serves all
         return coordinate
-    text = model.dtype.kind in "OU"
-    missing: Any = "" if text else np.nan
+    shape = tuple(sizes.values())
+    missing: Any = "" if model.dtype.kind in "OU" else np.nan
     if not model.dims:
-        scalars = [having[n].scalar(name) if n in having else missing for n in numbers.ravel().tolist()]
-        for scalar in scalars:
-            _check_plain(name, scalar)
-        return xr.Variable(varying, np.array(scalars).reshape(numbers.shape), model.attrs)
+        return xr.Variable(tuple(sizes), _scalars(name, having, shape, missing), largest.attrs_of(name))
     inner = tuple(lengths[dim] for dim in model.dims)
+    at_hand = all(part.at_hand(name) for part in having.values())
+    lay_out = _in_memory if at_hand and not sparse else _lazily
+    return xr.Variable((*sizes, *model.dims), lay_out(name, having, shape, inner, missing), largest.attrs_of(name))
+
+
+def _scalars(name: str, having: Mapping[tuple[int, ...], Part], shape: tuple[int, ...], missing: Any) -> NDArray[Any]:
+    scalars = [part.scalar(name) for part in having.values()]
+    for scalar in scalars:
+        _check_plain(name, scalar)
+    # Which type has room for all of them, and for what is missing, numpy knows best.
+    values = np.array(scalars if len(scalars) == math.prod(shape) else [*scalars, missing])
+    laid_out = np.full(shape, values[-1], dtype=values.dtype)
+    laid_out[_index(having)] = values[: len(scalars)] if shape else values[0]
+    return laid_out
+
+
+def _index(having: Mapping[tuple[int, ...], Part]) -> tuple[NDArray[np.intp], ...]:
+    """Return where the cells are, for each dimension."""
+    return tuple(np.array(list(having), dtype=np.intp).reshape(len(having), -1).T)
+
+
+def _in_memory(
+    name: str, having: Mapping[tuple[int, ...], Part], shape: tuple[int, ...], inner: tuple[int, ...], missing: Any
+) -> NDArray[Any]:
+    laid_out: NDArray[Any] = np.full((*shape, *inner), missing, dtype=_type_of(missing))
+    for place, part in having.items():
+        values = part.give(name)
+        index: tuple[int | slice, ...] = (*place, *map(slice, values.shape))
+        laid_out[index] = values
+    return laid_out
+
+
+def _lazily(
+    name: str, having: Mapping[tuple[int, ...], Part], shape: tuple[int, ...], inner: tuple[int, ...], missing: Any
+) -> da.Array:
     # dask looks through all arguments for its own collections, but not into a function.
-    block = partial(_block, variable=name, parts=having, inner=inner, missing=missing)
-    blocks = da.map_blocks(  # type: ignore[no-untyped-call]
-        block,
-        da.from_array(numbers, chunks=1),  # type: ignore[no-untyped-call]
+    blocks: da.Array = da.map_blocks(  # type: ignore[no-untyped-call]
+        partial(_block, variable=name, having=having, inner=inner, missing=missing),
         name=f"{name}-{uuid.uuid4().hex}",
-        chunks=(*((1,) * length for length in numbers.shape), *((length,) for length in inner)),
-        new_axis=list(range(numbers.ndim, numbers.ndim + len(inner))),
-        meta=np.empty((0,) * (numbers.ndim + len(inner)), dtype=object if text else np.float64),
+        chunks=(*((1,) * length for length in shape), *((length,) for length in inner)),
+        meta=np.empty((0,) * (len(shape) + len(inner)), dtype=_type_of(missing)),
     )
-    return xr.Variable((*varying, *model.dims), blocks, model.attrs)
+    return blocks
 
 
 def _block(
-    number: NDArray[Any], variable: str, parts: Mapping[int, Part], inner: tuple[int, ...], missing: Any
+    variable: str,
+    having: Mapping[tuple[int, ...], Part],
+    inner: tuple[int, ...],
+    missing: Any,
+    block_id: tuple[int, ...] = (),
 ) -> NDArray[Any]:
-    """Return the values of the cell of that number, padded to `inner`."""
-    padded = np.full(inner, missing, dtype=object if isinstance(missing, str) else np.float64)
-    part = parts.get(number.item())
+    """Return the values of the cell of that place, padded to `inner`."""
+    padded: NDArray[Any] = np.full(inner, missing, dtype=_type_of(missing))
+    place = block_id[: len(block_id) - len(inner)]
+    part = having.get(place)
     if part is not None:
         values = part.array(variable)
         padded[tuple(map(slice, values.shape))] = values
-    return padded.reshape(number.shape + inner)
+    return padded.reshape((1,) * len(place) + inner)
+
+
+def _type_of(missing: Any) -> type:
+    return object if isinstance(missing, str) else np.float64
 
 
 def _common_attributes(parts: Sequence[Part]) -> dict[str, Any]:
-    first = parts[0].attrs()
-    if len({type(part) for part in parts}) > 1:
-        theirs: list[Mapping[str, Any]] = [part.attrs() for part in parts]
-    else:
-        theirs = [part.attributes for part in parts]
-    shared = {name: value for name, value in theirs[0].items() if all(_equal(said.get(name), value) for said in theirs)}
-    return {name: value for name, value in first.items() if name in shared and _equal(value, value)}
+    """Return the attributes that all cells share: those of one kind compare theirs, then one of each kind."""
+    shared = {name: value for name, value in parts[0].attrs().items() if _equal(value, value)}
+    for kind in dict.fromkeys(map(type, parts)):
+        alike = [part for part in parts if type(part) is kind]
+        whole = alike[0].attrs()
+        theirs = [part.attributes for part in alike]
+        same = {name for name, value in theirs[0].items() if all(_equal(said.get(name), value) for said in theirs)}
+        shared = {n: value for n, value in shared.items() if n in same and _equal(whole.get(n), value)}
+    return shared
 
 
 def _equal(one: Any, other: Any) -> bool:

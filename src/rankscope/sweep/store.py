@@ -31,7 +31,7 @@ from rankscope.durable import make_folder, replacing
 from rankscope.errors import InputError
 from rankscope.sweep import claims
 from rankscope.sweep.manifest import DIGEST, Manifest, merge_manifest, read_manifest
-from rankscope.sweep.netcdf import damage, encode, read_netcdf
+from rankscope.sweep.netcdf import damage, encode_result, read_netcdf
 
 ROOMS = ("cells", "failed", "claims", "checkpoints", "set-aside")
 SECONDS_A_DAY = 86400.0
@@ -133,7 +133,7 @@ class RunFolder:
         return manifest
 
     def is_done(self, digest: str) -> bool:
-        """Return whether the cell has a result that looks whole. Cheap: only the file's header is read."""
+        """Return whether the cell has a result that looks whole. Cheap: only its seal is read."""
         path = self.path_of(digest)
         return path.exists() and damage(path, digest) is None
 
@@ -142,19 +142,22 @@ class RunFolder:
         return sorted(path.stem for path in (self.path / "cells").glob("*.nc") if not path.name.startswith("."))
 
     def sift(self, digests: Iterable[str]) -> tuple[list[str], list[SetAside]]:
-        """Return which of `digests` are done, and move those results aside that are damaged."""
+        """Return which of `digests` are done, and move those results aside that are damaged. All of each is read."""
         done, aside = [], []
         for digest in digests:
-            if self.is_done(digest):
+            path = self.path_of(digest)
+            if not path.exists():
+                continue
+            if damage(path, digest, thorough=True) is None:
                 done.append(digest)
-            elif self.path_of(digest).exists():
+            else:
                 claim = claims.acquire(self.claim_path(digest))
                 if claim is None:
                     continue  # Somebody is about to replace it.
                 with claim:
-                    reason = damage(self.path_of(digest), digest)
+                    reason = damage(path, digest, thorough=True)
                     if reason is not None:
-                        aside.append(self.set_aside(self.path_of(digest), reason))
+                        aside.append(self.set_aside(path, reason))
         return done, aside
 
     def set_aside(self, path: Path, reason: str) -> SetAside:
@@ -174,7 +177,7 @@ class RunFolder:
         OSError, InputError
             If the file system does not let us, for example because it is full.
         """
-        content = encode(result.assign_attrs(digest=digest)) if isinstance(result, xr.Dataset) else result
+        content = encode_result(result, digest) if isinstance(result, xr.Dataset) else result
         with replacing(self.path_of(digest)) as temporary:
             temporary.write_bytes(content)
         return self.path_of(digest)
@@ -190,7 +193,7 @@ class RunFolder:
         path = self.path_of(digest)
         if not path.exists():
             raise InputError(f"digest must be that of a finished cell, got {digest!r}, which is not in {path.parent}")
-        reason = damage(path, digest)
+        reason = damage(path, digest, thorough=True)
         try:
             if reason is None:
                 return read_netcdf(path)

@@ -1,0 +1,77 @@
+"""The seal at the end of a result file: whose it is, how long it is, and a checksum of all that comes before.
+
+HDF5 keeps checksums of a few structures only. A flipped bit elsewhere is read as another number, and in the wrong place
+it crashes or holds the library itself. So each result ends with a line of text that HDF5 does not look at. Its last
+`LENGTH` bytes tell in no time whether a file is whole and whose it is; the checksum is looked at before the file is
+opened. A file without a seal, say one that was written by another program, is opened as it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+LENGTH = 256
+MARK = b"\nrankscope seal 1: "
+LINE = re.compile(re.escape(MARK) + rb"(\d{20}) bytes, sha256 ([0-9a-f]{64}), cell ([A-Za-z0-9_-]{1,100}) *\n")
+
+
+@dataclass(frozen=True)
+class Seal:
+    """What a seal says: the length in bytes of what it seals, its SHA-256, and the digest of its cell."""
+
+    content_length: int
+    checksum: str
+    digest: str
+
+
+def sealed(content: bytes, digest: str) -> bytes:
+    """Return `content` with a seal behind it."""
+    checksum = hashlib.sha256(content).hexdigest()
+    line = MARK + f"{len(content):020d} bytes, sha256 {checksum}, cell {digest}".encode()
+    return content + line.ljust(LENGTH - 1) + b"\n"
+
+
+def read_seal(path: Path) -> Seal | None:
+    """Return the seal of a file, or None if it has none. Only its last bytes are read.
+
+    Raises
+    ------
+    OSError
+        If the file is gone or cannot be read.
+    ValueError
+        If the file is longer or shorter than its seal says, or the seal itself is damaged.
+    """
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        if size < LENGTH:
+            return None
+        file.seek(size - LENGTH)
+        end = file.read(LENGTH)
+    found = LINE.fullmatch(end)
+    if found is None:
+        if MARK in end:
+            raise ValueError("its seal is damaged or cut off")
+        return None
+    seal = Seal(int(found[1]), found[2].decode(), found[3].decode())
+    if size != seal.content_length + LENGTH:
+        raise ValueError(f"it has {size - LENGTH} bytes before its seal, which speaks of {seal.content_length}")
+    return seal
+
+
+def check_seal(path: Path) -> None:
+    """Raise ValueError if a file has a seal and is not what was sealed. All of it is read.
+
+    Raises
+    ------
+    OSError
+        If the file is gone or cannot be read.
+    """
+    seal = read_seal(path)
+    if seal is not None:
+        content = path.read_bytes()[:-LENGTH]
+        if hashlib.sha256(content).hexdigest() != seal.checksum:
+            raise ValueError("its content has changed since it was written: the checksum does not fit")
