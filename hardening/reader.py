@@ -38,6 +38,8 @@ class Reader:
         For a format of text: a hypothesis strategy of whole inputs; None for others.
     allowed
         What `read` may raise.
+    only_if_named
+        Whether it is left out where no reader is named.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Reader:
     texts: Callable[[], st.SearchStrategy[Bundle]] | None = None
     once: Callable[[], list[Bundle]] = list
     allowed: Allowed = (InputError,)
+    only_if_named: bool = False
 
 
 def attempt(reader: Reader, folder: Path) -> str:

@@ -17,6 +17,7 @@ from rankscope.errors import InputError
 from rankscope.experiments.user_sweep import read_sweep
 from rankscope.explore.live import LiveRun, encoded, message
 from rankscope.sweep import RunFolder, claims
+from rankscope.sweep.seal import LENGTH, sealed
 from reader import Reader, one_file
 
 
@@ -111,6 +112,19 @@ def _read_cell(folder: Path) -> object:
     return None
 
 
+WORDS_OF_HDF5 = (
+    *(b"OHDR", b"TREE", b"SNOD", b"HEAP", b"GCOL", b"FRHP", b"FHDB", b"BTHD", b"FADB", b"OCHK"),
+    b"digest",
+)
+
+
+def _read_forged(folder: Path) -> object:
+    """Seal the spoiled file again, as somebody might who wants HDF5 to see it."""
+    (path,) = (folder / "cells").iterdir()
+    path.write_bytes(sealed(path.read_bytes()[:-LENGTH], path.stem))
+    return _read_cell(folder)
+
+
 READERS = (
     Reader(
         "sweep",
@@ -151,6 +165,16 @@ READERS = (
         _cell_seeds,
         _read_cell,
         once=lambda: _cell_seeds(every=True),
-        words=(b"OHDR", b"TREE", b"SNOD", b"HEAP", b"GCOL", b"FRHP", b"FHDB", b"BTHD", b"FADB", b"OCHK", b"digest"),
+        words=WORDS_OF_HDF5,
+    ),
+    # HDF5 does not keep the contract for what is forged, and nothing before it can.
+    Reader(
+        "forged",
+        "a cell's netCDF file that was spoiled and sealed again",
+        _cell_seeds,
+        _read_forged,
+        once=lambda: _cell_seeds(every=True),
+        words=WORDS_OF_HDF5,
+        only_if_named=True,
     ),
 )

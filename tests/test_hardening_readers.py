@@ -17,10 +17,10 @@ from readers import READERS  # noqa: E402
 sys.path.remove(str(HARDENING))
 
 # How many inputs take about as long for every reader. HDF5 may not survive what it is given, and this process has to:
-# the reader of cells is looked at by `fuzz.py` alone, in processes of its own.
+# the readers of cells are looked at by `fuzz.py` alone, in processes of its own.
 INPUTS = dict.fromkeys(("public", "requests", "run", "shards", "torch", "treebank"), 30)
 INPUTS |= dict.fromkeys(("adapter", "safetensors", "sentences", "sweep"), 50)
-APART = {"cell"}
+APART = {"cell", "forged"}
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -133,8 +133,8 @@ def test_damaged_cells_are_named_and_computed_again(tmp_path, log, threads):
     assert report.already_done == ("case0003",)
     assert report.finished == ("case0000", "case0001", "case0002")
     assert [one.name for one in report.set_aside] == ["cells/case0000.nc", "cells/case0001.nc", "cells/case0002.nc"]
-    assert "seal is damaged or cut off" in report.set_aside[0].reason
-    assert "signature" in report.set_aside[1].reason
+    assert "its seal is damaged" in report.set_aside[0].reason
+    assert "without a seal" in report.set_aside[1].reason
     assert "not the result of this cell" in report.set_aside[2].reason
     assert_complete(store.path, 4)
 

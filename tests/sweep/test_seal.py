@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rankscope.sweep.netcdf import encode
-from rankscope.sweep.seal import LENGTH, Seal, check_seal, read_seal, sealed
+from rankscope.sweep.seal import LENGTH, check_seal, read_seal, sealed
 
 DATASET = xr.Dataset({"loss": ("epoch", np.linspace(1, 0, 50))}, attrs={"digest": "abc"})
 
@@ -21,9 +21,8 @@ def content():
 def test_a_seal_says_whose_file_it_is_and_how_long(tmp_path, content):
     (tmp_path / "a.nc").write_bytes(content)
     seal = read_seal(tmp_path / "a.nc")
-    assert isinstance(seal, Seal)
     assert (seal.digest, seal.content_length) == ("abc", len(content) - LENGTH)
-    check_seal(tmp_path / "a.nc")
+    assert check_seal(tmp_path / "a.nc") == seal
 
 
 def test_other_programs_read_the_file_as_ever(tmp_path, content):
@@ -58,7 +57,12 @@ def test_a_damaged_seal_is_seen(tmp_path, content, change):
 
 
 @pytest.mark.parametrize("unsealed", [b"", b"short", bytes(1000)])
-def test_a_file_without_a_seal_has_none(tmp_path, unsealed):
+def test_a_file_without_a_seal_is_no_result(tmp_path, unsealed):
     (tmp_path / "a.nc").write_bytes(unsealed)
-    assert read_seal(tmp_path / "a.nc") is None
-    check_seal(tmp_path / "a.nc")
+    with pytest.raises(ValueError, match="ends without a seal"):
+        read_seal(tmp_path / "a.nc")
+
+
+def test_a_file_that_is_gone_is_gone(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        read_seal(tmp_path / "a.nc")

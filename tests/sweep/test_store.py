@@ -65,12 +65,12 @@ def test_a_result_that_is_not_there(folder):
 @pytest.mark.parametrize(
     ("harm", "reason"),
     [
-        (lambda data: data[: len(data) // 2], "truncated file"),
-        (lambda data: data[: -LENGTH - 1], "truncated file"),
-        (lambda data: data[:-1], "its seal is damaged or cut off"),
+        (lambda data: data[: len(data) // 2], "ends without a seal"),
+        (lambda data: data[:-LENGTH], "ends without a seal"),
+        (lambda data: data[:-1], "its seal is damaged"),
         (lambda data: data[:1000] + b"x" + data[1001:], "the checksum does not fit"),
-        (lambda data: b"", "signature not found"),
-        (lambda data: b"garbage" * 100, "signature not found"),
+        (lambda data: b"", "ends without a seal"),
+        (lambda data: b"garbage" * 100, "ends without a seal"),
     ],
 )
 def test_a_damaged_file_is_named_and_set_aside(folder, harm, reason):
@@ -94,8 +94,8 @@ def test_a_foreign_file_is_set_aside(folder):
     done, aside = folder.sift(["one", "two", "three"])
     assert done == ["two"]
     assert [str(one) for one in aside] == [
-        "cells/one.nc: not the result of this cell: its digest is 'two', not 'one'",
-        "cells/three.nc: not the result of this cell: its digest is None, not 'three'",
+        "cells/one.nc: not the result of this cell: it was sealed as that of 'two', not 'one'",
+        "cells/three.nc: not a whole result: it ends without a seal",
     ]
 
 

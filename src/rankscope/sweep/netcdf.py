@@ -1,6 +1,7 @@
-"""One result, one netCDF file: written whole or not at all, checked cheaply, told from a foreign file by its digest.
+"""One result, one netCDF file: written whole or not at all, and nothing that was not sealed as such is opened.
 
-Both are said by its seal (`seal.py`), where it has one; else HDF5 is asked.
+The seal (`seal.py`) says in no time whether a file is whole and whose result it is. HDF5, which does not survive every
+file, sees only what is as it was written.
 """
 
 from __future__ import annotations
@@ -51,29 +52,17 @@ def damage(path: Path, digest: str, thorough: bool = False) -> str | None:
     InputError
         If the file may be whole but cannot be read, for example for want of permission.
     """
-    found: object
     try:
-        seal = read_seal(path)
-        if seal is not None:
-            found = seal.digest
-            if thorough:
-                check_seal(path)
-        else:
-            check_heaps(path)
-            with h5py.File(path, "r", **UNLOCKED) as file:
-                found = file.attrs.get("digest")
+        seal = check_seal(path) if thorough else read_seal(path)
     except FileNotFoundError:
         return "it is gone"
     except OSError as error:
-        if error.errno is not None:
-            raise InputError(f"cannot read {path}: {os.strerror(error.errno)}") from error
-        return f"not a whole netCDF file: {_first_line(error)}"
-    except Exception as error:
-        # What the library raises for a damaged file is not documented; h5py turns it into many kinds.
-        return f"not a whole netCDF file: {_first_line(error)}"
-    if isinstance(found, str) and found == digest:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        return f"not a whole result: {error}"
+    if seal.digest == digest:
         return None
-    return f"not the result of this cell: its digest is {found!r:.200}, not {digest!r}"
+    return f"not the result of this cell: it was sealed as that of {seal.digest!r}, not {digest!r}"
 
 
 def check_content(path: Path) -> None:

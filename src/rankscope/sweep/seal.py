@@ -3,7 +3,7 @@
 HDF5 keeps checksums of a few structures only. A flipped bit elsewhere is read as another number, and in the wrong place
 it crashes or holds the library itself. So each result ends with a line of text that HDF5 does not look at. Its last
 `LENGTH` bytes tell in no time whether a file is whole and whose it is; the checksum is looked at before the file is
-opened. A file without a seal, say one that was written by another program, is opened as it is.
+opened. A file without a seal is no result.
 """
 
 from __future__ import annotations
@@ -35,43 +35,41 @@ def sealed(content: bytes, digest: str) -> bytes:
     return content + line.ljust(LENGTH - 1) + b"\n"
 
 
-def read_seal(path: Path) -> Seal | None:
-    """Return the seal of a file, or None if it has none. Only its last bytes are read.
+def read_seal(path: Path) -> Seal:
+    """Return the seal of a file. Only its last bytes are read.
 
     Raises
     ------
     OSError
         If the file is gone or cannot be read.
     ValueError
-        If the file is longer or shorter than its seal says, or the seal itself is damaged.
+        If there is none, it is damaged, or the file is longer or shorter than it says.
     """
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
-        if size < LENGTH:
-            return None
-        file.seek(size - LENGTH)
+        file.seek(max(0, size - LENGTH))
         end = file.read(LENGTH)
     found = LINE.fullmatch(end)
     if found is None:
-        if MARK in end:
-            raise ValueError("its seal is damaged or cut off")
-        return None
+        raise ValueError("its seal is damaged" if MARK in end else "it ends without a seal")
     seal = Seal(int(found[1]), found[2].decode(), found[3].decode())
     if size != seal.content_length + LENGTH:
         raise ValueError(f"it has {size - LENGTH} bytes before its seal, which speaks of {seal.content_length}")
     return seal
 
 
-def check_seal(path: Path) -> None:
-    """Raise ValueError if a file has a seal and is not what was sealed. All of it is read.
+def check_seal(path: Path) -> Seal:
+    """Return the seal of a file that is what was sealed. All of it is read.
 
     Raises
     ------
     OSError
         If the file is gone or cannot be read.
+    ValueError
+        If the file is not what was sealed.
     """
     seal = read_seal(path)
-    if seal is not None:
-        content = path.read_bytes()[:-LENGTH]
-        if hashlib.sha256(content).hexdigest() != seal.checksum:
-            raise ValueError("its content has changed since it was written: the checksum does not fit")
+    content = path.read_bytes()[:-LENGTH]
+    if hashlib.sha256(content).hexdigest() != seal.checksum:
+        raise ValueError("its content has changed since it was written: the checksum does not fit")
+    return seal

@@ -193,7 +193,7 @@ class RunFolder:
         path = self.path_of(digest)
         if not path.exists():
             raise InputError(f"digest must be that of a finished cell, got {digest!r}, which is not in {path.parent}")
-        reason = damage(path, digest, thorough=True)
+        reason = damage(path, digest)
         try:
             if reason is None:
                 return read_netcdf(path)
