@@ -9,7 +9,7 @@ import torch
 
 from rankscope.text import Labelled, SentimentData, WordVectors, prepare
 
-pytest_plugins = ["browsing"]
+pytest_plugins = ["browsing", "forking"]
 
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference"
 

@@ -1,17 +1,16 @@
 """The command line: results, JSON, one-line errors with status 2, and going on after an interruption."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 import xarray as xr
 
 import rankscope as rs
+from forking import Program
 from rankscope.cli import main
+from rankscope.experiments import cell
 
 SMALL = ["--hidden-size", "16", "--epochs", "12"]
 
@@ -59,6 +58,7 @@ def test_results_are_not_replaced_unasked(capsys, tmp_path):
     assert call(capsys, *arguments, "--overwrite")[0] == 0
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_demo_writes_table_figure_and_data(capsys, tmp_path):
     status, out, err = call(capsys, "demo", *SMALL, "--out", str(tmp_path), "--workers", "2")
     assert status == 0
@@ -135,36 +135,61 @@ def test_a_folder_that_cannot_be_is_one_line(capsys, tmp_path):
     assert err.count("\n") == 1
 
 
+LONG = ["train", "--hidden-size", "32", "--epochs", "2000", "--seed", "1", "--out"]
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """What a training measured that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("straight")
+    with pytest.raises(SystemExit) as stop:
+        main([*LONG, str(folder / "out")])
+    assert stop.value.code == 0
+    return folder / "out" / "measurements.nc"
+
+
+def train_watched(begun, arguments):
+    """The command, which makes a file named `begun` after a quarter of the epochs."""
+    run_stored = cell.run_stored
+
+    def watched(one, out, progress, overwrite):
+        def report(done, total, loss):
+            if done == total // 4:
+                begun.touch()
+            if done >= total // 4:
+                time.sleep(0.002)  # for the signal to come in time
+            progress(done, total, loss)
+
+        return run_stored(one, out, report, overwrite)
+
+    cell.run_stored = watched
+    main(arguments)
+
+
+def interrupted(folder, how):
+    """Interrupt a training in its midst; return its exit status, what it said, and where it was to write."""
+    for number in range(5):  # where we come after the training, on a machine that is very busy, it does not count
+        out, begun = folder / str(number), folder / f"{number} begun"
+        program = Program(folder, train_watched, begun, [*LONG, str(out)])
+        while not begun.exists() and program.returncode is None:
+            time.sleep(0.01)
+        program.send_signal(how)
+        errors = program.communicate()[1]
+        if program.returncode != 0 and list(out.iterdir()):
+            return program.returncode, errors, out
+    raise AssertionError("always too late")
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_training_goes_on_bit_for_bit(tmp_path, how):
-    arguments = ["train", "--hidden-size", "32", "--epochs", "5000", "--seed", "1"]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    # A shell has what it starts in the background ignore Ctrl-C, the tests as well.
-    heeding = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    code = f"{heeding}; from rankscope.cli import main; main()"
-
-    def start(out):
-        command = [sys.executable, "-c", code, *arguments, "--out", str(out)]
-        return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-
-    straight = start(tmp_path / "straight")
-    interrupted = start(tmp_path / "interrupted")
-    # Training has begun once its folder is there; a moment later it is in the midst of it.
-    while not (tmp_path / "interrupted").exists():
-        assert interrupted.poll() is None, interrupted.stderr.read()
-        time.sleep(0.01)
-    time.sleep(1.0)
-    interrupted.send_signal(how)
-    error = interrupted.communicate(timeout=60)[1]
-    assert interrupted.returncode == 128 + how
-    assert error.count("\n") <= 1
-    left = [path.name for path in (tmp_path / "interrupted").iterdir()]
-    assert all(name.startswith("checkpoint-") for name in left)
-    again = start(tmp_path / "interrupted")
-    assert again.wait(60) == 0
-    assert straight.wait(60) == 0
-    for process in (again, straight):
-        process.stderr.close()
-    names = [tmp_path / which / "measurements.nc" for which in ("straight", "interrupted")]
-    with xr.open_dataset(names[0], engine="h5netcdf") as a, xr.open_dataset(names[1], engine="h5netcdf") as b:
+def test_an_interrupted_training_goes_on_bit_for_bit(capsys, tmp_path, how, straight):
+    status, errors, out = interrupted(tmp_path, how)
+    assert status == 128 + how, errors
+    assert errors.count("\n") <= 1
+    (left,) = (path.name for path in out.iterdir())
+    assert left.startswith("checkpoint-")
+    assert call(capsys, *LONG, str(out))[0] == 0
+    with (
+        xr.open_dataset(straight, engine="h5netcdf") as a,
+        xr.open_dataset(out / "measurements.nc", engine="h5netcdf") as b,
+    ):
         xr.testing.assert_identical(a.drop_attrs(), b.drop_attrs())

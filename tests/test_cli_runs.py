@@ -26,7 +26,7 @@ def call(capsys, *arguments):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(tmp_path_factory, forked_workers):
     folder = tmp_path_factory.mktemp("sweep")
     (folder / "sweep.yaml").write_text(SWEEP)
     with pytest.raises(SystemExit) as stop:
@@ -104,7 +104,6 @@ def test_experiments_are_listed_with_their_cost(capsys):
         (["run", "gain", "--preset", "full", "--out", "OUT"], ["preset", "'full'", "'paper'"]),
         (["run", "nowhere.yaml", "--out", "OUT"], ["nowhere.yaml", "not there"]),
         (["run", "gain", "--workers", "0", "--out", "OUT"], ["workers", "0"]),
-        (["run", "gain", "--scheduler", "tcp://127.0.0.1:1", "--out", "OUT"], ["scheduler"]),
         (["status", "OUT"], ["OUT"]),
         (["figure", "gain", "--from", "OUT", "--out", "f.png"], ["folder must hold finished cells"]),
         (["figure", "gians", "--from", "OUT", "--out", "f.png"], ["'gians'", "'gain'"]),
@@ -121,6 +120,18 @@ def test_mistakes_are_one_line_and_status_2(capsys, tmp_path, monkeypatch, argum
     assert err.count("\n") == 1
     for text in named:
         assert text in err
+    assert not list(tmp_path.rglob("*.nc"))
+
+
+def test_a_scheduler_that_does_not_answer_is_one_line(capsys, tmp_path, monkeypatch):
+    distributed = pytest.importorskip("distributed")
+    client = distributed.Client
+    monkeypatch.setattr(distributed, "Client", lambda address, timeout: client(address, timeout=0.2))
+    address = "tcp://127.0.0.1:1"
+    status, out, err = call(capsys, "run", "gain", "--scheduler", address, "--out", tmp_path / "out")
+    assert (status, out) == (2, "")
+    assert err.startswith(f"rankscope: scheduler must be the address of a running one, got '{address}'")
+    assert err.count("\n") == 1
     assert not list(tmp_path.rglob("*.nc"))
 
 

@@ -7,6 +7,8 @@ import pytest
 import rankscope as rs
 from rankscope.cli import main
 
+pytestmark = pytest.mark.usefixtures("forked_workers")
+
 
 def call(capsys, *arguments):
     with pytest.raises(SystemExit) as stop:

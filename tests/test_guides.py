@@ -14,6 +14,7 @@ PAGES = sorted([*DOCS.glob("*.md"), *DOCS.glob("guides/*.md")])
 WITH_PYTHON = [path for path in PAGES if "```python" in path.read_text()]
 
 
+@pytest.mark.usefixtures("forked_workers")
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=lambda page: page.name)
 def test_the_python_runs(page, capsys, tmp_path, monkeypatch):
     if page.name == "neurogym.md" and not installed():

@@ -20,6 +20,7 @@ def test_the_python_runs(capsys):
     assert re.fullmatch(r"(\d+|None) (\d+|None)\n", capsys.readouterr().out)
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_the_table_is_what_the_demo_prints(capsys, tmp_path):
     with pytest.raises(SystemExit):
         main(["demo", "--hidden-size", "16", "--epochs", "5", "--out", str(tmp_path)])

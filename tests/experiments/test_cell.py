@@ -133,6 +133,7 @@ def test_a_stored_run_leaves_no_checkpoint_and_refuses_to_replace_results(tmp_pa
         run_stored(CELL, tmp_path)
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_the_demo_puts_its_cells_along_gain(tmp_path):
     cells = demo_cells(hidden_size=16, epochs=10)
     measured = run_demo(cells, tmp_path, workers=2)

@@ -12,6 +12,7 @@ from rankscope.experiments.claims import check_claims, values
 from rankscope.experiments.cosine import UNDAMPED
 from rankscope.experiments.linear import RATES, linear_cells
 from rankscope.experiments.linear_agreement import agreement, chance, places, predicted
+from rankscope.sweep import glance
 from rankscope.sweep.results import assemble
 from rankscope.theory import SingleNetwork
 
@@ -95,7 +96,7 @@ def test_learning_fails_as_the_outlier_crosses_1(diverged):
 def test_a_diverged_network_is_a_row_of_its_run(diverged, tmp_path):
     cell = linear_cells([0.8], {4.0: 0.0001}, 1, 16)[0]
     other = run(replace(cell, epochs=4, training=cell.training | {"eigenvalues": 5, "recorded_epochs": 4})).measurements
-    data = assemble([diverged.assign_coords(hidden_size=256), other])
+    data = assemble([glance.InMemory(one) for one in (diverged.assign_coords(hidden_size=256), other)])
     rows = {row["claim"]: row for row in check_claims(EXPERIMENTS["divergence"].claims, data)}
     assert rows["fails"]["verdict"] == "holds"
     assert rows["fails"]["measured"].startswith(f"1 of 2 diverge, at epochs {diverged.sizes['epoch'] - 1}")
@@ -165,7 +166,7 @@ def as_the_theory_says(targets=(0.5, 2.0), gains=(0.0, 0.3, 0.6), networks=5, **
                         },
                     )
                 )
-    return assemble(cells)
+    return assemble([glance.InMemory(one) for one in cells])
 
 
 NAMES = ("linear", "linear-gain", "linear-log")

@@ -290,6 +290,7 @@ samples: 2
 """
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_on_the_command_line(tmp_path, capsys):
     (tmp_path / "sweep.yaml").write_text(SWEEP)
 

@@ -122,7 +122,7 @@ def parts(address):
     return re.fullmatch(r"http://([^/]+)/([^/]+)/(?:run)?", address).groups()
 
 
-def wait_for(condition, seconds=60.0):
+def wait_for(condition, seconds=180.0):
     """Wait until a condition holds; return what it returned."""
     ends = time.monotonic() + seconds
     while time.monotonic() < ends:

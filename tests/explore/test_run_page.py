@@ -1,13 +1,14 @@
 """The page of a run in a browser, while a sweep fills the folder in another process."""
 
-import subprocess
-import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import yaml
 from explore_cases import SWEEP, served, wait_for
 
-from rankscope.experiments.user_sweep import SweepFile, cells_of
+from forking import Program
+from rankscope.experiments import run_cells
+from rankscope.experiments.user_sweep import SweepFile, cells_of, read_sweep
 from rankscope.sweep import RunFolder
 
 POINTS = """(name) => {
@@ -15,14 +16,11 @@ POINTS = """(name) => {
   return plot.data ? plot.data.filter((trace) => trace.customdata).flatMap((trace) => trace.y).length : 0;
 }"""
 
-# The sweep of `rankscope run`, without another process for its work: that takes seconds to start.
-RUN = """
-import sys
-from concurrent.futures import ThreadPoolExecutor
-from rankscope.experiments import run_cells
-from rankscope.experiments.user_sweep import read_sweep
-run_cells(read_sweep(sys.argv[1]), sys.argv[2], executor=ThreadPoolExecutor(1))
-"""
+
+def sweep(path, folder):
+    """The sweep of `rankscope run`, on a thread: processes of its own take seconds to start."""
+    with ThreadPoolExecutor(1) as executor:
+        run_cells(read_sweep(path), folder, executor=executor)
 
 
 def rows(page):
@@ -40,7 +38,7 @@ def test_a_sweep_in_another_process_grows_the_page(open_page, tmp_path):
         wait_for(lambda: page.inner_text("#counts") == "0 of 4 networks finished, 4 waiting.")
         assert page.inner_text("h1") == "Run: mine"
         page.evaluate("() => { window.still = true; }")
-        sweep = subprocess.Popen([sys.executable, "-c", RUN, str(tmp_path / "sweep.yaml"), str(folder)])
+        program = Program(tmp_path, sweep, tmp_path / "sweep.yaml", folder)
         seen = set()
 
         def finished():
@@ -49,7 +47,8 @@ def test_a_sweep_in_another_process_grows_the_page(open_page, tmp_path):
             return counts == "4 of 4 networks finished."
 
         wait_for(finished, 120)
-        assert sweep.wait(60) == 0
+        program.communicate()
+        assert program.returncode == 0
         wait_for(lambda: page.evaluate(POINTS, "change_norm") == 4)
         assert page.evaluate(POINTS, "loss") == 4 * 12
         assert page.evaluate("() => window.still")  # it was never loaded again

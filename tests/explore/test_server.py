@@ -14,6 +14,12 @@ from rankscope.explore.server import application
 HOST, TOKEN = "127.0.0.1:8000", "a-secret-token"
 
 
+@pytest.fixture(autouse=True)
+def _no_process(monkeypatch):
+    """No process for networks, which the theory page starts: nothing is trained here."""
+    monkeypatch.setattr(server_module.Networks, "start", lambda self: None)
+
+
 @pytest.fixture(scope="module")
 def client():
     return Client(application(TOKEN, [HOST, "localhost:8000"]), HOST)

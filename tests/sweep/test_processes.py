@@ -21,19 +21,18 @@ def fail_on_three(item, report):
     return item
 
 
-def test_results_come_in_order_from_processes_with_one_thread_each():
-    results = run_side_by_side(describe, [1, 2, 3], workers=2)
+def test_processes_with_one_thread_each_report_and_give_results_in_order():
+    """One pool for several questions: processes take seconds to start."""
+    heard = []
+    results = run_side_by_side(describe, [1, 2, 3], workers=2, on_progress=lambda *report: heard.append(report))
     assert [value for value, _, _ in results] == [10, 20, 30]
     assert os.getpid() not in {pid for _, pid, _ in results}
     assert {threads for _, _, threads in results} == {1}
+    # Every item is heard of to its end.
+    assert {(index, 2, 2, 0.25) for index in range(3)} <= set(heard)
 
 
-def test_progress_of_every_item_is_heard_to_its_end():
-    heard = []
-    run_side_by_side(describe, [1, 2], workers=2, on_progress=lambda *report: heard.append(report))
-    assert {(0, 2, 2, 0.25), (1, 2, 2, 0.25)} <= set(heard)
-
-
+@pytest.mark.usefixtures("forked_workers")
 def test_the_first_error_is_raised_as_it_is():
     with pytest.raises(InputError, match="must not be 3"):
         run_side_by_side(fail_on_three, [1, 2, 3, 4], workers=1)

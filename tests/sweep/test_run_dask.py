@@ -1,14 +1,21 @@
 """Sweeps on a Dask cluster: a real scheduler and two real worker processes on loopback."""
 
+import importlib
+import os
 import signal
-import subprocess
-import sys
 import threading
 
 import pytest
-from sweep_cases import assert_complete, cases, noted, script_environment, wait_until, work
+from sweep_cases import assert_complete, cases, noted, wait_until, work
 
+from forking import Program
 from rankscope.sweep import RunFolder, run_sweep
+
+
+def dask(command, folder, *arguments):
+    """`dask scheduler` or `dask worker`, which leave things where they run."""
+    os.chdir(folder)
+    importlib.import_module(f"distributed.cli.dask_{command}").main(arguments, standalone_mode=False)
 
 
 @pytest.fixture
@@ -16,35 +23,27 @@ def cluster(tmp_path):
     """A client of a real scheduler with two real worker processes on loopback, and these processes."""
     distributed = pytest.importorskip("distributed")
     address_file = tmp_path / "scheduler.json"
-    log_file = (tmp_path / "dask.log").open("w")
 
-    def start(*arguments):
-        command = [sys.executable, "-m", "distributed.cli." + arguments[0], *arguments[1:]]
-        return subprocess.Popen(
-            command, env=script_environment(), cwd=tmp_path, stdout=log_file, stderr=subprocess.STDOUT
-        )
+    def start(command, *arguments):
+        common = ("--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", str(address_file))
+        return Program(tmp_path, dask, command, tmp_path, *common, *arguments)
 
-    loopback = ("--host", "127.0.0.1")
-    started = [
-        start("dask_scheduler", *loopback, "--port", "0", "--no-dashboard", "--scheduler-file", str(address_file))
-    ]
-    wait_until(address_file.exists)
-    worker = ("dask_worker", "--scheduler-file", str(address_file), *loopback, "--nthreads", "1", "--no-dashboard")
-    started += [start(*worker, "--no-nanny", "--name", str(number)) for number in range(2)]
-    client = distributed.Client(scheduler_file=str(address_file), set_as_default=False)
+    started = [start("scheduler", "--port", "0")]
     try:
-        client.wait_for_workers(2, timeout=60)
-        yield client, started[1:]
+        wait_until(address_file.exists)
+        started += [start("worker", "--nthreads", "1", "--no-nanny", "--name", str(number)) for number in range(2)]
+        with distributed.Client(scheduler_file=str(address_file), set_as_default=False) as client:
+            client.wait_for_workers(2, timeout=60)
+            yield client, started[1:]
     finally:
-        client.close()
         for process in started:
             process.kill()
-            process.wait()
-        log_file.close()
+            process.communicate()
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("forked_workers")
 def test_a_dask_cluster_that_loses_a_worker_gives_the_same_bits(tmp_path, log, cluster):
     client, workers = cluster
     some = cases(24, log=log, seconds=0.1)
@@ -54,7 +53,8 @@ def test_a_dask_cluster_that_loses_a_worker_gives_the_same_bits(tmp_path, log, c
     killed.start()
     report = run_sweep(work, some, tmp_path / "dask", executor=client.get_executor())
     killed.join()
-    assert workers[0].wait(timeout=5) == -signal.SIGKILL
+    workers[0].communicate()
+    assert workers[0].returncode == -signal.SIGKILL
     assert len(report.finished) + len(report.elsewhere) == 24
     assert report.failed == {}
     assert 24 <= len(noted(log)) <= 25
