@@ -20,7 +20,7 @@ from rankscope.errors import InputError
 from rankscope.explore.curves import listed, rounded
 from rankscope.sweep import RunFolder, claims
 from rankscope.sweep.manifest import DIGEST
-from rankscope.sweep.netcdf import UNLOCKED, check_content, check_sizes
+from rankscope.sweep.netcdf import opened
 
 Values = dict[str, Any]
 
@@ -141,9 +141,7 @@ class LiveRun:
             raise OSError(f"{path.name} is damaged") from error
 
     def _detail(self, path: Path, digest: str) -> Values:
-        check_content(path)
-        with h5py.File(path, "r", **UNLOCKED) as file:
-            check_sizes(file)
+        with opened(path) as file:
             found = read_cell(file, DETAIL_POINTS) | {"digest": digest}
             for name in ("rank", "truncation_loss"):
                 if name in file and file[name].ndim == 1:
@@ -175,10 +173,8 @@ class LiveRun:
         for digest in unread[:BATCH]:
             self._files.pop(digest, None)
             try:
-                check_content(self._run.path_of(digest))
-                with h5py.File(self._run.path_of(digest), "r", **UNLOCKED) as file:
+                with opened(self._run.path_of(digest)) as file:
                     if _text(file.attrs.get("digest", "")) == digest:
-                        check_sizes(file)
                         self._cells[digest] = read_cell(file, CURVE_POINTS)
                         self._files[digest] = there[digest]
             except Exception:

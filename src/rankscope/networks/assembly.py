@@ -5,7 +5,7 @@ Nothing is compiled here; `native.py` does that.
 
 from __future__ import annotations
 
-from rankscope.networks.tiles import SLOPES, Tile, tile_by_tile, tile_of_output
+from rankscope.networks.tiles import SLOPES, Tile, at_row, tile_by_tile, tile_of_output
 from rankscope.networks.walks import adjoint, driven_at, read_out_at, read_out_tile
 
 # So many rows of `left` and `right` at a time: what a tile reads of them then stays in the first cache.
@@ -52,10 +52,8 @@ def _walk(kernel: str, tile: Tile) -> str:
 
     def block(height: int) -> list[str]:
         return [
-            f"  %x_offset{height} = mul i64 %row{height}, %depth",
-            f"  %x{height} = getelementptr float, ptr %x, i64 %x_offset{height}",
-            f"  %u_offset{height} = mul i64 %row{height}, %channels",
-            f"  %u{height} = getelementptr float, ptr %u, i64 %u_offset{height}",
+            *at_row(height, "x", "%x", f"%row{height}", "%depth"),
+            *at_row(height, "u", "%u", f"%row{height}", "%channels"),
             f"  %c_row_offset{height} = mul i64 %row{height}, %columns",
             f"  %c_offset{height} = add i64 %c_row_offset{height}, %column",
             f"  %addend{height} = getelementptr float, ptr %addend, i64 %c_offset{height}",

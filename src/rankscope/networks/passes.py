@@ -227,12 +227,11 @@ def _forward_current(
     for t, (now, r) in enumerate(zip(drive.unbind(), rates[:-1].unbind(), strict=True)):
         h = step(r, now, h, 1 - dt)
         rate_of(t)
-    if plan.separate_readout is None:
-        _read_out(rates[1:], weights, outputs)
-    else:
+    readable = rates[1:]
+    if plan.separate_readout is not None:
         readable = workspace.buffer("readable")
         plan.separate_readout.into(drive, readable)
-        _read_out(readable, weights, outputs)
+    _read_out(readable, weights, outputs)
     return drive
 
 

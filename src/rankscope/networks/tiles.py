@@ -63,10 +63,8 @@ def tile_of_output(kernel: str, tile: Tile, rows: int) -> str:
     ]
     for row in range(rows):
         code += [
-            f"  %a_offset{row} = mul i64 %a_row, {row}",
-            f"  %a{row} = getelementptr float, ptr %a, i64 %a_offset{row}",
-            f"  %u_offset{row} = mul i64 %channels, {row}",
-            f"  %u{row} = getelementptr float, ptr %u, i64 %u_offset{row}",
+            *at_row(row, "a", "%a", "%a_row", str(row)),
+            *at_row(row, "u", "%u", "%channels", str(row)),
             f"  %c_offset{row} = mul i64 %c_row, {row}",
         ]
     for row, v in cells:
@@ -152,6 +150,14 @@ def _multiply(product: _Product, tile: Tile, rows: int, before: str, start: str 
         f"  %{p}_next = add i64 %{p}_k, 1",
         f"  %{p}_done = icmp eq i64 %{p}_next, {product.depth}",
         f"  br i1 %{p}_done, label %{after}, label %{p}",
+    ]
+
+
+def at_row(label: int, name: str, base: str, stride: str, row: str) -> list[str]:
+    """Compute the address %{name}{label} = base + stride * row, in floats."""
+    return [
+        f"  %{name}_offset{label} = mul i64 {stride}, {row}",
+        f"  %{name}{label} = getelementptr float, ptr {base}, i64 %{name}_offset{label}",
     ]
 
 

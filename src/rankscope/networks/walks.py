@@ -6,7 +6,7 @@ before on its way. The whole way back is one call.
 
 from __future__ import annotations
 
-from rankscope.networks.tiles import Tile, down
+from rankscope.networks.tiles import Tile, at_row, down
 
 WALK = {
     **dict.fromkeys(("rows", "columns"), "i64"),
@@ -37,10 +37,8 @@ def read_out_tile(tile: Tile, rows: int) -> str:
     ]
     for row in range(rows):
         code += [
-            f"  %x_offset{row} = mul i64 %depth, {row}",
-            f"  %x{row} = getelementptr float, ptr %x, i64 %x_offset{row}",
-            f"  %out_offset{row} = mul i64 %out_row, {row}",
-            f"  %out{row} = getelementptr float, ptr %out, i64 %out_offset{row}",
+            *at_row(row, "x", "%x", "%depth", str(row)),
+            *at_row(row, "out", "%out", "%out_row", str(row)),
         ]
     code += [
         "  br label %channel",
@@ -104,10 +102,8 @@ def read_out_at(tile: Tile) -> str:
 
     def block(height: int) -> list[str]:
         return [
-            f"  %x_offset{height} = mul i64 %row{height}, %columns",
-            f"  %x{height} = getelementptr float, ptr %x_t, i64 %x_offset{height}",
-            f"  %out_offset{height} = mul i64 %row{height}, %out_row",
-            f"  %out{height} = getelementptr float, ptr %out_t, i64 %out_offset{height}",
+            *at_row(height, "x", "%x_t", f"%row{height}", "%columns"),
+            *at_row(height, "out", "%out_t", f"%row{height}", "%out_row"),
             f"  call void @read_out_tile{height}(i64 %columns, i64 %out_channels, ptr %x{height}, ptr %w,",
             f"    ptr %out{height}, i64 %out_row)",
         ]

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from rankscope.errors import InputError
 from rankscope.report.labels import SCALARS, network_name
 from rankscope.report.packing import finite_or_none, pack, packed_bytes, thinned
+from rankscope.sweep.results import is_sparse
 from rankscope.training.history import Status
 
 CURVE_POINTS = 400
@@ -26,8 +27,6 @@ CURVE_BYTES = 3_500_000
 RECORDS = 60
 SHOWN_SINGULAR_VALUES = 20
 SHOWN_EIGENVALUES = 2048
-SPARSE = 4
-"""As many times more combinations of labels than networks, and arrays are read for the networks alone."""
 DETAIL_BYTES = 7_000_000
 """Characters that the details of all networks may take together."""
 
@@ -111,7 +110,7 @@ class _Reader:
         self.dataset = dataset
         self.scalars = scalar_names(dataset)
         self._dims = dims
-        self._sparse = dataset["status"].size > SPARSE * len(places)
+        self._sparse = is_sparse(dataset["status"].size, len(places))
         self._points = {dim: xr.DataArray([place[dim] for place in places], dims=NETWORK) for dim in dims}
         self._numbers = {tuple(place.values()): number for number, place in enumerate(places)}
         self._loaded: dict[str, xr.DataArray] = {}

@@ -9,6 +9,8 @@ from __future__ import annotations
 import io
 import mmap
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import h5netcdf
@@ -69,6 +71,21 @@ def check_content(path: Path) -> None:
     """Raise ValueError if a file is not what was sealed, or would hold HDF5 for ever. All of it is read."""
     check_seal(path)
     check_heaps(path)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[h5py.File]:
+    """Open a result to be read by HDF5's own functions.
+
+    Raises
+    ------
+    Exception
+        Of any kind, if it is damaged: ValueError from the checks here, what h5py raises from others.
+    """
+    check_content(path)
+    with h5py.File(path, "r", **UNLOCKED) as file:
+        check_sizes(file)
+        yield file
 
 
 def check_heaps(path: Path) -> None:
@@ -164,9 +181,8 @@ def read_netcdf(path: Path) -> xr.Dataset:
         If it is damaged.
     """
     try:
-        check_content(path)
-        with h5py.File(path, "r", **UNLOCKED) as file:
-            check_sizes(file)
+        with opened(path):
+            pass
         return xr.load_dataset(path, engine="h5netcdf", driver_kwds=UNLOCKED)
     except MemoryError:
         raise

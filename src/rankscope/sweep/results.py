@@ -29,7 +29,7 @@ NOT_LABELS = ("seed",)
 MOST_PLACES = 10_000_000
 """Combinations of labels, of each of which every scalar has a number, whether there is a cell or not."""
 SPARSE = 4
-"""As many times more combinations than cells, and arrays in memory are not laid out with room for all of them."""
+"""As many times more combinations than cells are few cells."""
 
 
 def open_run(folder: str | os.PathLike[str]) -> xr.Dataset:
@@ -88,6 +88,11 @@ def read_cells(run: RunFolder, without: Collection[str] = ()) -> tuple[list[Part
     return parts, unreadable
 
 
+def is_sparse(combinations: int, cells: int) -> bool:
+    """Return whether few of the combinations of labels have a cell: too few to lay out arrays with room for all."""
+    return combinations > SPARSE * cells
+
+
 def assemble(parts: Sequence[Part]) -> xr.Dataset:
     """Return cells with scalar labels as one Dataset over the labels that vary.
 
@@ -119,7 +124,7 @@ def assemble(parts: Sequence[Part]) -> xr.Dataset:
             raise InputError(f"cells must differ in {', '.join(names)}, got two with {same}")
         places[place] = part
     places = dict(sorted(places.items()))
-    sparse = math.prod(shape) > SPARSE * len(places)
+    sparse = is_sparse(math.prod(shape), len(places))
     together = xr.Dataset(
         coords={name: (_of_one_type(labels[name]) if name in varying else labels[name][0]) for name in names},
         attrs=_common_attributes(parts),

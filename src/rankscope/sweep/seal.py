@@ -48,14 +48,7 @@ def read_seal(path: Path) -> Seal:
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - LENGTH))
-        end = file.read(LENGTH)
-    found = LINE.fullmatch(end)
-    if found is None:
-        raise ValueError("its seal is damaged" if MARK in end else "it ends without a seal")
-    seal = Seal(int(found[1]), found[2].decode(), found[3].decode())
-    if size != seal.content_length + LENGTH:
-        raise ValueError(f"it has {size - LENGTH} bytes before its seal, which speaks of {seal.content_length}")
-    return seal
+        return _seal_in(file.read(LENGTH), size)
 
 
 def check_seal(path: Path) -> Seal:
@@ -68,8 +61,19 @@ def check_seal(path: Path) -> Seal:
     ValueError
         If the file is not what was sealed.
     """
-    seal = read_seal(path)
-    content = path.read_bytes()[:-LENGTH]
-    if hashlib.sha256(content).hexdigest() != seal.checksum:
+    whole = path.read_bytes()
+    seal = _seal_in(whole[-LENGTH:], len(whole))
+    if hashlib.sha256(memoryview(whole)[:-LENGTH]).hexdigest() != seal.checksum:
         raise ValueError("its content has changed since it was written: the checksum does not fit")
+    return seal
+
+
+def _seal_in(end: bytes, size: int) -> Seal:
+    """Return the seal at the end of a file of so many bytes."""
+    found = LINE.fullmatch(end)
+    if found is None:
+        raise ValueError("its seal is damaged" if MARK in end else "it ends without a seal")
+    seal = Seal(int(found[1]), found[2].decode(), found[3].decode())
+    if size != seal.content_length + LENGTH:
+        raise ValueError(f"it has {size - LENGTH} bytes before its seal, which speaks of {seal.content_length}")
     return seal
