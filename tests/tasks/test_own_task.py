@@ -1,8 +1,11 @@
 """Tasks of the user's own in experiments: named, described, told apart, and trained like the built-in ones."""
 
+import inspect
 import pickle
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Lock
 
 import numpy as np
 import pytest
@@ -64,6 +67,25 @@ def test_cells_are_told_apart_by_parameters_and_text():
 
     Mean2.__name__ = "Mean"
     assert Cell(Mean2(5)).digest != Cell(Mean(5)).digest
+
+
+def test_the_text_of_a_class_is_read_once_by_one_thread_at_a_time(monkeypatch):
+    """The parser of Python 3.11 gives a SystemError where two threads use it (a sweep on threads met it)."""
+    kinds = [type(f"Kind{number}", (Mean,), {"__doc__": str(number)}) for number in range(3)]
+    reading, read = Lock(), []
+
+    def read_alone(kind):
+        assert reading.acquire(blocking=False), "two threads read at the same time"
+        time.sleep(0.005)
+        read.append(kind)
+        reading.release()
+        return kind.__doc__
+
+    monkeypatch.setattr(inspect, "getsource", read_alone)
+    with ThreadPoolExecutor(6) as executor:
+        said = list(executor.map(lambda kind: OwnTask(kind()).parameters()["source"], kinds * 4))
+    assert sorted(read, key=str) == sorted(kinds, key=str)
+    assert len(set(said)) == 3
 
 
 def test_a_sweep_over_gains(tmp_path):

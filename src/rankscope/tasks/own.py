@@ -12,9 +12,11 @@ import dataclasses
 import hashlib
 import inspect
 import json
+import threading
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -22,6 +24,9 @@ from rankscope.errors import InputError
 from rankscope.tasks.trials import BuiltInTask, Task, Trials, as_trials
 
 DEFAULT_DT = 0.5
+
+_sources: WeakKeyDictionary[type, str] = WeakKeyDictionary()
+_reading = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,19 @@ def as_built_in(task: Task) -> BuiltInTask:
 
 
 def _source(kind: type) -> str:
-    """Return twelve hexadecimal digits that change with the text of a class; "" where there is no text."""
+    """Return twelve hexadecimal digits that change with the text of a class; "" where there is no text.
+
+    A class is read once, while no other thread reads one: the interpreter's parser, which `inspect` asks for where a
+    class begins, is not safe to use from two threads (a SystemError in Python 3.11, cpython issue 106905). It is also
+    the text that runs: a file that is edited while a sweep computes changes none of its networks.
+    """
+    with _reading:
+        if kind not in _sources:
+            _sources[kind] = _read_source(kind)
+        return _sources[kind]
+
+
+def _read_source(kind: type) -> str:
     try:
         text = inspect.getsource(kind)
     except (OSError, TypeError):
