@@ -42,7 +42,6 @@ class TorchFile(Mapped):
         super().__init__(str(path))
         self.path = path
         _check_archive(path)
-        _check_names(path)
         self.entries = {name: entry_of(tensor) for name, tensor in self._open().items()}
 
     def _open(self) -> dict[str, Tensor]:
@@ -66,10 +65,11 @@ class TorchFile(Mapped):
 
 
 def _check_archive(path: Path) -> None:
-    """Refuse what is no archive, and one whose contents would be larger than the file."""
+    """Refuse what is no archive, one whose contents would be larger than the file, and one with an endless name."""
     try:
         with zipfile.ZipFile(path) as archive:
             compressed = [item.filename for item in archive.infolist() if item.compress_type != zipfile.ZIP_STORED]
+            endless = next((name for name in _names_asked_for(archive) if len(name) > LONGEST_NAME), None)
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
         with path.open("rb") as file:
             begins = file.read(2)
@@ -84,11 +84,6 @@ def _check_archive(path: Path) -> None:
         ) from error
     if compressed:
         raise InputError(f"{path} must hold its parts uncompressed, as torch.save writes them, got {compressed[0]!r}")
-
-
-def _check_names(path: Path) -> None:
-    """Refuse a pickle that asks for something of an endless name; what else is wrong with it torch says."""
-    endless = next((name for name in _names_asked_for(path) if len(name) > LONGEST_NAME), None)
     if endless is not None:
         raise InputError(
             f"{path} holds a pickle that asks for code ({endless[:40]}..., a name of {len(endless)} letters); it was "
@@ -96,12 +91,12 @@ def _check_names(path: Path) -> None:
         )
 
 
-def _names_asked_for(path: Path) -> Iterator[str]:
-    """Yield what the pickles in the archive ask for, as far as they can be parsed."""
+def _names_asked_for(archive: zipfile.ZipFile) -> Iterator[str]:
+    """Yield what the pickles in an archive ask for, as far as they can be parsed."""
     # Damaged ones make both libraries raise nearly anything; torch is about to say what it makes of them.
-    with contextlib.suppress(Exception), zipfile.ZipFile(path) as archive:
+    with contextlib.suppress(Exception):
         for item in archive.infolist():
-            if item.filename.endswith("data.pkl"):
+            if item.filename.endswith("data.pkl") and item.compress_type == zipfile.ZIP_STORED:
                 for operation, argument, _ in pickletools.genops(archive.read(item)):
                     if operation.name in ("GLOBAL", "INST"):
                         yield str(argument)
