@@ -1,10 +1,8 @@
 """A training that was stopped anywhere goes on bit for bit: weights, optimiser, randomness and records."""
 
-import os
 import signal
-import subprocess
 import sys
-import textwrap
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import torch
 from safetensors import safe_open
 
 import rankscope as rs
+from forking import Program
 from rankscope.tasks import FlipFlop
 from rankscope.training import checkpoint
 
@@ -258,28 +257,32 @@ def test_a_write_that_fails_leaves_the_previous_file(tmp_path, monkeypatch):
     assert [left.name for left in tmp_path.iterdir()] == ["stopped"]
 
 
-SCRIPT = """
-    import sys
-    import numpy as np, torch
+def train_without_end(run, path, begun):
+    """Train, and make a file named `begun` after six epochs."""
     torch.set_num_threads(1)
-    from test_checkpoint import network, run
-    print("ready", flush=True)
-    run(sys.argv[1], epochs=10**6, checkpoint_seconds=0, progress=lambda done, *_: print(done, flush=True))
-"""
+
+    def report(done, *_):
+        if done == 6:
+            begun.touch()
+
+    run(path, epochs=10**6, checkpoint_seconds=0, progress=report)
+
+
+def kill_in_training(run, path):
+    """Have `run` train in a process of its own, and kill it after six epochs."""
+    begun = path.with_name("begun")
+    program = Program(path.parent, train_without_end, run, path, begun)
+    while not begun.exists():
+        assert program.returncode is None, program.communicate()[1]
+        time.sleep(0.01)
+    program.kill()
+    program.communicate()
+    assert program.returncode == -signal.SIGKILL
 
 
 def test_a_killed_process_leaves_a_file_to_go_on_from(tmp_path):
     path = tmp_path / "killed"
-    command = [sys.executable, "-c", textwrap.dedent(SCRIPT), str(path)]
-    rooms = [str(Path(__file__).parent), str(Path(rs.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(rooms)}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        for line in process.stdout:
-            if line.strip() == "6":
-                process.send_signal(signal.SIGKILL)
-                break
-        process.wait(timeout=30)
-    assert process.returncode == -signal.SIGKILL
+    kill_in_training(run, path)
     reached = int(contents(path)[0]["epoch"])
     assert reached >= 6
     history = run(path, epochs=reached + 3)

@@ -1,18 +1,12 @@
 """Networks that train together and were stopped anywhere go on bit for bit, together or one by one."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from test_checkpoint import interrupted_at_line
+from test_checkpoint import interrupted_at_line, kill_in_training
 
 import rankscope as rs
 from rankscope.training import group_checkpoint, together
@@ -136,26 +130,9 @@ def test_ctrl_c_before_any_line_costs_nothing(tmp_path, every, stride):
     assert stopped_with_a_file > 4
 
 
-SCRIPT = """
-    import sys
-    import torch
-    torch.set_num_threads(1)
-    from test_together_checkpoint import run
-    run(sys.argv[1], epochs=10**6, checkpoint_seconds=0, progress=lambda done, *_: print(done, flush=True))
-"""
-
-
 def test_a_killed_process_leaves_a_file_to_go_on_from(tmp_path):
     path = tmp_path / "killed"
-    command = [sys.executable, "-c", textwrap.dedent(SCRIPT), str(path)]
-    rooms = [str(Path(__file__).parent), str(Path(rs.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(rooms)}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        for line in process.stdout:
-            if line.strip() == "6":
-                process.send_signal(signal.SIGKILL)
-                break
-        process.wait(timeout=30)
+    kill_in_training(run, path)
     reached = int(contents(path)[0]["each"][0]["epoch"])
     assert reached >= 5
     whole = run(tmp_path / "whole", epochs=reached + 3)
