@@ -10,8 +10,6 @@ import rankscope
 
 PACKAGE = Path(rankscope.__file__).parent
 README = (Path(__file__).parents[1] / "README.md").read_text()
-
-
 ROOMS = re.findall(r"`(\w+)`", re.findall(r"rooms of the house, from the top: (.*?)\. Each", README, re.DOTALL)[0])
 
 
