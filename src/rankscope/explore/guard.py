@@ -85,6 +85,8 @@ class Guard:
             return 403, "the address needs the token that `rankscope explore` printed"
         if scope["method"] not in METHODS:
             return 405, f"only {' and '.join(METHODS)} are answered"
+        if not scope["query_string"].isascii():
+            return 400, "what follows the question mark must be percent-encoded"
         return None
 
 
