@@ -36,7 +36,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60.0, help="of processor time, for each reader")
     parser.add_argument(
-        "--reader", action="append", choices=list(READERS), help="may be given several times; else all but forged"
+        "--reader", action="append", choices=list(READERS), help="may be given several times; else all but the forged"
     )
     parser.add_argument("--corpus", type=Path, default=Path("fuzz-corpus"), help="where inputs that break one are kept")
     parser.add_argument("--start", type=int, default=0, help="number of the first batch: other numbers, other inputs")

