@@ -20,7 +20,7 @@ import traceback
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
@@ -72,7 +72,9 @@ def write_bundle(bundle: Bundle, folder: Path) -> None:
 def fuzz(reader: Reader, seconds: float, corpus: Path, start: int = 0) -> Tally:
     """Read spoiled inputs for so many seconds of processor time; those that break the contract go to `corpus`."""
     tally = Tally()
-    pool = reader.seeds()
+    # Here, and not again in every process: an archive that unpacks to very much takes seconds to make.
+    seeds, once = reader.seeds(), reader.once()
+    reader, pool = replace(reader, seeds=lambda: seeds, once=lambda: once), list(seeds)
     with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as scratch:  # noqa: PTH112
         slot = Path(scratch) / SLOT
         batch = start
@@ -109,6 +111,7 @@ def _run_batch(
                 break
             if news is None:
                 since, used = reading_since.value, _processor_seconds(pid)
+                # Looked at twice: it may have begun the next one in between.
                 if since != NOT_READING and since == reading_since.value and used - since > HANG_SECONDS:
                     reason = f"hang: more than {HANG_SECONDS:g} s"
                 elif now - began > BLOCKED_SECONDS:

@@ -17,6 +17,7 @@ import os
 import signal
 import sys
 import tempfile
+import time
 from multiprocessing import forkserver
 from pathlib import Path
 from types import SimpleNamespace
@@ -64,6 +65,11 @@ class Program:
         """Send it a signal, if it has not ended."""
         if self.returncode is None:
             os.kill(self._process.pid, number)
+
+    def wait_for(self, path):
+        """Wait until it has made a file, or has ended."""
+        while not path.exists() and self.returncode is None:
+            time.sleep(0.01)
 
     def kill(self):
         """Kill it."""

@@ -171,8 +171,7 @@ def interrupted(folder, how):
     for number in range(5):  # where we come after the training, on a machine that is very busy, it does not count
         out, begun = folder / str(number), folder / f"{number} begun"
         program = Program(folder, train_watched, begun, [*LONG, str(out)])
-        while not begun.exists() and program.returncode is None:
-            time.sleep(0.01)
+        program.wait_for(begun)
         program.send_signal(how)
         errors = program.communicate()[1]
         if program.returncode != 0 and list(out.iterdir()):

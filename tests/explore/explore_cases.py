@@ -90,8 +90,8 @@ def run_async(coroutine):
         return thread.submit(asyncio.run, coroutine).result()
 
 
-def ask_for_path(app, host, path):
-    """Status and body of the answer to a path that no client has tidied up."""
+def ask_for_path(app, host, path, query=b""):
+    """Status and body of the answer to a path and a query that no client has tidied up."""
     sent = []
 
     async def receive():
@@ -107,7 +107,7 @@ def ask_for_path(app, host, path):
         "scheme": "http",
         "path": urllib.parse.unquote(path),  # as uvicorn does
         "raw_path": path.encode(),
-        "query_string": b"",
+        "query_string": query,
         "root_path": "",
         "headers": [(b"host", host.encode())],
         "server": ("127.0.0.1", 8000),

@@ -111,17 +111,9 @@ def test_websockets_are_refused():
 @pytest.mark.parametrize("query", [b"\x80", b"gain=0.5&target=\xd1"])
 def test_a_query_of_bare_bytes_is_refused(path, query):
     """Browsers send none, but fuzzing did: looking for the page with a slash, starlette failed to decode it."""
-    sent = []
-
-    async def send(message):
-        sent.append(message)
-
-    headers = [(b"host", HOST.encode())]
-    scope = {"type": "http", "http_version": "1.1", "scheme": "http", "method": "GET", "headers": headers}
-    scope |= {"path": f"/{TOKEN}{path}", "root_path": "", "query_string": query, "state": {}}
-    run_async(application(TOKEN, [HOST])(scope, None, send))
-    assert sent[0]["status"] == 400
-    assert b"percent-encoded" in sent[1]["body"]
+    status, body = ask_for_path(application(TOKEN, [HOST]), HOST, f"/{TOKEN}{path}", query)
+    assert status == 400
+    assert b"percent-encoded" in body
 
 
 @pytest.mark.parametrize("address", ["/", "/static/theory.js", "/api/phases", "/none", "/api/curves?gain=x&target=1"])

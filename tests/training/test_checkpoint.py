@@ -2,7 +2,6 @@
 
 import signal
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -272,12 +271,10 @@ def kill_in_training(run, path):
     """Have `run` train in a process of its own, and kill it after six epochs."""
     begun = path.with_name("begun")
     program = Program(path.parent, train_without_end, run, path, begun)
-    while not begun.exists():
-        assert program.returncode is None, program.communicate()[1]
-        time.sleep(0.01)
+    program.wait_for(begun)
     program.kill()
-    program.communicate()
-    assert program.returncode == -signal.SIGKILL
+    errors = program.communicate()[1]
+    assert program.returncode == -signal.SIGKILL, errors
 
 
 def test_a_killed_process_leaves_a_file_to_go_on_from(tmp_path):

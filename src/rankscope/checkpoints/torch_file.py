@@ -69,7 +69,8 @@ def _check_archive(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             compressed = [item.filename for item in archive.infolist() if item.compress_type != zipfile.ZIP_STORED]
-            endless = next((name for name in _names_asked_for(archive) if len(name) > LONGEST_NAME), None)
+            names = () if compressed else _names_asked_for(archive)
+            endless = next((name for name in names if len(name) > LONGEST_NAME), None)
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
         with path.open("rb") as file:
             begins = file.read(2)
@@ -96,7 +97,7 @@ def _names_asked_for(archive: zipfile.ZipFile) -> Iterator[str]:
     # Damaged ones make both libraries raise nearly anything; torch is about to say what it makes of them.
     with contextlib.suppress(Exception):
         for item in archive.infolist():
-            if item.filename.endswith("data.pkl") and item.compress_type == zipfile.ZIP_STORED:
+            if item.filename.endswith("data.pkl"):
                 for operation, argument, _ in pickletools.genops(archive.read(item)):
                     if operation.name in ("GLOBAL", "INST"):
                         yield str(argument)
