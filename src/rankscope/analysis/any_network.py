@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from rankscope.arguments import RngLike, generator
-from rankscope.networks.protocol import Network, evaluating, outputs_of
+from rankscope.linalg.threads import threads_for
+from rankscope.networks.protocol import Network, evaluating, hidden_size_of, outputs_of
 from rankscope.tasks.trials import Trials
 from rankscope.training.loss import Loss
 
@@ -38,7 +39,7 @@ def losses_with(
     parameters = dict(twin.named_parameters())
     seed = int(generator(rng).integers(2**63 - 1))
     losses = []
-    with evaluating(twin):
+    with evaluating(twin), threads_for(hidden_size_of(twin)):
         for matrices in replacements:
             for name, matrix in matrices.items():
                 parameters[name].copy_(torch.as_tensor(matrix))

@@ -18,6 +18,7 @@ from torch import Tensor
 from rankscope.analysis.any_network import losses_with
 from rankscope.arguments import RngLike, generator, integer, number
 from rankscope.errors import InputError
+from rankscope.linalg.threads import threads_for
 from rankscope.networks.many import outputs_of_many
 from rankscope.networks.protocol import Network, recurrent_names
 from rankscope.networks.rate import RateRNN
@@ -47,7 +48,8 @@ class Change:
     @cached_property
     def svd(self) -> tuple[Array, Array, Array]:
         """U (post, k), s (k,), V^T (k, pre) with dW = U diag(s) V^T and k = min(post, pre)."""
-        U, s, Vt = np.linalg.svd(self.matrix, full_matrices=False)
+        with threads_for(max(self.matrix.shape)):
+            U, s, Vt = np.linalg.svd(self.matrix, full_matrices=False)
         return U, s, Vt
 
     @property
@@ -221,7 +223,8 @@ def _losses(network: RateRNN, matrices: Sequence[Array], trials: Trials, rng: Rn
     recurrent = [torch.as_tensor(matrix).to(like) for matrix in matrices]
     inputs = network.checked(trials.inputs)
     kicks = network.draw_noise(inputs, rng)
-    outputs = outputs_of_many(inputs, network.weights, recurrent, network.dynamics, kicks)
+    with threads_for(network.hidden_size):
+        outputs = outputs_of_many(inputs, network.weights, recurrent, network.dynamics, kicks)
     targets, mask = trials.targets.to(like), trials.mask.to(like)
     return np.array([float(judge(z, targets, mask)) for z in outputs])
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from rankscope.analysis.change import Change, change
 from rankscope.errors import InputError
+from rankscope.linalg.threads import threads_for
 from rankscope.networks.protocol import Network
 
 
@@ -39,10 +40,11 @@ def spectra(before: Network | Change, after: Network | None = None) -> xr.Datase
     if dW.matrix.shape[0] != dW.matrix.shape[1]:
         raise InputError(f"before must be a change of square matrices, got shape {dW.matrix.shape}")
     matrices = {"initial": dW.before, "change": dW.matrix, "trained": dW.after}
-    singular = np.stack(
-        [dW.singular_values if name == "change" else np.linalg.svdvals(M) for name, M in matrices.items()]
-    )
-    eigen = np.stack([eigenvalues(M) for M in matrices.values()])
+    with threads_for(len(dW.matrix)):
+        singular = np.stack(
+            [dW.singular_values if name == "change" else np.linalg.svdvals(M) for name, M in matrices.items()]
+        )
+        eigen = np.stack([eigenvalues(M) for M in matrices.values()])
     return xr.Dataset(
         {
             "singular_value": (("matrix", "singular_index"), singular, {"long_name": "singular value"}),

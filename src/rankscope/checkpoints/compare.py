@@ -26,6 +26,7 @@ from rankscope.checkpoints.opening import CheckpointLike, halves, open_checkpoin
 from rankscope.checkpoints.source import Source, Unreadable
 from rankscope.durable import replacing
 from rankscope.errors import InputError
+from rankscope.linalg.threads import threads_for
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -179,7 +180,8 @@ def inspect(
             on_progress(done, len(work), name)
         for label, part in _parts(name, old or new, gates, heads, skipped):
             try:
-                matrices.append(_compared(label, part, old, name if old else None, new, changed, exact))
+                with threads_for(min(_shape(new.entries[changed].shape, part))):
+                    matrices.append(_compared(label, part, old, name if old else None, new, changed, exact))
             except Unreadable as error:
                 skipped.append(Skipped(label, str(error)))
                 if part is None:
@@ -314,8 +316,10 @@ def _restricted(factors: Factors, part: Part | None) -> Factors:
     return factors if part is None else Factors(factors.B[part.rows], factors.A[:, part.columns])
 
 
-def _shape(shape: tuple[int, ...], part: Part) -> tuple[int, int]:
+def _shape(shape: tuple[int, ...], part: Part | None) -> tuple[int, int]:
     rows, columns = matrix_shape(shape)
+    if part is None:
+        return rows, columns
     return len(range(rows)[part.rows]), len(range(columns)[part.columns])
 
 

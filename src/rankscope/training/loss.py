@@ -14,7 +14,8 @@ from torch import Tensor
 
 from rankscope.arguments import RngLike, choice
 from rankscope.errors import InputError
-from rankscope.networks.protocol import Network, evaluating, outputs_of
+from rankscope.linalg.threads import threads_for
+from rankscope.networks.protocol import Network, evaluating, hidden_size_of, outputs_of
 from rankscope.tasks.trials import Trials
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -146,7 +147,7 @@ def evaluate(network: Network, trials: Trials, rng: RngLike = None, loss: str | 
     loss
         As in `train`.
     """
-    with evaluating(network):
+    with evaluating(network), threads_for(hidden_size_of(network)):
         outputs = outputs_of(network, trials.inputs, rng)
     return float(find_loss(loss)(outputs, trials.targets.to(outputs), trials.mask.to(outputs)))
 

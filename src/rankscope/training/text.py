@@ -26,6 +26,7 @@ from torch import Tensor
 from rankscope.arguments import integer, number
 from rankscope.durable import replacing
 from rankscope.errors import InputError
+from rankscope.linalg.threads import threads_for
 from rankscope.networks.text import TextClassifier
 from rankscope.text.batches import Batch, in_order, pack, similar_lengths
 from rankscope.text.data import SentimentData
@@ -143,20 +144,21 @@ def train_classifier(
     held_out = in_order(data.validation, EVALUATION_BATCH)
     began = last_saved = time.perf_counter()
     before = history.seconds
-    while history.status != "diverged" and len(history.losses) < total:
-        diverged = _epoch(network, optimiser, data, history, settings)
-        loss, accuracy = evaluate(network, held_out)
-        history.validation_losses.append(loss)
-        history.validation_accuracies.append(accuracy)
-        history.status = "diverged" if diverged else "finished"
-        now = time.perf_counter()
-        history.seconds = before + now - began
-        ends = diverged or len(history.losses) == total
-        if checkpoint is not None and (ends or now - last_saved >= checkpoint_seconds):
-            _save(Path(checkpoint), network, optimiser, history, settings)
-            last_saved = now
-        if progress is not None:
-            progress(len(history.losses), total, history.losses[-1])
+    with threads_for(network.hidden_size):
+        while history.status != "diverged" and len(history.losses) < total:
+            diverged = _epoch(network, optimiser, data, history, settings)
+            loss, accuracy = evaluate(network, held_out)
+            history.validation_losses.append(loss)
+            history.validation_accuracies.append(accuracy)
+            history.status = "diverged" if diverged else "finished"
+            now = time.perf_counter()
+            history.seconds = before + now - began
+            ends = diverged or len(history.losses) == total
+            if checkpoint is not None and (ends or now - last_saved >= checkpoint_seconds):
+                _save(Path(checkpoint), network, optimiser, history, settings)
+                last_saved = now
+            if progress is not None:
+                progress(len(history.losses), total, history.losses[-1])
     return history
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from rankscope.arguments import RngLike, generator, integer, number
 from rankscope.errors import InputError
+from rankscope.linalg.threads import threads_for
 from rankscope.networks.protocol import Network, check_network, hidden_size_of, outputs_of
 from rankscope.tasks.trials import Task, Trials, as_trials
 from rankscope.training import checkpoint as checkpoints
@@ -142,7 +143,8 @@ def train(
         matrices_now = {name: parameters[name] for name in state.records.matrices}
         direct = DirectGradient(network) if DirectGradient.fits(network, judge) else None  # type: ignore[arg-type]
         course = _Course(batches_of(task, rules.batch_size, state), rules, judge, matrices_now, direct)
-        _loop(state, course, progress, save, interval)
+        with threads_for(N):
+            _loop(state, course, progress, save, interval)
     assert state.status is not None
     return state.records.finish(state.status, rules.learning_rate, state.seconds)
 
