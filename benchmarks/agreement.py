@@ -53,7 +53,7 @@ def main() -> None:
         for seed in range(options.samples)
     ]
     began = time.perf_counter()
-    ours = run_side_by_side(summarise, cells, options.workers)
+    ours = run_side_by_side(summarize, cells, options.workers)
     seconds = time.perf_counter() - began
     rows = [compare(task, name, options.gain, ours, theirs) for task in options.tasks for name in QUANTITIES]
     if options.json:
@@ -62,7 +62,7 @@ def main() -> None:
         show(rows, f"g = {options.gain:g}, {options.samples} networks a task, {seconds:.0f} s")
 
 
-def summarise(cell: Cell, report: Report) -> dict[str, Any]:
+def summarize(cell: Cell, report: Report) -> dict[str, Any]:
     """Train one network and return its scalars."""
     return summary(run(cell, progress=report).measurements)
 

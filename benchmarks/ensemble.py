@@ -36,7 +36,7 @@ from rich.table import Table
 
 import rankscope as rs
 from rankscope.experiments import EXPERIMENTS
-from rankscope.training.graphics import find_device, full_precision, name_of_device
+from rankscope.training.cuda import find_device, full_precision, name_of_device
 from rankscope.training.together import HEARD_EVERY
 from timing import processor_name
 
@@ -122,7 +122,7 @@ def measured(
 
 def turn(task: Any, N: int, E: int, device: torch.device, epochs: int) -> float:
     """Return seconds an epoch, of one network alone if E is 0, else of E together."""
-    networks = [rs.RateRNN.initialise(task, hidden_size=N, gain=0.9, rng=seed) for seed in range(max(E, 1))]
+    networks = [rs.RateRNN.initialize(task, hidden_size=N, gain=0.9, rng=seed) for seed in range(max(E, 1))]
     times: list[float] = []
 
     def progress(*_: float) -> None:

@@ -83,7 +83,7 @@ def profile(name: str) -> dict[str, Any]:
     rates = []
     for _ in range(TURNS):
         rates.append(best_rate())
-        network = rs.RateRNN.initialise(task, hidden_size=N, gain=0.9, rng=0)
+        network = rs.RateRNN.initialize(task, hidden_size=N, gain=0.9, rng=0)
         with clocks() as spent:
             began = time.perf_counter()
             train(network, task, EPOCHS, 0, recorded_epochs=records)

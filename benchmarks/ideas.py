@@ -33,9 +33,9 @@ from rich.table import Table
 
 import rankscope as rs
 from rankscope.linalg import leading_singular_values
-from rankscope.networks import passes
-from rankscope.training import beginning
-from rankscope.training.direct import DirectGradient
+from rankscope.networks import forward_backward
+from rankscope.training import setup as beginning
+from rankscope.training.manual_gradient import DirectGradient
 from timing import Measurement, Subject, Timed, Turn, measure, processor_name, quotient
 
 EPOCHS, N, BATCH = 40, 256, 32
@@ -106,13 +106,13 @@ def kept_ideas() -> Iterator[Idea]:
             f"steps before anything is heard left out, {task}",
             True,
             training(task),
-            training(task, partial(mock.patch.object, passes, "silent_steps", lambda *_: 0)),
+            training(task, partial(mock.patch.object, forward_backward, "silent_steps", lambda *_: 0)),
         )
         yield Idea(
             f"input and readout inside the products of the loop, {task}",
             True,
             training(task),
-            training(task, partial(mock.patch.object, passes, "driven", lambda *_: None)),
+            training(task, partial(mock.patch.object, forward_backward, "driven", lambda *_: None)),
         )
     change = learned_change()
     yield Idea(
@@ -134,7 +134,7 @@ def tried_ideas() -> Iterator[Idea]:
         onednn(rows, torch.randn(N, N), torch.bfloat16),
         onednn(rows, torch.randn(N, N), torch.float32),
     )
-    exact = Timed(partial(passes.grams, deltas, rows, deltas[:, :2].contiguous(), rows[:, :2].contiguous()))
+    exact = Timed(partial(forward_backward.grams, deltas, rows, deltas[:, :2].contiguous(), rows[:, :2].contiguous()))
     half = [x.bfloat16() for x in (deltas, rows)]
     yield Idea("weight gradient in bfloat16", False, Timed(partial(torch.mm, half[0].t(), half[1])), exact)
     sketch = partial(torch.svd_lowrank, learned_change(), q=52, niter=2)
@@ -145,7 +145,7 @@ def tried_ideas() -> Iterator[Idea]:
 def training(task: str, change: Callable[[], object] | None = None) -> Timed:
     """Return epochs of a training, under a change of the engine."""
     made, rng = rs.tasks.make(task), np.random.default_rng(0)
-    network = rs.RateRNN.initialise(made, hidden_size=N, gain=0.9, rng=0)
+    network = rs.RateRNN.initialize(made, hidden_size=N, gain=0.9, rng=0)
 
     def epochs() -> None:
         with change() if change is not None else unchanged():  # type: ignore[attr-defined]
@@ -184,7 +184,7 @@ def onednn(rows: torch.Tensor, weight: torch.Tensor, dtype: torch.dtype) -> Subj
 def learned_change() -> torch.Tensor:
     """Return what a hundred epochs write into the weights."""
     task = rs.tasks.FlipFlop()
-    network = rs.RateRNN.initialise(task, hidden_size=N, gain=0.9, rng=0)
+    network = rs.RateRNN.initialize(task, hidden_size=N, gain=0.9, rng=0)
     before = network.recurrent_weights.detach().clone()
     rs.train(network, task, epochs=100, rng=0, recorded_epochs=0)
     return network.recurrent_weights.detach() - before

@@ -60,18 +60,18 @@ class ThriftyRNN(PlainRNN):
 
 def fresh(task: rs.tasks.BuiltInTask, hidden_size: int) -> tuple[rs.RateRNN, rs.Trials]:
     """Return an untrained network and one batch, always the same ones."""
-    return rs.RateRNN.initialise(task, hidden_size=hidden_size, gain=0.9, rng=0), task.sample(BATCH, rng=0)
+    return rs.RateRNN.initialize(task, hidden_size=hidden_size, gain=0.9, rng=0), task.sample(BATCH, rng=0)
 
 
 def epoch_of(model: rs.RateRNN | PlainRNN, trials: rs.Trials) -> Callable[[], None]:
     """Return a function that does one gradient step on these trials: forward, backward, Adam."""
-    optimiser = torch.optim.Adam(model.parameters(), lr=0.05 / model.recurrent_weights.shape[0], fused=True)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.05 / model.recurrent_weights.shape[0], fused=True)
 
     def epoch() -> None:
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         loss = rs.squared_loss(model(trials.inputs), trials.targets, trials.mask)
         loss.backward()
-        optimiser.step()
+        optimizer.step()
 
     return epoch
 

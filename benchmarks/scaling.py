@@ -62,7 +62,7 @@ class Size:
 
     def epochs(self, epochs: int) -> Callable[[], object]:
         """Return a function that trains for so many epochs."""
-        network = rs.RateRNN.initialise(self.task(), hidden_size=self.N, gain=0.9, rng=0)
+        network = rs.RateRNN.initialize(self.task(), hidden_size=self.N, gain=0.9, rng=0)
         rng = np.random.default_rng(0)
         return partial(rs.train, network, self.task(), epochs, rng, batch_size=self.batch, recorded_epochs=0)
 

@@ -46,7 +46,7 @@ from rankscope.experiments import EXPERIMENTS
 from rankscope.experiments.cell import RANKS
 from rankscope.experiments.cell import measure as measure_network
 from rankscope.linalg import leading_singular_values
-from rankscope.networks import native
+from rankscope.networks.kernels import build
 from timing import Measurement, Subject, Timed, available_cores, duration, measure, processor_name, quotient
 
 TASKS = ("flipflop", "mante", "romo")
@@ -76,7 +76,7 @@ class Setting:
 
     def network(self) -> rs.RateRNN:
         """Return the untrained network, always the same."""
-        return rs.RateRNN.initialise(rs.tasks.make(self.task), hidden_size=self.hidden_size, gain=0.9, rng=0)
+        return rs.RateRNN.initialize(rs.tasks.make(self.task), hidden_size=self.hidden_size, gain=0.9, rng=0)
 
     def trials(self) -> rs.Trials:
         """Return a batch, always the same."""
@@ -157,8 +157,8 @@ def product_subjects() -> dict[str, Subject]:
             packed = torch.ops.mkldnn._reorder_linear_weight(W, rows)
             multiply = torch.ops.mkldnn._linear_pointwise.default
             subjects[f"product {shape} oneDNN"] = Timed(partial(multiply, x, packed, None, "none", [], ""))
-        if native.supports(columns):
-            kernel, addend = native.AffineKernel(W), torch.zeros(rows, columns)
+        if build.supports(columns):
+            kernel, addend = build.AffineKernel(W), torch.zeros(rows, columns)
             subjects[f"product {shape} ours"] = Timed(partial(kernel, x, addend, out=out))
     return subjects
 
@@ -199,7 +199,7 @@ def analysis_subjects() -> dict[str, Subject]:
         before, after, history = learned(name, HIDDEN_SIZE)
         trials, rng = task.sample(TRIALS, rng=1), np.random.default_rng(2)
         subjects[f"measure {name}"] = Timed(partial(measure_network, before, after, history, task, rng))
-        curve = partial(rs.analysis.truncation_losses, before, after, trials, ranks=RANKS)
+        curve = partial(rs.lowrank.truncation_losses, before, after, trials, ranks=RANKS)
         subjects[f"truncation {name}"] = Timed(curve)
         # One network of the 26: the plain loop has no other way than one after the other.
         subjects[f"plain truncation {name}"] = Timed(partial(loss_of, PlainRNN(after), trials))

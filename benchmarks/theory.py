@@ -110,7 +110,7 @@ def of_theory(curves: xr.Dataset, name: str, rate: float) -> Any:
     if name == "loss curve":
         return loss[:-1]
     if name == "convergence_time":
-        epoch = rs.analysis.convergence_epoch(loss)
+        epoch = rs.lowrank.convergence_epoch(loss)
         return np.nan if epoch is None else epoch * rate
     if name in ("s1", "s2"):
         index = int(name[1]) - 1
@@ -149,7 +149,7 @@ def ensemble(gain: float, target: float, networks: int) -> Row:
     task = rs.tasks.FixedPoint(target=target)
     found = []
     for sample in range(networks):
-        network = rs.RateRNN.initialise(
+        network = rs.RateRNN.initialize(
             task, PAPER_SIZE, gain, np.random.default_rng([sample, int(1000 * gain)]), nonlinearity="identity"
         )
         curves = SingleNetwork.of(network, target, accuracy=1e-4).descend(rate, EPOCHS + 1)

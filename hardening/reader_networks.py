@@ -81,8 +81,8 @@ READERS = (
         (
             *made.NAMES,
             b"network.recurrent_weights",
-            b"optimiser.0.step",
-            b"optimiser.9.exp_avg",
+            b"optimizer.0.step",
+            b"optimizer.9.exp_avg",
             b"losses",
             b"rng",
             b"PCG64",
@@ -93,7 +93,7 @@ READERS = (
         "a checkpoint of a text classifier's training",
         lambda: one_file("checkpoint.safetensors", list(made.training_files())[1:]),
         _read_text_training,
-        (*made.NAMES, b"network.readout.bias", b"optimiser.0.step", b"optimiser.9.exp_avg", b"losses", b"settings"),
+        (*made.NAMES, b"network.readout.bias", b"optimizer.0.step", b"optimizer.9.exp_avg", b"losses", b"settings"),
     ),
     Reader(
         "network",

@@ -29,9 +29,9 @@ from rankscope.networks.gated import GatedRNN
 from rankscope.networks.text import TextClassifier
 from rankscope.sweep import RunFolder
 from rankscope.sweep.netcdf import encode_result
-from rankscope.text.data import SentimentData, prepare, save_data
-from rankscope.text.glove import WordVectors
-from rankscope.text.sentences import Labelled
+from rankscope.tasks.sentiment.data import SentimentData, prepare, save_data
+from rankscope.tasks.sentiment.glove import WordVectors
+from rankscope.tasks.sentiment.sentences import Labelled
 from rankscope.training.text import train_classifier
 
 SWEEP = """\
@@ -60,7 +60,7 @@ epochs: 20
 convention: rate
 noise_std: 0.05
 orthogonal: no
-optimiser: sgd
+optimizer: sgd
 batch_size: 8
 clip_norm: 1.0
 stop_below: .05
@@ -208,9 +208,9 @@ def adapter(suffix: str, write: Callable[[dict[str, torch.Tensor]], bytes], **mo
 
 def network_files() -> Iterable[bytes]:
     """Yield saved networks of both kinds, with and without what they were before learning."""
-    rate = rs.RateRNN.initialise(TASK, hidden_size=5, gain=0.9, rng=0)
-    other = rs.RateRNN.initialise(TASK, hidden_size=5, gain=0.9, rng=1, nonlinearity="relu", trained=("recurrent",))
-    gated = GatedRNN.initialise(TASK, "lstm", 3, 2, rng=0)
+    rate = rs.RateRNN.initialize(TASK, hidden_size=5, gain=0.9, rng=0)
+    other = rs.RateRNN.initialize(TASK, hidden_size=5, gain=0.9, rng=1, nonlinearity="relu", trained=("recurrent",))
+    gated = GatedRNN.initialize(TASK, "lstm", 3, 2, rng=0)
     yield written(lambda path: rate.save(path, initial=rate.snapshot()), "network")
     yield written(other.save, "network")
     yield written(lambda path: gated.save(path, initial=copy.deepcopy(gated)), "network")
@@ -218,7 +218,7 @@ def network_files() -> Iterable[bytes]:
 
 def new_training() -> tuple[Any, dict[str, Any]]:
     """Return the network and the options whose training a checkpoint continues."""
-    network = rs.RateRNN.initialise(TASK, hidden_size=5, gain=0.9, rng=0)
+    network = rs.RateRNN.initialize(TASK, hidden_size=5, gain=0.9, rng=0)
     return network, {
         "epochs": 4,
         "rng": 0,

@@ -17,7 +17,7 @@ from rankscope.errors import InputError
 from rankscope.experiments.user_sweep import read_sweep
 from rankscope.explore.live import LiveRun, encoded, message
 from rankscope.sweep import RunFolder, claims
-from rankscope.sweep.seal import LENGTH, sealed
+from rankscope.sweep.integrity import LENGTH, sealed
 from reader import Reader, one_file
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from rankscope.text import Labelled, SentimentData, WordVectors, prepare
+from rankscope.tasks.sentiment import Labelled, SentimentData, WordVectors, prepare
 
 pytest_plugins = ["browsing", "forking"]
 

@@ -35,7 +35,7 @@ def test_train_writes_measurements_and_a_network_that_is_the_same_function(capsy
         assert measured["example_output"].dims == ("step", "output_channel")
     after = rs.RateRNN.load(out / "network.safetensors")
     before = rs.RateRNN.load(out / "network.safetensors", initial=True)
-    assert rs.analysis.change(before, after).norm == pytest.approx(row["change_norm"], rel=1e-12)
+    assert rs.lowrank.change(before, after).norm == pytest.approx(row["change_norm"], rel=1e-12)
     assert sorted(path.name for path in out.iterdir()) == ["measurements.nc", "network.safetensors"]
 
 
@@ -93,7 +93,7 @@ def test_version(capsys):
         (["train", "--epochs", "1.5"], ["--epochs", "1.5"]),
         (["train", "--seed", "-3"], ["seed", ">= 0", "-3"]),
         (["train", "--learning-rate", "0"], ["learning_rate", "> 0", "0"]),
-        (["train", "--optimiser", "adamm"], ["'adamm'", "'adam'"]),
+        (["train", "--optimizer", "adamm"], ["'adamm'", "'adam'"]),
         (["train", "--nonlinearity", "tan"], ["'tan'", "'tanh'"]),
         (["train", "--convention", "voltage"], ["convention", "'voltage'"]),
         (["train", "--trained", "input,recurent"], ["'recurent'", "'recurrent'"]),

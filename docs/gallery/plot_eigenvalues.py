@@ -13,10 +13,10 @@ import rankscope as rs
 
 task = rs.tasks.FlipFlop()
 gain = 0.6
-network = rs.RateRNN.initialise(task, hidden_size=200, gain=gain, rng=0)
+network = rs.RateRNN.initialize(task, hidden_size=200, gain=gain, rng=0)
 before = network.snapshot()
 rs.train(network, task, epochs=300, rng=0)
-spectra = rs.analysis.spectra(before, network)
+spectra = rs.lowrank.spectra(before, network)
 
 figure, axes = plt.subplots(
     1, 2, sharex=True, sharey=True, figsize=(8, 4), layout="constrained"

@@ -43,10 +43,10 @@ run = rs.open_run(folder)
 print(run.sizes)
 
 figure, axes = plt.subplots(1, 3, figsize=(9, 3), layout="constrained")
-colours = plt.get_cmap("viridis")(np.linspace(0, 0.9, run.sizes["gain"]))
-for gain, colour in zip(run.gain.values, colours, strict=True):
+colors = plt.get_cmap("viridis")(np.linspace(0, 0.9, run.sizes["gain"]))
+for gain, color in zip(run.gain.values, colors, strict=True):
     axes[0].semilogy(
-        run.loss.sel(gain=gain).mean("sample"), color=colour, label=f"g = {gain:g}"
+        run.loss.sel(gain=gain).mean("sample"), color=color, label=f"g = {gain:g}"
     )
 axes[0].set(xlabel="epoch", ylabel="loss, mean of 3 networks")
 axes[0].legend(frameon=False, fontsize=8)

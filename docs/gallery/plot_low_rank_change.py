@@ -16,7 +16,7 @@ import numpy as np
 import rankscope as rs
 
 task = rs.tasks.FlipFlop()
-network = rs.RateRNN.initialise(task, hidden_size=128, gain=0.9, rng=0)
+network = rs.RateRNN.initialize(task, hidden_size=128, gain=0.9, rng=0)
 before = network.snapshot()
 history = rs.train(network, task, epochs=400, rng=0)
 print(f"loss {history.losses[0]:.3f} -> {history.losses[-1]:.5f}")
@@ -25,11 +25,11 @@ print(f"loss {history.losses[0]:.3f} -> {history.losses[-1]:.5f}")
 # Take the change apart. `truncation_losses` keeps the `R` leading directions of the change and asks for the loss on fresh
 # trials, with the trained input and output weights.
 
-change = rs.analysis.change(before, network)
-losses = rs.analysis.truncation_losses(
+change = rs.lowrank.change(before, network)
+losses = rs.lowrank.truncation_losses(
     before, network, task.sample(256, rng=1), ranks=range(16)
 )
-rank = rs.analysis.functional_rank(losses)
+rank = rs.lowrank.functional_rank(losses)
 print(f"|dW| = {change.norm:.2f}, functional rank {rank} of {network.hidden_size}")
 
 # %%

@@ -33,10 +33,10 @@ class Sum:
 
 
 task = Sum()
-network = rs.RateRNN.initialise(task, hidden_size=100, gain=1.0, rng=0)
+network = rs.RateRNN.initialize(task, hidden_size=100, gain=1.0, rng=0)
 before = network.snapshot()
 history = rs.train(network, task, epochs=500, rng=0)
-losses = rs.analysis.truncation_losses(
+losses = rs.lowrank.truncation_losses(
     before, network, task.sample(256, np.random.default_rng(1)), ranks=range(11)
 )
 
@@ -56,5 +56,5 @@ right.axhline(0.05, color="grey", linestyle=":")
 right.set(
     xlabel=r"rank that $\Delta W$ is truncated to", ylabel="loss / loss at rank 0"
 )
-print("functional rank:", rs.analysis.functional_rank(losses))
+print("functional rank:", rs.lowrank.functional_rank(losses))
 plt.show()

@@ -13,7 +13,7 @@ import torch
 import rankscope as rs
 
 task = rs.tasks.FlipFlop()
-network = rs.RateRNN.initialise(task, hidden_size=128, gain=0.9, rng=0)
+network = rs.RateRNN.initialize(task, hidden_size=128, gain=0.9, rng=0)
 before = network.snapshot()
 rs.train(network, task, epochs=400, rng=0)
 
@@ -22,7 +22,7 @@ rs.train(network, task, epochs=400, rng=0)
 
 trials = task.sample(256, rng=1)
 print("after learning    ", rs.evaluate(network, trials))
-print("with W0 shuffled  ", rs.analysis.shuffled_loss(before, network, trials, rng=2))
+print("with W0 shuffled  ", rs.lowrank.shuffled_loss(before, network, trials, rng=2))
 print("before learning   ", rs.evaluate(before, trials))
 
 # %%

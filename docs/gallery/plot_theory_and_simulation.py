@@ -13,7 +13,7 @@ import rankscope as rs
 
 gain, target, rate, epochs = 0.6, 2.0, 0.001, 160
 task = rs.tasks.FixedPoint(target=target)
-network = rs.RateRNN.initialise(
+network = rs.RateRNN.initialize(
     task,
     hidden_size=400,
     gain=gain,
@@ -23,7 +23,7 @@ network = rs.RateRNN.initialise(
 )
 this_one = rs.theory.SingleNetwork.of(network, target).descend(rate, epochs)
 history = rs.train(
-    network, task, epochs, rng=0, optimiser="sgd", learning_rate=rate, batch_size=1
+    network, task, epochs, rng=0, optimizer="sgd", learning_rate=rate, batch_size=1
 )
 
 # %%

@@ -17,7 +17,7 @@ torch.manual_seed(0)
 lstm, readout = torch.nn.LSTM(1, 48, batch_first=True), torch.nn.Linear(48, 1)
 model = torch.nn.ModuleDict({"lstm": lstm, "readout": readout})
 before = {name: value.clone() for name, value in model.state_dict().items()}
-optimiser = torch.optim.Adam(model.parameters(), 3e-3)
+optimizer = torch.optim.Adam(model.parameters(), 3e-3)
 for _ in range(150):
     bits = torch.randint(2, (64, 15, 1)).float()
     states, _ = lstm(2 * bits - 1)
@@ -25,9 +25,9 @@ for _ in range(150):
     loss = torch.nn.functional.binary_cross_entropy_with_logits(
         readout(states[:, -1])[:, 0], more
     )
-    optimiser.zero_grad()
+    optimizer.zero_grad()
     loss.backward()
-    optimiser.step()
+    optimizer.step()
 after = model.state_dict()
 
 # %%

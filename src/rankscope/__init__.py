@@ -3,17 +3,17 @@
     import rankscope as rs
 
     task = rs.tasks.FlipFlop()
-    network = rs.RateRNN.initialise(task, hidden_size=256, gain=0.9, rng=0)
+    network = rs.RateRNN.initialize(task, hidden_size=256, gain=0.9, rng=0)
     before = network.snapshot()
     history = rs.train(network, task, epochs=1000, rng=0)
-    losses = rs.analysis.truncation_losses(before, network, task.sample(512, rng=1))
-    print(rs.analysis.convergence_epoch(history.losses), rs.analysis.functional_rank(losses))
+    losses = rs.lowrank.truncation_losses(before, network, task.sample(512, rng=1))
+    print(rs.lowrank.convergence_epoch(history.losses), rs.lowrank.functional_rank(losses))
 
 The science is that of Schuessler, Mastrogiuseppe, Dubreuil, Ostojic and Barak, "The interplay between randomness and
 structure during learning in RNNs", NeurIPS 2020.
 """
 
-from rankscope import analysis as analysis
+from rankscope import lowrank as lowrank
 from rankscope import tasks as tasks
 from rankscope import theory as theory
 from rankscope.checkpoints import compare as compare

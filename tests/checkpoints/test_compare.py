@@ -49,9 +49,9 @@ def test_a_transformer_matrix_by_matrix(tmp_path):
         assert row.relative_norm == pytest.approx(row.norm / row.initial_norm)
     assert reasons(frame) == {
         "model.embed_tokens.weight": "an embedding: its rows are looked up, it multiplies nothing",
-        "model.layers.0.input_layernorm.weight": "of a normalisation",
-        "model.layers.1.input_layernorm.weight": "of a normalisation",
-        "model.norm.weight": "of a normalisation",
+        "model.layers.0.input_layernorm.weight": "of a normalization",
+        "model.layers.1.input_layernorm.weight": "of a normalization",
+        "model.norm.weight": "of a normalization",
     }
 
 
@@ -185,12 +185,12 @@ def test_whatever_is_wrong_with_one_tensor_is_its_own_reason_and_the_rest_goes_o
         "shape": "6 x 5 before and 5 x 6 after",
         "vector": "a vector",
         "empty": "empty, 0 x 5",
-        "int8": "int8: counts, or codes of a quantisation",
+        "int8": "int8: counts, or codes of a quantization",
         "bool": "bool",
         "complex": "complex",
         "layer.bias": "a bias",
         "emb.weight": "an embedding",
-        "bn1.running_mean": "normalisation",
+        "bn1.running_mean": "normalization",
         "experts.w1": "experts",
         "codes": "scale of their own",
         "sparse": "sparse",
@@ -257,13 +257,13 @@ def test_the_smallest_matrices(matrix):
 
 def test_one_of_our_files_holds_both_halves(tmp_path):
     task = rs.tasks.FlipFlop()
-    network = rs.RateRNN.initialise(task, hidden_size=16, rng=0)
+    network = rs.RateRNN.initialize(task, hidden_size=16, rng=0)
     before = network.snapshot()
     rs.train(network, task, epochs=3, rng=0)
     network.save(tmp_path / "network.safetensors", initial=before.snapshot())
     frame = rs.compare(tmp_path / "network.safetensors")
     assert set(frame.index) == {"input_weights", "recurrent_weights", "output_weights"}
-    assert frame.loc["recurrent_weights"].norm == pytest.approx(rs.analysis.change(before, network).norm, rel=1e-12)
+    assert frame.loc["recurrent_weights"].norm == pytest.approx(rs.lowrank.change(before, network).norm, rel=1e-12)
     # Beside another file, it is the network after learning.
     before.save(tmp_path / "other.safetensors", initial=before.snapshot())
     two = rs.compare(tmp_path / "other.safetensors", tmp_path / "network.safetensors")

@@ -137,7 +137,7 @@ def test_a_matrix_without_gates():
 
 def test_a_trained_gated_network_in_few_lines():
     task = rs.tasks.FlipFlop(channels=1, duration=20)
-    network = rs.GatedRNN.initialise(task, "lstm", hidden_size=24, rng=0)
+    network = rs.GatedRNN.initialize(task, "lstm", hidden_size=24, rng=0)
     before = network.snapshot()
     rs.train(network, task, 120, rng=0, learning_rate=0.02)
     trials = task.sample(64, rng=1)
@@ -150,7 +150,7 @@ def test_a_trained_gated_network_in_few_lines():
     assert whole.end < 0.05 * whole.start
     assert 1 <= whole.rank <= 6
     # the paper's rule on the same network: nearly the same threshold, the same curve
-    losses = rs.analysis.truncation_losses(before, network, trials, range(25))
-    assert abs(rs.analysis.functional_rank(losses) - whole.rank) <= 1
+    losses = rs.lowrank.truncation_losses(before, network, trials, range(25))
+    assert abs(rs.lowrank.functional_rank(losses) - whole.rank) <= 1
     for rank, score in whole.scores.items():
         assert score == pytest.approx(losses[rank], rel=1e-3)

@@ -50,7 +50,7 @@ def test_what_the_leading_values_leave_open_lies_within_the_bounds(s, share, mor
     seen = 1 + int(share * (len(s) - 2))
     shape = (len(s), len(s) + more)
     whole = measure(complete(s, shape), rounding=1e-2)
-    part = measure(Spectrum(shape, s[:seen], False, float(np.sum(s**2)), 0.0, "randomised"), rounding=1e-2)
+    part = measure(Spectrum(shape, s[:seen], False, float(np.sum(s**2)), 0.0, "randomized"), rounding=1e-2)
     for percent in (90, 95, 99):
         least, most = getattr(part, f"rank_{percent}_bounds")
         assert least <= getattr(whole, f"rank_{percent}") <= most
@@ -127,7 +127,7 @@ def test_eight_bit_floats_are_compared_in_double_precision():
     assert measured(W0, W).norm == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize("path", ["gram", "randomised"])
+@pytest.mark.parametrize("path", ["gram", "randomized"])
 def test_the_ways_for_large_matrices_agree_with_the_exact_one(monkeypatch, path):
     generator = torch.manual_seed(0)
     dW = 0.01 * torch.randn(300, 200, generator=generator, dtype=torch.float64) + low_rank(300, 200, 5, scale=3.0)

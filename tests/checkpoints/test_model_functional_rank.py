@@ -74,11 +74,11 @@ def test_the_curve_has_every_rank_and_bisection_few_of_them():
 
 def test_the_curve_agrees_with_the_paper_s_measurement_on_our_own_network():
     task = rs.tasks.FlipFlop()
-    network = rs.RateRNN.initialise(task, hidden_size=24, gain=0.8, rng=0)
+    network = rs.RateRNN.initialize(task, hidden_size=24, gain=0.8, rng=0)
     before = network.snapshot()
     rs.train(network, task, epochs=200, rng=0, learning_rate=0.005)
     trials = task.sample(64, rng=1)
-    losses = rs.analysis.truncation_losses(before, network, trials, ranks=range(8))
+    losses = rs.lowrank.truncation_losses(before, network, trials, ranks=range(8))
     found = rs.functional_rank(
         network,
         before,

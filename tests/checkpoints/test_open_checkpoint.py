@@ -31,8 +31,8 @@ def as_torch(folder, state):
 
 
 def as_training_checkpoint(folder, state):
-    optimiser = {"state": {0: {"exp_avg": torch.zeros(3, 3)}}, "param_groups": [{"lr": 0.1}]}
-    torch.save({"epoch": 3, "step": torch.tensor(7), "optimizer": optimiser, "state_dict": state}, folder / "last.ckpt")
+    optimizer = {"state": {0: {"exp_avg": torch.zeros(3, 3)}}, "param_groups": [{"lr": 0.1}]}
+    torch.save({"epoch": 3, "step": torch.tensor(7), "optimizer": optimizer, "state_dict": state}, folder / "last.ckpt")
     return folder / "last.ckpt"
 
 

@@ -29,7 +29,7 @@ def test_the_cells_are_the_papers():
         assert cell.labels == {"target": cell.task.target}
         rate = {0.5: 0.015, 1.0: 0.009, 2.0: 0.003}[cell.task.target] * (1 - cell.gain**2) ** 2
         assert cell.training["learning_rate"] == pytest.approx(rate)
-        assert (cell.training["optimiser"], cell.training["batch_size"]) == ("sgd", 1)
+        assert (cell.training["optimizer"], cell.training["batch_size"]) == ("sgd", 1)
         assert cell.network == {"nonlinearity": "identity", "trained": ["recurrent"]}
     cells = EXPERIMENTS["divergence"].cells("paper")
     assert {(c.hidden_size, c.task.duration, c.gain, c.task.target) for c in cells} == {
@@ -62,7 +62,7 @@ def test_a_network_does_what_the_theory_of_its_own_weights_says(gain, target):
     for index in (1, 2, 3):
         ours = measured["singular_value_history"].sel(leading_index=index)
         np.testing.assert_allclose(ours, before["singular_value"].sel(singular_index=index), atol=2e-6, rtol=0)
-    assert measured["convergence_epoch"] == rs.analysis.convergence_epoch(before["loss"])
+    assert measured["convergence_epoch"] == rs.lowrank.convergence_epoch(before["loss"])
     until = int(measured["convergence_epoch"])
     assert measured["average_gradient"].item() == pytest.approx(float(before["gradient_norm"][:until].mean()), rel=1e-5)
     assert measured["change_norm"].item() == pytest.approx(float(last["change_norm"]), rel=1e-5)
@@ -120,7 +120,7 @@ def test_the_cosine_is_learned_by_a_pair_of_eigenvalues():
 
 def test_without_w0_the_cosine_moves_one_direction_alone():
     outcome = run(replace(cosine_cell(0.0), epochs=30))
-    change = rs.analysis.change(outcome.before, outcome.after)
+    change = rs.lowrank.change(outcome.before, outcome.after)
     m = outcome.before.input_weights.detach().double().numpy()[:, 0]
     along = np.outer(m, m) / (m @ m)
     overlap = float((change.matrix * along).sum()) / change.norm

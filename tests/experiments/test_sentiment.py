@@ -15,8 +15,8 @@ from rankscope.experiments.claims import check_claims
 from rankscope.experiments.sentiment import ALL_RANKS, QUICK_RANKS
 from rankscope.experiments.text_cell import run_text
 from rankscope.networks.text import TextClassifier
-from rankscope.text.batches import in_order
-from rankscope.text.data import save_data
+from rankscope.tasks.sentiment.batches import in_order
+from rankscope.tasks.sentiment.data import save_data
 from rankscope.training.text import evaluate
 
 CELL = TextCell(hidden_size=8, epochs=3, ranks=tuple(range(9)), training={"learning_rate": 0.02})

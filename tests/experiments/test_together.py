@@ -13,7 +13,7 @@ import rankscope as rs
 from rankscope.cli import main
 from rankscope.experiments import Cell, TextCell, run_cells, together
 from rankscope.experiments.together import plan, run_together
-from rankscope.sweep import RunFolder, claims, run_sweep
+from rankscope.sweep import RunFolder, locks, run_sweep
 from rankscope.tasks import Cosine, FlipFlop
 from rankscope.training import group_checkpoint
 
@@ -185,7 +185,7 @@ def test_a_group_without_those_that_others_finished_or_hold(tmp_path, alone, mon
         run_together(CELLS, tmp_path, CPU)
     store = RunFolder(tmp_path)
     store.save(CELLS[0].digest, RunFolder(alone).read(CELLS[0].digest))
-    release = claims.acquire(store.claim_path(CELLS[3].digest))
+    release = locks.acquire(store.claim_path(CELLS[3].digest))
     monkeypatch.setattr(together, "_whole_report", lambda reports, last: (reports, last))
     finish = functools.partial(run_sweep, executor=ThreadPoolExecutor(1))
 

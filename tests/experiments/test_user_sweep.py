@@ -136,7 +136,7 @@ def test_a_kind_of_network_is_tried_once(tmp_path, monkeypatch):
     """A grid over gains may be long: each is looked at as a number only."""
     made = []
     monkeypatch.setattr(
-        "rankscope.experiments.user_sweep.RateRNN.initialise", lambda task, **options: made.append(options)
+        "rankscope.experiments.user_sweep.RateRNN.initialize", lambda task, **options: made.append(options)
     )
     assert len(cells(tmp_path, "task: flipflop\ngrid: {gain: [0, 0.5, 1], nonlinearity: [tanh, relu]}")) == 6
     assert len(made) == 2

@@ -45,7 +45,7 @@ def test_many_have_a_row_each_and_the_figure_stays_a_page(count):
     frame = compared(count)
     figure = drawn(checkpoints(frame))
     rows = [(line.get_xdata(), line.get_color()) for ax in figure.axes for line in ax.lines if len(line.get_xdata())]
-    blue = [x for x, colour in rows if colour == "#0072B2"]
+    blue = [x for x, color in rows if color == "#0072B2"]
     assert len(blue) == count == sum(len(ax.get_yticks()) for ax in figure.axes)
     assert [len(x) for x in blue] == frame.standing_out.tolist()
     np.testing.assert_allclose(blue[0], np.array(frame.singular_values.iloc[0])[:1] / frame.random_edge.iloc[0])

@@ -243,13 +243,13 @@ def test_cross_entropy_with_momentum_learns():
     network, _ = make_network()
     inputs = torch.randn(64, 5, 2, dtype=torch.float64, generator=torch_rng)
     labels = (inputs.sum(dim=(1, 2)) > 0).long()
-    optimiser = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
     losses = []
     for _ in range(60):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss = torch.nn.functional.cross_entropy(network(inputs)[:, -1], labels)
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.3 < losses[0]
 
@@ -262,16 +262,16 @@ def test_lbfgs_evaluates_as_often_as_it_likes(convention):
     )
     target, ends = torch.full((3, 2), 0.3, dtype=torch.float64), []
     for one in (network, twin):
-        optimiser = torch.optim.LBFGS(one.parameters(), max_iter=10, line_search_fn="strong_wolfe")
+        optimizer = torch.optim.LBFGS(one.parameters(), max_iter=10, line_search_fn="strong_wolfe")
 
-        def closure(one=one, optimiser=optimiser):
-            optimiser.zero_grad()
+        def closure(one=one, optimizer=optimizer):
+            optimizer.zero_grad()
             loss = torch.nn.functional.mse_loss(one(inputs)[:, -1], target)
             loss.backward()
             return loss
 
         start = closure().item()
-        optimiser.step(closure)
+        optimizer.step(closure)
         ends.append(closure().item())
         assert ends[-1] < 0.05 * start
     assert ends[0] == pytest.approx(ends[1], rel=1e-6)

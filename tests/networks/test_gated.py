@@ -13,7 +13,7 @@ INPUTS = TASK.sample(4, rng=0).inputs.double()
 
 
 def network(kind="gru", size=5, layers=1, rng=0, **options):
-    return rs.GatedRNN.initialise(TASK, kind, size, layers, rng, **options)
+    return rs.GatedRNN.initialize(TASK, kind, size, layers, rng, **options)
 
 
 def written_out(net):

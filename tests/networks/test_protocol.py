@@ -28,7 +28,7 @@ SQUARE = (4, 4)
 @pytest.mark.parametrize(
     ("network", "names"),
     [
-        (rs.RateRNN.initialise(rs.tasks.FlipFlop(), 4, rng=0), ["recurrent_weights"]),
+        (rs.RateRNN.initialize(rs.tasks.FlipFlop(), 4, rng=0), ["recurrent_weights"]),
         (Holds(core=SQUARE, net=Holds(recurrent_weights=(6, 4))), ["net.recurrent_weights"]),
         (Holds(core=SQUARE, gru=nn.GRU(2, 4, 2)), ["gru.weight_hh_l0", "gru.weight_hh_l1"]),
         (Holds(core=SQUARE, cell=nn.GRUCell(2, 4)), ["cell.weight_hh"]),
@@ -58,7 +58,7 @@ def test_which_matrices_are_asked_for():
 
 def test_hidden_size():
     assert hidden_size_of(Holds(gru=nn.GRU(2, 4))) == 4
-    assert hidden_size_of(rs.RateRNN.initialise(rs.tasks.FlipFlop(), 7, rng=0)) == 7
+    assert hidden_size_of(rs.RateRNN.initialize(rs.tasks.FlipFlop(), 7, rng=0)) == 7
     network = Holds(core=SQUARE)
     network.hidden_size = 9
     assert hidden_size_of(network) == 9

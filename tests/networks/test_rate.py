@@ -7,7 +7,7 @@ from network_cases import CONVENTIONS, NAMES, make_case
 
 from rankscope.errors import InputError
 from rankscope.networks import RateRNN, plain
-from rankscope.networks.parts import PARAMETERS, TRAINABLE
+from rankscope.networks.parameters import PARAMETERS, TRAINABLE
 
 both_conventions = pytest.mark.parametrize("convention", CONVENTIONS)
 
@@ -43,9 +43,9 @@ def test_only_the_trained_parts_learn(convention, engine, trained):
     outputs = network(inputs)
     assert outputs.requires_grad == bool(trained)
     if trained:
-        optimiser = torch.optim.SGD(network.parameters(), lr=0.1)
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
         (outputs**2).sum().backward()
-        optimiser.step()
+        optimizer.step()
     for part, name in PARAMETERS.items():
         parameter = getattr(network, name)
         assert parameter.requires_grad == (part in trained)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import rankscope as rs
-from rankscope.networks import passes
+from rankscope.networks import forward_backward
 
 
 def inputs_after(silent, steps=9, batch=4, channels=2):
@@ -15,11 +15,11 @@ def inputs_after(silent, steps=9, batch=4, channels=2):
 
 def network(engine="auto", **options):
     task = rs.tasks.FlipFlop(channels=2)
-    return rs.RateRNN.initialise(task, hidden_size=32, gain=1.2, rng=0, engine=engine, **options)
+    return rs.RateRNN.initialize(task, hidden_size=32, gain=1.2, rng=0, engine=engine, **options)
 
 
 def count(net, inputs, noise=None):
-    return passes.silent_steps(inputs, net.weights, net.dynamics, noise)
+    return forward_backward.silent_steps(inputs, net.weights, net.dynamics, noise)
 
 
 @pytest.mark.parametrize("convention", ["current", "rate"])

@@ -8,7 +8,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 from rankscope.errors import InputError
 from rankscope.networks.text import CELLS, GATES, TextClassifier
-from rankscope.text.batches import pack
+from rankscope.tasks.sentiment.batches import pack
 
 VECTORS = np.random.default_rng(0).normal(size=(41, 6)).astype(np.float32)
 

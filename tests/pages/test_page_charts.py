@@ -35,13 +35,13 @@ def test_plotly_works_without_a_word(opened):
     assert len(opened.requests) == 1
 
 
-def test_the_colours_are_those_of_the_figures(opened):
+def test_the_colors_are_those_of_the_figures(opened):
     looks = opened.page.evaluate("[0, 1, 2, 3, 4, 5, 6].map((index) => rankscope.look(index))")
     assert [one["color"].upper() for one in looks] == list(COLOURS)
     assert len({one["symbol"] for one in looks}) == 7
 
 
-def test_ordered_colours_go_from_end_to_end(opened):
+def test_ordered_colors_go_from_end_to_end(opened):
     first, middle, last = opened.page.evaluate("[0, 0.5, 1].map(rankscope.scale)")
     assert (first, last) == ("rgb(68,1,84)", "rgb(168,199,42)")
     assert middle not in (first, last)

@@ -71,7 +71,7 @@ def test_plotly_is_the_packages_and_may_stand_in_a_page():
         assert f'<meta id="{guard}"' in page("x", "")
 
 
-def test_dark_is_one_set_of_colours():
+def test_dark_is_one_set_of_colors():
     """It is written twice: for readers whose system is dark, and for those who choose it."""
     style = shared("style.css")
     by_choice = re.search(r':root\[data-theme="dark"\] \{(.*?)\}', style, flags=re.DOTALL).group(1)

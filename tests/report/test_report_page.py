@@ -14,8 +14,8 @@ CONTRAST = """
   const parse = (text) => text.match(/[\\d.]+/g).map(Number);
   const ground = (element) => {
     for (let one = element; one; one = one.parentElement) {
-      const colour = parse(getComputedStyle(one).backgroundColor);
-      if (colour.length === 3 || colour[3] > 0) { return colour.slice(0, 3); }
+      const color = parse(getComputedStyle(one).backgroundColor);
+      if (color.length === 3 || color[3] > 0) { return color.slice(0, 3); }
     }
     return [255, 255, 255];
   };
@@ -27,8 +27,8 @@ CONTRAST = """
     const text = walker.currentNode.textContent.trim();
     if (!text || !parent.checkVisibility() || parent.closest("script, :disabled")) { continue; }
     const style = getComputedStyle(parent);
-    const colour = parse(parent instanceof SVGElement ? style.fill : style.color).slice(0, 3);
-    const [a, b] = [luminance(colour), luminance(ground(parent))].sort((x, y) => y - x);
+    const color = parse(parent instanceof SVGElement ? style.fill : style.color).slice(0, 3);
+    const [a, b] = [luminance(color), luminance(ground(parent))].sort((x, y) => y - x);
     looked += 1;
     if ((a + 0.05) / (b + 0.05) < 4.5) { poor.push(text); }
   }
@@ -271,11 +271,11 @@ def test_all_text_stands_out(opened, dark):
 
 def test_the_button_turns_the_theme_and_the_charts_with_it(opened):
     page = opened().page
-    colour = "getComputedStyle(document.body).backgroundColor + document.querySelector('.plot').layout.font.color"
-    before = page.evaluate(colour)
+    color = "getComputedStyle(document.body).backgroundColor + document.querySelector('.plot').layout.font.color"
+    before = page.evaluate(color)
     page.click("#theme-toggle")
     assert page.locator("#theme-toggle").inner_text() == "Theme: dark"
-    assert page.evaluate(colour) != before
+    assert page.evaluate(color) != before
 
 
 def test_the_comparison_follows_its_controls(opened):

@@ -14,7 +14,7 @@ import torch
 import xarray as xr
 
 from rankscope.sweep import RunFolder, run_sweep
-from rankscope.sweep.seal import LENGTH, sealed
+from rankscope.sweep.integrity import LENGTH, sealed
 
 HERE = Path(__file__).parent
 

@@ -9,8 +9,8 @@ from sweep_cases import changing, content, seal_again
 
 from rankscope.errors import InputError
 from rankscope.sweep import RunFolder, claims, open_run
+from rankscope.sweep.integrity import LENGTH
 from rankscope.sweep.netcdf import read_netcdf
-from rankscope.sweep.seal import LENGTH
 
 FIELDS = ("error", "message", "traceback", "host", "time")
 

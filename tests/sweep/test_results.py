@@ -11,8 +11,8 @@ from sweep_cases import Case, changing, seal_again, work
 
 from rankscope.errors import InputError
 from rankscope.sweep import glance, run_sweep
+from rankscope.sweep.integrity import LENGTH
 from rankscope.sweep.results import MOST_PLACES, assemble, open_run, read_cells
-from rankscope.sweep.seal import LENGTH
 from rankscope.sweep.store import RunFolder
 
 

@@ -16,9 +16,9 @@ from safetensors.torch import save_file
 from sweep_cases import Case, assert_complete, cases, content, noted, wait_until, work, work_with_checkpoint
 
 from rankscope.errors import InputError
-from rankscope.sweep import RunFolder, claims, run_sweep
-from rankscope.sweep import run as run_module
-from rankscope.sweep.teams import Elsewhere
+from rankscope.sweep import RunFolder, locks, run_sweep
+from rankscope.sweep import runner as run_module
+from rankscope.sweep.executors import Elsewhere
 
 
 @pytest.fixture
@@ -154,7 +154,7 @@ def test_what_others_hold_is_waited_for(tmp_path, log, threads, monkeypatch):
     monkeypatch.setattr(run_module, "SECONDS_BETWEEN_LOOKS", 0.05)
     store = RunFolder(tmp_path / "run")
     store.prepare()
-    claim = claims.acquire(store.claim_path("case0000"))
+    claim = locks.acquire(store.claim_path("case0000"))
 
     def other():
         wait_until(lambda: len(noted(log)) == 2)
@@ -307,7 +307,7 @@ class Cluster(ThreadPoolExecutor):
 
 @pytest.mark.parametrize(("counts", "said"), [([0], 1), ([2], 0), ([None], 0), ([0, 0, 1, 1, 0, 0], 2)])
 def test_a_cluster_without_workers_is_said_so_once(tmp_path, monkeypatch, caplog, counts, said):
-    monkeypatch.setattr("rankscope.sweep.teams.SECONDS_BETWEEN_COUNTS", 0.0)
+    monkeypatch.setattr("rankscope.sweep.executors.SECONDS_BETWEEN_COUNTS", 0.0)
     with Cluster(counts) as executor:
         team = Elsewhere(work, RunFolder(tmp_path), executor)
         assert [team.reports() for _ in range(6)] == [[]] * 6
@@ -315,7 +315,7 @@ def test_a_cluster_without_workers_is_said_so_once(tmp_path, monkeypatch, caplog
 
 
 def test_an_executor_of_another_kind_is_not_asked_for_workers(tmp_path, threads, monkeypatch, caplog):
-    monkeypatch.setattr("rankscope.sweep.teams.SECONDS_BETWEEN_COUNTS", 0.0)
+    monkeypatch.setattr("rankscope.sweep.executors.SECONDS_BETWEEN_COUNTS", 0.0)
     run_sweep(work, cases(3), tmp_path / "run", executor=threads)
     assert caplog.records == []
 

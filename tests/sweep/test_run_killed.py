@@ -14,7 +14,7 @@ import sweep_cases
 from sweep_cases import Case, assert_complete, cases, noted, script_environment, wait_until, work
 
 from forking import Program
-from rankscope.sweep import RunFolder, claims, run_sweep
+from rankscope.sweep import RunFolder, locks, run_sweep
 
 
 def start_forked(folder, log, count, workers=2, seconds=0.01):
@@ -47,7 +47,7 @@ def test_processes_have_one_thread_each_and_report_and_a_dead_one_is_replaced(tm
     assert (times["case0001"], times["case0003"]) == (2, 3)
     store = RunFolder(tmp_path / "run")
     assert store.read("case0000").attrs["threads"] == 1
-    # Not from every cell: a process that dies while it writes to the queue of reports silences its neighbour.
+    # Not from every cell: a process that dies while it writes to the queue of reports silences its neighbor.
     assert any(told[1:] == (1, 2, 0.5) for told in heard)
     assert {told[:3] for told in heard if told[2] == 1} == {(index, 1, 1) for index in range(5)}
     assert list((store.path / "claims").iterdir()) == []
@@ -57,7 +57,7 @@ def test_terminated_it_leaves_at_once_with_its_processes(tmp_path, log):
     program = start_by_itself(tmp_path / "run", log, 4, seconds=600)
     wait_until(lambda: len(noted(log)) == 2)
     store = RunFolder(tmp_path / "run")
-    workers = {claims.owner(store.claim_path(digest)).pid for digest in noted(log)}
+    workers = {locks.owner(store.claim_path(digest)).pid for digest in noted(log)}
     began = time.monotonic()
     program.send_signal(signal.SIGTERM)
     _, errors = program.communicate(timeout=180)
@@ -65,7 +65,7 @@ def test_terminated_it_leaves_at_once_with_its_processes(tmp_path, log):
     assert time.monotonic() - began < 60  # its cells take ten minutes
     assert errors == ""
     assert len(workers) == 2
-    assert all(claims._born(pid) is None for pid in workers)
+    assert all(locks._born(pid) is None for pid in workers)
     assert list((store.path / "claims").iterdir()) == []
 
 
@@ -112,8 +112,8 @@ def test_workers_killed_at_random_moments_cost_nothing_that_is_finished(tmp_path
         # Past the cells that were interrupted before: three deaths would make one a failure.
         wait_until(lambda already=already: len(noted(log)) > already + 4)
         time.sleep(rng.uniform(0, 0.2))
-        owners = filter(None, (claims.owner(path) for path in (store.path / "claims").iterdir()))
-        victims = [owner.pid for owner in owners if claims._born(owner.pid) == owner.born]
+        owners = filter(None, (locks.owner(path) for path in (store.path / "claims").iterdir()))
+        victims = [owner.pid for owner in owners if locks._born(owner.pid) == owner.born]
         if victims:
             os.kill(rng.choice(victims), signal.SIGKILL)
     finished, _, elsewhere = end_program(program)

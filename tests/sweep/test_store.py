@@ -12,7 +12,7 @@ from sweep_cases import content
 
 from rankscope.errors import InputError
 from rankscope.sweep import RunFolder, claims
-from rankscope.sweep.seal import LENGTH
+from rankscope.sweep.integrity import LENGTH
 from rankscope.sweep.store import Counts
 
 

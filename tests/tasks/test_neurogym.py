@@ -200,7 +200,7 @@ def test_continuous_actions_are_taken_as_they_are():
 @given(seed=st.integers(0, 2**32), batch=st.integers(1, 6))
 @torch.no_grad()
 def test_padding_changes_nothing_of_a_trial(variable, seed, batch):
-    network = rs.RateRNN.initialise(variable, hidden_size=6, gain=1.0, rng=0)
+    network = rs.RateRNN.initialize(variable, hidden_size=6, gain=1.0, rng=0)
     trials = variable.sample(batch, rng=seed)
     alone = variable._trials(batch, np.random.default_rng(seed))
     outputs = network(trials.inputs)
@@ -296,7 +296,7 @@ def test_training_on_a_pool_goes_on_bit_for_bit(tmp_path):
     task = NeuroGym(VARIABLE, pool=20, pool_seed=5)
 
     def trained(parts):
-        network = rs.RateRNN.initialise(task, hidden_size=8, rng=0)
+        network = rs.RateRNN.initialize(task, hidden_size=8, rng=0)
         for number, epochs in enumerate(parts):
             history = rs.train(
                 network, replace(task), epochs, rng=1, batch_size=4, checkpoint=tmp_path / f"{parts}", recorded_epochs=0
@@ -308,7 +308,7 @@ def test_training_on_a_pool_goes_on_bit_for_bit(tmp_path):
     np.testing.assert_array_equal(losses, again)
     assert torch.equal(one.recurrent_weights, two.recurrent_weights)
     first = task.sample(4, rng=np.random.default_rng(1))
-    untrained = rs.RateRNN.initialise(task, hidden_size=8, rng=0)
+    untrained = rs.RateRNN.initialize(task, hidden_size=8, rng=0)
     assert losses[0] == pytest.approx(rs.training.evaluate(untrained, first, loss="cross_entropy"))
 
 

@@ -40,7 +40,7 @@ def test_chain_is_a_bidiagonal_picture_of_the_matrix(N, steps, gain, seed, size)
 
 
 def test_long_chains_stay_orthogonal():
-    # Without reorthogonalisation, directions that have converged come back after some twenty steps.
+    # Without reorthogonalization, directions that have converged come back after some twenty steps.
     s = np.geomspace(1, 1e-3, 200)
     V, U, _ = chain(np.diag(s), np.ones(200), 60)
     assert np.abs(V.T @ V - np.eye(60)).max() < 1e-13

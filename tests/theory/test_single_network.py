@@ -123,7 +123,7 @@ def test_lengths_of_the_vectors_cancel(N, gain, target, seed, scale):
 def test_a_trained_network_follows_it(gain, target, rate):
     # The paper's own learning rates; gradient descent through all steps of the trial, in single precision.
     task = rs.tasks.FixedPoint(target=target, duration=81)
-    network = rs.RateRNN.initialise(
+    network = rs.RateRNN.initialize(
         task, hidden_size=256, gain=gain, rng=1, nonlinearity="identity", trained=("recurrent",)
     )
     theory = SingleNetwork.of(network, target)
@@ -135,7 +135,7 @@ def test_a_trained_network_follows_it(gain, target, rate):
         task,
         epochs=epochs,
         rng=0,
-        optimiser="sgd",
+        optimizer="sgd",
         learning_rate=rate,
         batch_size=1,
         recorded_epochs=[epochs - 1],
@@ -255,7 +255,7 @@ def test_a_target_that_cannot_be_learned_is_refused():
 
 def test_networks_that_are_not_linear_are_refused():
     task = rs.tasks.FixedPoint()
-    make = functools.partial(rs.RateRNN.initialise, task, hidden_size=20, gain=0.5, rng=0)
+    make = functools.partial(rs.RateRNN.initialize, task, hidden_size=20, gain=0.5, rng=0)
     assert repr(SingleNetwork.of(make(nonlinearity="identity"), 2.0)) == (
         "SingleNetwork(20 units, target=2, accuracy=1e-06)"
     )
@@ -263,6 +263,6 @@ def test_networks_that_are_not_linear_are_refused():
         SingleNetwork.of(make(), 2.0)
     with pytest.raises(InputError, match="network must be a RateRNN, got ndarray"):
         SingleNetwork.of(W0, 2.0)
-    two = rs.RateRNN.initialise(rs.tasks.FlipFlop(), hidden_size=20, gain=0.5, rng=0, nonlinearity="identity")
+    two = rs.RateRNN.initialize(rs.tasks.FlipFlop(), hidden_size=20, gain=0.5, rng=0, nonlinearity="identity")
     with pytest.raises(InputError, match="network must have one input and one output, got 2 and 2"):
         SingleNetwork.of(two, 2.0)

@@ -138,13 +138,13 @@ def test_which_loss_is_meant():
     ("value", "got"), [(lambda z, *_: z, r"a tensor of shape \(4, 8, 2\)"), (lambda *_: 0.5, "float")]
 )
 def test_a_loss_of_ones_own_has_to_be_a_scalar(value, got):
-    network = rs.RateRNN.initialise(Classes(), 8, rng=0)
+    network = rs.RateRNN.initialize(Classes(), 8, rng=0)
     with pytest.raises(InputError, match=f"loss must return a scalar tensor, got {got}"):
         rs.train(network, Classes(), 1, 0, batch_size=4, loss=value)
 
 
 def trained(epochs=3, size=12, task=None, **options):
-    network = rs.RateRNN.initialise(Classes(), size, rng=0)
+    network = rs.RateRNN.initialize(Classes(), size, rng=0)
     before = network.snapshot()
     return before, network, rs.train(network, task or Classes(), epochs, 0, batch_size=8, **options)
 
@@ -159,12 +159,12 @@ def test_training_and_every_measurement_use_it():
     assert rs.evaluate(after, trials, loss="cross_entropy") == pytest.approx(expected)
     assert expected < 0.05 * history.losses[0]
     assert rs.accuracy(outputs, trials.targets, trials.mask) == 1
-    losses = rs.analysis.truncation_losses(before, after, trials, [0, 12], loss="cross_entropy")
+    losses = rs.lowrank.truncation_losses(before, after, trials, [0, 12], loss="cross_entropy")
     assert losses[1] == pytest.approx(expected, rel=1e-3)
-    squared = rs.analysis.truncation_losses(before, after, trials, [12])
+    squared = rs.lowrank.truncation_losses(before, after, trials, [12])
     assert squared[0] == pytest.approx(rs.evaluate(after, trials), rel=1e-3)
     assert squared[0] != pytest.approx(expected, rel=0.01)
-    shuffled = [rs.analysis.shuffled_loss(before, after, trials, 0, loss) for loss in ("squared", "cross_entropy")]
+    shuffled = [rs.lowrank.shuffled_loss(before, after, trials, 0, loss) for loss in ("squared", "cross_entropy")]
     assert shuffled[0] != pytest.approx(shuffled[1], rel=0.01)
 
 

@@ -15,7 +15,7 @@ TASK = FlipFlop(duration=20)
 
 
 def trained(epochs=12, **options):
-    network = rs.RateRNN.initialise(TASK, hidden_size=16, gain=0.9, rng=0)
+    network = rs.RateRNN.initialize(TASK, hidden_size=16, gain=0.9, rng=0)
     before = network.snapshot()
     return before, network, rs.train(network, TASK, epochs, rng=0, batch_size=4, **options)
 

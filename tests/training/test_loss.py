@@ -64,7 +64,7 @@ def test_shapes_that_would_broadcast_are_refused(shapes):
 
 
 def network(**options):
-    return rs.RateRNN.initialise(FlipFlop(), hidden_size=12, gain=0.9, rng=0, **options)
+    return rs.RateRNN.initialize(FlipFlop(), hidden_size=12, gain=0.9, rng=0, **options)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -47,7 +47,7 @@ def test_losses_gradients_weights_and_outputs_are_reproduced(trace, engine):
         rs.Trials.from_arrays(*batch)
         for batch in zip(recorded["inputs"], recorded["targets"], recorded["mask"], strict=True)
     ]
-    history = rs.train(network, batches, optimiser=meta["optimizer"], learning_rate=meta["learning_rate"])
+    history = rs.train(network, batches, optimizer=meta["optimizer"], learning_rate=meta["learning_rate"])
     assert (history.epochs, history.status) == (20, "finished")
     np.testing.assert_allclose(history.losses, recorded["losses"], rtol=loss_bound)
     np.testing.assert_allclose(history.gradient_norms, recorded["gradient_norms"], rtol=norm_bound)

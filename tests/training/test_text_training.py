@@ -6,7 +6,7 @@ import torch
 
 from rankscope.errors import InputError
 from rankscope.networks.text import TextClassifier
-from rankscope.text.batches import in_order
+from rankscope.tasks.sentiment.batches import in_order
 from rankscope.training.text import evaluate, train_classifier
 
 

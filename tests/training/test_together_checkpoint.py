@@ -25,7 +25,7 @@ SEEDS = (7, 8, 9)
 
 
 def networks(**options):
-    return [rs.RateRNN.initialise(TASK, hidden_size=8, gain=0.5 * s, rng=s, **options) for s in range(3)]
+    return [rs.RateRNN.initialize(TASK, hidden_size=8, gain=0.5 * s, rng=s, **options) for s in range(3)]
 
 
 def run(path, nets=None, task=TASK, epochs=EPOCHS, rngs=SEEDS, **options):
@@ -84,10 +84,10 @@ def beside(request, monkeypatch):
 
 
 @pytest.mark.usefixtures("beside")
-@pytest.mark.parametrize("optimiser", ["adam", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 @pytest.mark.parametrize("drawn", [False, True])
-def test_goes_on_after_an_interruption_in_the_task(tmp_path, optimiser, drawn):
-    options = {"optimiser": optimiser, "learning_rate": 0.02}
+def test_goes_on_after_an_interruption_in_the_task(tmp_path, optimizer, drawn):
+    options = {"optimizer": optimizer, "learning_rate": 0.02}
     expected = run(tmp_path / "whole", **options)
     for stops in ([0], [4], [5], [14], [7, 4, 1]):
         path = tmp_path / f"stopped{stops}"
@@ -162,7 +162,7 @@ def test_one_that_ended_stays_ended_and_the_others_go_on(tmp_path):
     with torch.no_grad():
         nets[1].output_weights *= 1e25
     wild = {name: weights.clone() for name, weights in nets[1].state_dict().items()}
-    options = {"optimiser": "sgd", "learning_rate": 0.02}
+    options = {"optimizer": "sgd", "learning_rate": 0.02}
 
     def begun():
         begun = networks()

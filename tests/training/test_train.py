@@ -14,7 +14,7 @@ PARTS = {"input": "input_weights", "recurrent": "recurrent_weights", "output": "
 
 
 def network(task=TASK, seed=0, size=16, **options):
-    return rs.RateRNN.initialise(task, hidden_size=size, gain=0.9, rng=seed, **options)
+    return rs.RateRNN.initialize(task, hidden_size=size, gain=0.9, rng=seed, **options)
 
 
 def weights(net):
@@ -30,10 +30,10 @@ def batches(count, seed=0, task=TASK):
     return [task.sample(4, rng) for _ in range(count)]
 
 
-def reference_training(net, trials, optimiser, clip_norm=None):
+def reference_training(net, trials, optimizer, clip_norm=None):
     """What the loop is, in plain torch: tanh units, the current convention, dt of the task."""
     W_in, W, W_out = (p.detach().clone().requires_grad_() for p in net.weights[:3])
-    steps = optimiser([W_in, W, W_out])
+    steps = optimizer([W_in, W, W_out])
     losses, norms = [], []
     for batch in (b.to(W.dtype) for b in trials):
         h, outputs = torch.zeros(len(batch), len(W), dtype=W.dtype), []
@@ -64,7 +64,7 @@ def reference_training(net, trials, optimiser, clip_norm=None):
 def test_equals_the_loop_written_out(name, rate, build, clip_norm):
     net, trials = network(dtype=torch.float64), batches(8)
     losses, norms, ends = reference_training(net, trials, build, clip_norm)
-    history = rs.train(net, trials, optimiser=name, learning_rate=rate, clip_norm=clip_norm)
+    history = rs.train(net, trials, optimizer=name, learning_rate=rate, clip_norm=clip_norm)
     # torch adds 1e-6 to the norm it clips by
     tolerance = 1e-9 if clip_norm is None else 1e-4
     np.testing.assert_allclose(history.losses, losses, rtol=tolerance)
@@ -206,14 +206,14 @@ def test_stop_below():
     again = network(task)
     rs.train(again, task, n, 0, batch_size=1)
     assert same(weights(net), weights(again))
-    assert rs.analysis.convergence_epoch(full.losses, 0.2) == n - 1
+    assert rs.lowrank.convergence_epoch(full.losses, 0.2) == n - 1
 
 
-@pytest.mark.parametrize("optimiser", ["adam", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 @pytest.mark.parametrize("clip_norm", [None, 1e6])
-def test_divergence_is_recorded_and_leaves_the_last_finite_weights(optimiser, clip_norm):
+def test_divergence_is_recorded_and_leaves_the_last_finite_weights(optimizer, clip_norm):
     task = FixedPoint(duration=20)
-    call = {"optimiser": optimiser, "learning_rate": 30.0, "batch_size": 1, "clip_norm": clip_norm}
+    call = {"optimizer": optimizer, "learning_rate": 30.0, "batch_size": 1, "clip_norm": clip_norm}
     net, again = (network(task, nonlinearity="identity") for _ in range(2))
     history = rs.train(net, task, 100, 0, **call)
     n = history.epochs

@@ -15,7 +15,7 @@ TASK = FlipFlop(duration=15)
 
 
 def gated(kind="gru", layers=1, **options):
-    return rs.GatedRNN.initialise(TASK, kind, hidden_size=6, layers=layers, rng=0, **options)
+    return rs.GatedRNN.initialize(TASK, kind, hidden_size=6, layers=layers, rng=0, **options)
 
 
 class Own(nn.Module):
@@ -42,16 +42,16 @@ class Noisy(Own):
 
 
 def reference(net, trials, learning_rate, clip_norm):
-    """What a training is, in plain torch, with its own optimiser and clipping."""
-    optimiser = torch.optim.Adam([p for p in net.parameters() if p.requires_grad], lr=learning_rate)
+    """What a training is, in plain torch, with its own optimizer and clipping."""
+    optimizer = torch.optim.Adam([p for p in net.parameters() if p.requires_grad], lr=learning_rate)
     losses, norms = [], []
     for batch in trials:
         z = net(batch.inputs.to(next(net.parameters())))
         loss = 0.5 * (batch.mask * (z - batch.targets) ** 2).sum() / batch.mask.sum()
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
         norms.append(float(nn.utils.clip_grad_norm_(net.parameters(), clip_norm or torch.inf)))
-        optimiser.step()
+        optimizer.step()
         losses.append(loss.item())
     return losses, norms
 
@@ -133,7 +133,7 @@ def test_the_matrices_that_are_asked_for():
     assert list(rs.train(Own(), TASK, 1, 0).matrices) == ["core"]
     with pytest.raises(InputError, match=r"eigenvalues must be 0 as none of the matrices \['take'\] is square, got 2"):
         rs.train(net, TASK, 3, 0, matrices=["take"], eigenvalues=2)
-    rate = rs.RateRNN.initialise(TASK, 6, rng=0)
+    rate = rs.RateRNN.initialize(TASK, 6, rng=0)
     assert list(rs.train(rate, TASK, 1, 0, matrices=["input_weights"]).matrices) == ["input_weights"]
 
 
@@ -287,6 +287,6 @@ def test_what_is_no_such_network(network, message):
 
 
 def test_a_gated_network_learns_the_flip_flop():
-    net = rs.GatedRNN.initialise(FlipFlop(channels=1, duration=20), "lstm", 24, rng=0)
+    net = rs.GatedRNN.initialize(FlipFlop(channels=1, duration=20), "lstm", 24, rng=0)
     history = rs.train(net, FlipFlop(channels=1, duration=20), 120, 0, learning_rate=0.02)
-    assert rs.analysis.convergence_epoch(history.losses) is not None
+    assert rs.lowrank.convergence_epoch(history.losses) is not None

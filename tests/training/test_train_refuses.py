@@ -23,7 +23,7 @@ class Untouched:
         ({"epochs": 2.0}, "epochs must be a whole number >= 1, got 2.0"),
         ({"rng": -1}, "rng must be a seed"),
         ({"batch_size": 0}, "batch_size must be a whole number >= 1, got 0"),
-        ({"optimiser": "adma"}, r"optimiser must be one of 'adam', 'sgd', got 'adma' \(did you mean 'adam'\?\)"),
+        ({"optimizer": "adma"}, r"optimizer must be one of 'adam', 'sgd', got 'adma' \(did you mean 'adam'\?\)"),
         ({"learning_rate": 0}, "learning_rate must be a finite number > 0, got 0"),
         ({"learning_rate": np.nan}, "learning_rate must be a finite number > 0, got nan"),
         ({"clip_norm": -1.0}, "clip_norm must be a finite number > 0, got -1.0"),
@@ -41,7 +41,7 @@ class Untouched:
     ],
 )
 def test_bad_arguments(call, message):
-    network = rs.RateRNN.initialise(TASK, hidden_size=8, rng=0)
+    network = rs.RateRNN.initialize(TASK, hidden_size=8, rng=0)
     before = {name: w.clone() for name, w in network.state_dict().items()}
     rng = np.random.default_rng(0)
     with pytest.raises(InputError, match=message):
@@ -51,7 +51,7 @@ def test_bad_arguments(call, message):
 
 
 def test_a_network_with_nothing_to_train():
-    network = rs.RateRNN.initialise(TASK, hidden_size=8, rng=0, trained=())
+    network = rs.RateRNN.initialize(TASK, hidden_size=8, rng=0, trained=())
     with pytest.raises(InputError, match=r"network must have something to train, got trained = \(\)"):
         rs.train(network, Untouched(), 5)
 
@@ -73,7 +73,7 @@ def with_one_output(trials):
     ],
 )
 def test_batches_that_do_not_fit(batch, message):
-    network = rs.RateRNN.initialise(TASK, hidden_size=8, rng=0)
+    network = rs.RateRNN.initialize(TASK, hidden_size=8, rng=0)
     before = {name: w.clone() for name, w in network.state_dict().items()}
     with pytest.raises(InputError, match=message):
         rs.train(network, [batch], rng=0)

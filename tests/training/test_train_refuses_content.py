@@ -25,7 +25,7 @@ class Spoiled:
 
 
 def trained(task):
-    network = rs.RateRNN.initialise(TASK, hidden_size=8, rng=0)
+    network = rs.RateRNN.initialize(TASK, hidden_size=8, rng=0)
     return rs.train(network, task, epochs=4, rng=0, batch_size=4)
 
 
@@ -48,7 +48,7 @@ def test_a_mask_that_is_0_everywhere():
 
 
 def test_a_divergence_of_good_trials_is_still_recorded():
-    network = rs.RateRNN.initialise(TASK, hidden_size=8, rng=0)
+    network = rs.RateRNN.initialize(TASK, hidden_size=8, rng=0)
     with torch.no_grad():
         network.output_weights *= 1e30
     assert rs.train(network, TASK, epochs=4, rng=0, batch_size=4).status == "diverged"
@@ -63,19 +63,19 @@ def test_one_batch_and_a_class_are_told_what_to_do():
 
 def test_options_that_there_are_not_and_a_snapshot_that_was_forgotten():
     with pytest.raises(rs.InputError, match="did you mean 'hidden_size'"):
-        rs.RateRNN.initialise(TASK, hiden_size=3)
+        rs.RateRNN.initialize(TASK, hiden_size=3)
     with pytest.raises(rs.InputError, match="did you mean 'relu'"):
-        rs.RateRNN.initialise(TASK, nonlinearity="ReLU")
-    network = rs.RateRNN.initialise(TASK, hidden_size=8, rng=0)
+        rs.RateRNN.initialize(TASK, nonlinearity="ReLU")
+    network = rs.RateRNN.initialize(TASK, hidden_size=8, rng=0)
     with pytest.raises(rs.InputError, match=r"network\.snapshot\(\)"):
-        rs.analysis.truncation_losses(network, network, TASK.sample(4, rng=0))
+        rs.lowrank.truncation_losses(network, network, TASK.sample(4, rng=0))
 
 
 def test_default_ranks_end_where_the_matrix_does():
-    network = rs.RateRNN.initialise(TASK, hidden_size=8, rng=0)
+    network = rs.RateRNN.initialize(TASK, hidden_size=8, rng=0)
     before = network.snapshot()
     rs.train(network, TASK, epochs=4, rng=0, batch_size=4)
-    losses = rs.analysis.truncation_losses(before, network, TASK.sample(4, rng=0))
+    losses = rs.lowrank.truncation_losses(before, network, TASK.sample(4, rng=0))
     assert losses.shape == (9,)
 
 

@@ -17,7 +17,7 @@ PAPER_GAINS = [round(0.3 * step, 1) for step in range(11)]
 
 def networks(**options):
     return [
-        rs.RateRNN.initialise(TASK, hidden_size=24, gain=gain, rng=seed, **options) for seed, gain in enumerate(GAINS)
+        rs.RateRNN.initialize(TASK, hidden_size=24, gain=gain, rng=seed, **options) for seed, gain in enumerate(GAINS)
     ]
 
 
@@ -36,7 +36,7 @@ def both(epochs=20, device=None, kinds=None, **options):
     "options",
     [
         {},
-        {"optimiser": "sgd", "learning_rate": 0.1},
+        {"optimizer": "sgd", "learning_rate": 0.1},
         {"clip_norm": 0.01},
         {"recorded_epochs": [0, 7], "eigenvalues": 3, "record_weights": True},
     ],
@@ -58,7 +58,7 @@ def test_twenty_steps_are_those_of_each_alone(options, device):
 
 
 def of_the_paper(task, size, gains, dtype):
-    drawn = [rs.RateRNN.initialise(task, hidden_size=size, gain=gain, rng=seed) for seed, gain in enumerate(gains)]
+    drawn = [rs.RateRNN.initialize(task, hidden_size=size, gain=gain, rng=seed) for seed, gain in enumerate(gains)]
     return [network.to(dtype) for network in drawn]
 
 
@@ -101,7 +101,7 @@ def test_heard_of_later_and_drawn_ahead_it_is_the_same_to_the_bit(monkeypatch):
         return some
 
     # The first step of the second one is enough to stop, that of the third is so long that its loss explodes.
-    options = {"batch_size": 8, "optimiser": "sgd", "learning_rate": 0.1, "stop_below": 0.6, "recorded_epochs": 7}
+    options = {"batch_size": 8, "optimizer": "sgd", "learning_rate": 0.1, "stop_below": 0.6, "recorded_epochs": 7}
     ends = []
     for beside, every in ((False, 1), (True, 1), (True, 5), (True, 100)):
         monkeypatch.setitem(together.BESIDE, "cpu", beside)
@@ -140,7 +140,7 @@ def test_bias_initial_state_and_a_part_that_does_not_learn():
 
 
 def test_one_that_diverges_is_recorded_and_leaves_the_others_alone():
-    options = {"optimiser": "sgd", "learning_rate": 0.1}
+    options = {"optimizer": "sgd", "learning_rate": 0.1}
     wild = networks()
     with torch.no_grad():
         wild[1].output_weights *= 1e25
@@ -201,14 +201,14 @@ def test_an_error_of_the_task_is_raised_as_it_is(monkeypatch, every):
     [
         (lambda some: some[:0], "at least one"),
         (lambda some: some[0], "must be a list"),
-        (lambda some: [*some, rs.RateRNN.initialise(TASK, hidden_size=25, rng=0)], "another kind or size at 3"),
+        (lambda some: [*some, rs.RateRNN.initialize(TASK, hidden_size=25, rng=0)], "another kind or size at 3"),
         (
-            lambda some: [*some, rs.RateRNN.initialise(TASK, 24, rng=0, nonlinearity="relu")],
+            lambda some: [*some, rs.RateRNN.initialize(TASK, 24, rng=0, nonlinearity="relu")],
             "another kind or size at 3",
         ),
-        (lambda some: [rs.RateRNN.initialise(TASK, 24, rng=0, noise_std=0.1)], "no noise"),
-        (lambda some: [rs.RateRNN.initialise(TASK, 24, rng=0, convention="rate")], "current convention"),
-        (lambda some: [rs.RateRNN.initialise(TASK, 24, rng=0, trained=())], "something to train"),
+        (lambda some: [rs.RateRNN.initialize(TASK, 24, rng=0, noise_std=0.1)], "no noise"),
+        (lambda some: [rs.RateRNN.initialize(TASK, 24, rng=0, convention="rate")], "current convention"),
+        (lambda some: [rs.RateRNN.initialize(TASK, 24, rng=0, trained=())], "something to train"),
     ],
 )
 def test_networks_that_cannot_be_trained_together(change, message):

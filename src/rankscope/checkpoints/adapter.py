@@ -1,7 +1,7 @@
 r"""LoRA adapters, as the PEFT library writes them: a change of rank r, kept as its two factors.
 
 Fine-tuning with LoRA (Hu et al. 2021) leaves $W_0$ as it is and learns $\Delta W = s B A$ with $B$ (out, r), $A$
-(r, in) and the scale $s = \alpha / r$, or $\alpha / \sqrt r$ for rank-stabilised LoRA (Kalajdzievski 2023). An
+(r, in) and the scale $s = \alpha / r$, or $\alpha / \sqrt r$ for rank-stabilized LoRA (Kalajdzievski 2023). An
 adapter's folder holds `adapter_config.json` and the factors, called `base_model.model.LAYER.lora_A.weight` and
 `...lora_B.weight`. Here it is a checkpoint that knows its change without a base; its singular values are those of a
 small matrix.

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from rankscope.arguments import integer
 from rankscope.checkpoints.adapter import Adapter, Factors
 from rankscope.checkpoints.difference import difference, norm_of
 from rankscope.checkpoints.kinds import Part, gates, heads, matrix_shape, why_not
@@ -24,9 +23,10 @@ from rankscope.checkpoints.matching import match
 from rankscope.checkpoints.measures import Measures, factors_spectrum, measure, spectrum
 from rankscope.checkpoints.opening import CheckpointLike, halves, open_checkpoint
 from rankscope.checkpoints.source import Source, Unreadable
-from rankscope.durable import replacing
 from rankscope.errors import InputError
+from rankscope.io.atomic import replacing
 from rankscope.linalg.threads import threads_for
+from rankscope.validation import integer
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rankscope.arguments import integer
 from rankscope.checkpoints.adapter import CONFIG, PREFIX, WEIGHTS
 from rankscope.checkpoints.compare import open_pair
 from rankscope.checkpoints.layers import Layer, chosen, decomposed
 from rankscope.checkpoints.opening import CheckpointLike
-from rankscope.durable import make_folder, replacing
+from rankscope.io.atomic import make_folder, replacing
+from rankscope.validation import integer
 
 
 class LowRankFactors(Mapping[str, tuple[Tensor, Tensor]]):

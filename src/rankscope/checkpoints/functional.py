@@ -21,7 +21,6 @@ from typing import Literal, overload
 import torch
 from torch import Tensor, nn
 
-from rankscope.arguments import choice, integer, number
 from rankscope.checkpoints.adapter import Adapter
 from rankscope.checkpoints.compare import open_pair
 from rankscope.checkpoints.layers import Chosen, Layer, change_of, chosen, decomposed
@@ -29,6 +28,7 @@ from rankscope.checkpoints.matching import match
 from rankscope.checkpoints.opening import CheckpointLike
 from rankscope.checkpoints.source import Source, Unreadable
 from rankscope.errors import InputError
+from rankscope.validation import choice, integer, number
 
 Evaluate = Callable[[nn.Module], float]
 

@@ -49,12 +49,12 @@ def why_not(name: str, entry: Entry, names: Mapping[str, Entry]) -> str | None:
     if dtype.is_complex:
         return "of complex numbers"
     if not dtype.is_floating_point:
-        return f"of type {_plain(dtype)}: counts, or codes of a quantisation whose scale is not known"
+        return f"of type {_plain(dtype)}: counts, or codes of a quantization whose scale is not known"
     last = name.rsplit(".", 1)[-1]
     if len(shape) < 2:
         if "bias" in last:
             return "a bias"
-        return "of a normalisation" if re.search(r"norm|\bln|bn\d*\b", name, re.I) else "a vector, not a matrix"
+        return "of a normalization" if re.search(r"norm|\bln|bn\d*\b", name, re.I) else "a vector, not a matrix"
     if dtype.itemsize == 1 and any(f"{name}{end}" in names for end in ("_scale", "_scale_inv")):
         return f"{_plain(dtype)} codes with a scale of their own"
     if EMBEDDING.fullmatch(name.removesuffix(".weight").rsplit(".", 1)[-1]):

@@ -11,7 +11,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rankscope.arguments import choice
 from rankscope.checkpoints.adapter import Adapter, spread
 from rankscope.checkpoints.compare import pairs
 from rankscope.checkpoints.difference import Difference, difference
@@ -20,6 +19,7 @@ from rankscope.checkpoints.measures import COMPLETE_UP_TO
 from rankscope.checkpoints.source import Source, Unreadable
 from rankscope.errors import InputError
 from rankscope.linalg import leading_triplets
+from rankscope.validation import choice
 
 BRACKETS = re.compile(r"(.+)\[([^\[\]]+)\]")
 """A layer and one of its gates."""

@@ -58,7 +58,7 @@ class Spectrum(NamedTuple):
         Each of the `LISTED` values is within this of one of the matrix.
     method
         "exact", "gram" (all values, from the smaller product of the matrix with itself: to 1e-8 of the largest),
-        "factors" or "randomised".
+        "factors" or "randomized".
     """
 
     shape: tuple[int, int]
@@ -125,7 +125,7 @@ def spectrum(matrix: Tensor, norm: float, exact: bool = False) -> Spectrum:
         return Spectrum((m, n), values, True, float(np.sum(values**2)), error, "gram")
     found = leading_triplets(matrix, LISTED)
     values = found.s.double().numpy()
-    return Spectrum((m, n), values, False, norm**2, float(found.error.max()), "randomised")
+    return Spectrum((m, n), values, False, norm**2, float(found.error.max()), "randomized")
 
 
 def factors_spectrum(factors: Factors) -> Spectrum:
@@ -155,7 +155,7 @@ def measure(spectrum: Spectrum, rounding: float) -> Measures:
     """
     s = spectrum.values
     # Values that were not found to better than this are not told from zero.
-    noise = max(rounding, spectrum.error if spectrum.method != "randomised" else 1e-5 * float(s[0]))
+    noise = max(rounding, spectrum.error if spectrum.method != "randomized" else 1e-5 * float(s[0]))
     ranks = {f: _rank_for(spectrum, f / 100) for f in FRACTIONS}
     numerical = _count(spectrum, noise)
     edge = math.sqrt(spectrum.square) * sum(1 / math.sqrt(size) for size in spectrum.shape)
@@ -244,5 +244,5 @@ def _excess(m: int, n: int) -> float:
     if min(m, n) < 2:
         return 1.0
     a, b = math.sqrt(max(m, n) - 1), math.sqrt(min(m, n))
-    centre, scale = (a + b) ** 2, (a + b) * (1 / a + 1 / b) ** (1 / 3)
-    return math.sqrt(centre + TRACY_WIDOM_99 * scale) / (math.sqrt(m) + math.sqrt(n))
+    center, scale = (a + b) ** 2, (a + b) * (1 / a + 1 / b) ** (1 / 3)
+    return math.sqrt(center + TRACY_WIDOM_99 * scale) / (math.sqrt(m) + math.sqrt(n))

@@ -23,7 +23,7 @@ from rankscope.checkpoints.source import Mapped, entry_of
 from rankscope.errors import InputError
 
 WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "network", "net", "module", "weights", "params")
-"""Under which of its keys a training checkpoint keeps the weights, beside the optimiser's state and the like."""
+"""Under which of its keys a training checkpoint keeps the weights, beside the optimizer's state and the like."""
 
 LONGEST_NAME = 1000
 """Letters of what a pickle may ask for. torch searches its own refusal of a longer one in quadratic time."""

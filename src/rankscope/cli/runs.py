@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from rankscope.arguments import choice
 from rankscope.cli.app import JsonFlag, OutFolder, app
 from rankscope.cli.output import console, print_json, sweep_bar
 from rankscope.errors import InputError
+from rankscope.validation import choice
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor

@@ -29,7 +29,7 @@ def train(
     convention: Annotated[str, typer.Option(help="current or rate.")] = "current",
     noise_std: Annotated[float, typer.Option(help="Noise of the units.")] = 0.0,
     trained: Annotated[str, typer.Option(help="Which weights learn, separated by commas.")] = "input,recurrent,output",
-    optimiser: Annotated[str, typer.Option(help="adam or sgd.")] = "adam",
+    optimizer: Annotated[str, typer.Option(help="adam or sgd.")] = "adam",
     learning_rate: Annotated[float | None, typer.Option(help="[default: 0.05 / N]", show_default=False)] = None,
     batch_size: Annotated[int, typer.Option(help="Trials in an epoch.")] = 32,
     clip_norm: Annotated[float | None, typer.Option(help="Clip gradients to this norm.")] = None,
@@ -54,7 +54,7 @@ def train(
             "trained": [part.strip() for part in trained.split(",")],
         },
         training={
-            "optimiser": optimiser,
+            "optimizer": optimizer,
             "learning_rate": learning_rate,
             "batch_size": batch_size,
             "clip_norm": clip_norm,

@@ -31,10 +31,10 @@ def theory(
     as_json: JsonFlag = False,
 ) -> None:
     """Say how a linear network learns one number: the exact theory, the paper's, and networks if asked for."""
-    from rankscope.arguments import integer, number
     from rankscope.experiments.prediction import cells_to_compare, predict, simulate
     from rankscope.figures.saving import figure_paths, save_figure
     from rankscope.figures.theory import theory as draw
+    from rankscope.validation import integer, number
 
     integer("compare", compare, minimum=0)
     if until is not None:
@@ -68,11 +68,11 @@ def learning_rates(
     """Draw how long the steps of gradient descent may be: where learning settles, overshoots, and diverges."""
     import numpy as np
 
-    from rankscope.arguments import integer, number
     from rankscope.experiments.linear import RATES
     from rankscope.experiments.prediction import learning_rates as rates_for
     from rankscope.figures.learning_rates import learning_rates as draw
     from rankscope.figures.saving import figure_paths, save_figure
+    from rankscope.validation import integer, number
 
     figure_paths(out)
     gains = np.linspace(0, 0.9, integer("points", points, minimum=2))

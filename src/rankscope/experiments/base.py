@@ -14,11 +14,11 @@ from typing import Any, Protocol
 
 import xarray as xr
 
-from rankscope.arguments import choice
 from rankscope.experiments.cell import Cell
 from rankscope.experiments.claims import Claim
 from rankscope.sweep.processes import Report
 from rankscope.tasks import make
+from rankscope.validation import choice
 
 PAPER_EPOCHS = {"flipflop": 1000, "mante": 2000, "romo": 6000}
 PAPER_SIZE, QUICK_SIZE = 256, 128

@@ -22,21 +22,21 @@ import numpy as np
 import torch
 import xarray as xr
 
-from rankscope import analysis
-from rankscope.arguments import choice, integer
-from rankscope.durable import make_folder
+from rankscope import lowrank
 from rankscope.errors import InputError
+from rankscope.io.atomic import make_folder
 from rankscope.linalg import leading_eigenvalues
 from rankscope.linalg.singular_values import EXACT_UP_TO
 from rankscope.networks.rate import RateRNN
-from rankscope.sweep.attempt import Cell as Described
 from rankscope.sweep.netcdf import write_netcdf
 from rankscope.sweep.processes import Report
-from rankscope.tasks.own import as_built_in
+from rankscope.sweep.worker import Cell as Described
+from rankscope.tasks.custom import as_built_in
 from rankscope.tasks.trials import BuiltInTask, OneTrialTask, Trials
 from rankscope.training import History, Loss, evaluate, find_loss, train
 from rankscope.training.history import record_schedule
 from rankscope.training.train import Progress
+from rankscope.validation import choice, integer
 from rankscope.version import __version__
 
 EVALUATION_TRIALS = 512
@@ -74,7 +74,7 @@ class Cell:
     sample
         Which of several networks of the same kind this is; a label.
     network
-        Further options of `RateRNN.initialise`.
+        Further options of `RateRNN.initialize`.
     training
         Further options of `train`.
     labels
@@ -244,18 +244,18 @@ def measure(
     judge = find_loss(loss, task)
     trials = task.sample(evaluation_trials(task, after.noise_std), rng)
     initial_loss = float(history.losses[0])
-    convergence = analysis.convergence_epoch(history.losses)
-    change = analysis.change(before, after)
+    convergence = lowrank.convergence_epoch(history.losses)
+    change = lowrank.change(before, after)
     parts = [history.to_dataset()]
     rank = None
     if "truncation" in measurements:
         ranks = [rank for rank in RANKS if rank <= after.hidden_size]
-        losses = analysis.truncation_losses(before, after, trials, ranks, rng, judge)
-        rank = analysis.functional_rank(losses)
+        losses = lowrank.truncation_losses(before, after, trials, ranks, rng, judge)
+        rank = lowrank.functional_rank(losses)
         curve = ("rank", losses, {"long_name": "loss with the change truncated to this rank"})
         parts.append(xr.Dataset({"truncation_loss": curve}, {"rank": ranks}))
     if "spectra" in measurements:
-        parts.append(analysis.spectra(change))
+        parts.append(lowrank.spectra(change))
     if "trial" in measurements:
         parts.append(example_trial(after, task.example()))
     scalars = {
@@ -272,7 +272,7 @@ def measure(
             "Frobenius norm of the recurrent weights after learning",
         ),
         "shuffled_loss": (
-            analysis.shuffled_loss(before, after, trials, rng, judge) / initial_loss,
+            lowrank.shuffled_loss(before, after, trials, rng, judge) / initial_loss,
             "loss after shuffling the initial weights, relative to the loss at epoch 0",
         ),
         # Of steps of one length the mean over learning time is the mean over epochs.
@@ -394,7 +394,7 @@ def generators_of(cell: Cell) -> list[np.random.Generator]:
 
 
 def _draw(cell: Cell, rng: np.random.Generator) -> RateRNN:
-    return RateRNN.initialise(cell.task, hidden_size=cell.hidden_size, gain=cell.gain, rng=rng, **cell.network)
+    return RateRNN.initialize(cell.task, hidden_size=cell.hidden_size, gain=cell.gain, rng=rng, **cell.network)
 
 
 def _or_nan(value: int | None) -> float:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import xarray as xr
 
-from rankscope.durable import make_folder
 from rankscope.experiments.cell import Cell, run, store
+from rankscope.io.atomic import make_folder
 from rankscope.sweep.netcdf import write_netcdf
 from rankscope.sweep.processes import OnProgress, Report, run_side_by_side
 from rankscope.tasks import FlipFlop

@@ -25,7 +25,7 @@ GAINS = [round(0.1 * step, 1) for step in range(10)]
 QUICK_GAINS = (0.0, 0.3, 0.6, 0.8)
 PAPER_SIZE, QUICK_SIZE = 1024, 256
 EPOCHS = 200
-RECURRENT_SGD = {"optimiser": "sgd", "batch_size": 1}
+RECURRENT_SGD = {"optimizer": "sgd", "batch_size": 1}
 LINEAR_NETWORK = {"nonlinearity": "identity", "trained": ["recurrent"]}
 
 

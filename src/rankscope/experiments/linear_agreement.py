@@ -16,8 +16,8 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy.special import stdtr
 
-from rankscope.analysis import convergence_epoch
 from rankscope.experiments.claims import NOT_IN_THIS_RUN, Finding, standard_error, values
+from rankscope.lowrank import convergence_epoch
 from rankscope.theory import InfiniteWidth
 
 SCALARS = ("convergence_epoch", "average_gradient", "change_norm", "outlier", "shuffled_loss")

@@ -20,8 +20,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rankscope import analysis
-from rankscope.arguments import integer
+from rankscope import lowrank
 from rankscope.errors import InputError
 from rankscope.experiments.cell import EVALUATION_TRIALS, RANKS, measure, provenance
 from rankscope.networks.rate import RateRNN
@@ -29,6 +28,7 @@ from rankscope.sweep.processes import Report
 from rankscope.tasks.neurogym import MISSING, NeuroGym, installed
 from rankscope.tasks.trials import Trials
 from rankscope.training import train
+from rankscope.validation import integer
 
 UNSUITABLE = "unsuitable"
 """Status of an environment that is no task for these networks; its `obstacle` says why."""
@@ -177,7 +177,7 @@ class NeuroGymCell:
         except InputError as error:
             unsuitable = xr.Dataset({"status": UNSUITABLE, "obstacle": str(error)})
             return unsuitable.assign_coords(labels).assign_attrs(provenance(self))
-        network = RateRNN.initialise(task, self.hidden_size, self.gain, weights_rng)
+        network = RateRNN.initialize(task, self.hidden_size, self.gain, weights_rng)
         before = network.snapshot()
         history = train(
             network, task, self.epochs, training_rng, progress=report, checkpoint=checkpoint, **self.training
@@ -213,9 +213,9 @@ def against_what_was_reached(measured: xr.Dataset) -> xr.Dataset:
     losses = np.asarray(measured["loss"].values, dtype=np.float64)
     window = min(SMOOTHED, len(losses))
     smooth = np.convolve(losses, np.full(window, 1 / window), mode="valid")
-    fallen = analysis.convergence_epoch(smooth - smooth[-1], 1 - KEPT) if smooth[0] > smooth[-1] else None
+    fallen = lowrank.convergence_epoch(smooth - smooth[-1], 1 - KEPT) if smooth[0] > smooth[-1] else None
     excess = measured["truncation_loss"].values - measured["evaluation_loss"].item()
-    rank = analysis.functional_rank(excess) if excess[0] > 0 else None
+    rank = lowrank.functional_rank(excess) if excess[0] > 0 else None
     return xr.Dataset(
         {
             "fall_epoch": (
@@ -251,7 +251,7 @@ def scores(before: RateRNN, after: RateRNN, decisions: Trials, loss: str | None)
         )
     chance = 1 / len(_classes(decisions)) if loss == "cross_entropy" else 0.0
     ranks = [rank for rank in RANKS if rank <= after.hidden_size]
-    curve = 1 - analysis.truncation_losses(before, after, decisions, ranks, rng=0, loss=judge)
+    curve = 1 - lowrank.truncation_losses(before, after, decisions, ranks, rng=0, loss=judge)
     enough = np.flatnonzero(curve >= chance + KEPT * (last - chance))
     rank = float(ranks[enough[0]]) if enough.size and last > chance else float("nan")
     kind = "balanced accuracy" if loss == "cross_entropy" else "explained variance"

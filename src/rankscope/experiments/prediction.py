@@ -12,7 +12,6 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from rankscope.arguments import integer
 from rankscope.errors import InputError
 from rankscope.experiments.base import seed_of
 from rankscope.experiments.cell import Cell, run
@@ -20,6 +19,7 @@ from rankscope.experiments.linear import LINEAR_NETWORK, RECURRENT_SGD
 from rankscope.sweep.processes import OnProgress, Report, run_side_by_side
 from rankscope.tasks import FixedPoint
 from rankscope.theory import InfiniteWidth, ThirdOrder
+from rankscope.validation import integer
 
 #: The two theories, by the names that tables and legends give them.
 EXACT, EXPANSION = "exact", "third order"

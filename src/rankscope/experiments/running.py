@@ -13,17 +13,17 @@ from typing import Any
 
 import torch
 
-from rankscope.durable import make_folder, replacing
 from rankscope.errors import InputError
 from rankscope.experiments.base import AnyCell
 from rankscope.experiments.measuring import measure_cell
 from rankscope.experiments.together import disband_groups, run_together
+from rankscope.io.atomic import make_folder, replacing
 from rankscope.networks.rate import RateRNN
 from rankscope.sweep import SweepReport, open_run, run_sweep
 from rankscope.sweep.netcdf import write_netcdf
 from rankscope.tasks import FlipFlop
 from rankscope.training import train
-from rankscope.training.graphics import find_device
+from rankscope.training.cuda import find_device
 
 Report = Callable[[int, int, float], None]
 
@@ -115,7 +115,7 @@ def _cost_of_training() -> tuple[float, float]:
     torch.set_num_threads(1)
     try:
         for N in (32, 256):
-            network = RateRNN.initialise(FlipFlop(), hidden_size=N, rng=0)
+            network = RateRNN.initialize(FlipFlop(), hidden_size=N, rng=0)
             train(network, FlipFlop(), epochs=2, rng=0, recorded_epochs=0)
             began = time.perf_counter()
             train(network, FlipFlop(), epochs=10, rng=0, recorded_epochs=0)

@@ -20,16 +20,16 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rankscope.analysis.joint_truncation import truncated_together
-from rankscope.arguments import choice, integer
 from rankscope.errors import InputError
 from rankscope.experiments.cell import provenance
+from rankscope.lowrank.joint_truncation import truncated_together
 from rankscope.networks.text import GATES, TextClassifier
 from rankscope.sweep.processes import Report
-from rankscope.text import SentimentData, load_data
-from rankscope.text.batches import in_order
-from rankscope.text.data import FORMAT, SETS, fingerprint_of
+from rankscope.tasks.sentiment import SentimentData, load_data
+from rankscope.tasks.sentiment.batches import in_order
+from rankscope.tasks.sentiment.data import FORMAT, SETS, fingerprint_of
 from rankscope.training.text import EVALUATION_BATCH, evaluate, train_classifier
+from rankscope.validation import choice, integer
 
 TOLERANCE = 0.01
 """How much accuracy a truncation may cost, for its rank to be enough."""

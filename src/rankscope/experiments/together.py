@@ -27,25 +27,25 @@ from typing import Any
 
 import torch
 
-from rankscope.arguments import integer
-from rankscope.durable import replacing
 from rankscope.errors import InputError
 from rankscope.experiments.base import AnyCell
 from rankscope.experiments.cell import Cell, generators_of, initial_network
 from rankscope.experiments.measuring import measure_cell
-from rankscope.sweep import RunFolder, SweepReport, claims, run_sweep
+from rankscope.io.atomic import replacing
+from rankscope.sweep import RunFolder, SweepReport, locks, run_sweep
 from rankscope.sweep.processes import SECONDS_BETWEEN_REPORTS, OnProgress
 from rankscope.training import group_checkpoint
-from rankscope.training.graphics import free_bytes
-from rankscope.training.stack import bytes_of_one
+from rankscope.training.batched import bytes_of_one
+from rankscope.training.cuda import free_bytes
 from rankscope.training.together import check_alike, train_together
+from rankscope.validation import integer
 
 SHARE_OF_MEMORY = 0.7
 """How much of the free memory of a device a group may take: the estimate is one, and libraries need some."""
 MAY_DIFFER = ("gain", "seed", "sample", "labels", "measurements")
 OPTIONS = {
     "batch_size",
-    "optimiser",
+    "optimizer",
     "learning_rate",
     "clip_norm",
     "stop_below",
@@ -150,7 +150,7 @@ def run_together(
         groups = _groups(store, unfinished, device, most)
         grouped = {cell.digest for group in groups for cell in group.cells}
         # What others are at work on is waited for in the end.
-        others = [cell for cell in unfinished if not claims.is_held(store.claim_path(cell.digest))]
+        others = [cell for cell in unfinished if not locks.is_held(store.claim_path(cell.digest))]
         measure([cell for cell in others if cell.digest not in grouped])
         while groups:
             trained, smaller = _train(store, groups.pop(0), device, telling)
@@ -405,7 +405,7 @@ def _claimed(store: RunFolder, group: _Group) -> Iterator[list[Cell]]:
     with ExitStack() as held:
         ours: list[Cell] = []
         for digest, cell in ((group.name, None), *((cell.digest, cell) for cell in group.cells)):
-            claim = claims.acquire(store.claim_path(digest))
+            claim = locks.acquire(store.claim_path(digest))
             if claim is not None:
                 held.enter_context(claim)
                 if cell is not None and not store.is_done(digest):

@@ -22,15 +22,15 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from rankscope.arguments import choice, number
 from rankscope.errors import InputError
 from rankscope.experiments.base import seed_of, work
 from rankscope.experiments.cell import Cell
 from rankscope.networks.rate import RateRNN
 from rankscope.tasks import make
+from rankscope.validation import choice, number
 
 NETWORK_OPTIONS = ("nonlinearity", "readout_nonlinearity", "convention", "noise_std", "trained", "orthogonal")
-TRAINING_OPTIONS = ("optimiser", "learning_rate", "batch_size", "clip_norm", "stop_below", "recorded_epochs")
+TRAINING_OPTIONS = ("optimizer", "learning_rate", "batch_size", "clip_norm", "stop_below", "recorded_epochs")
 MOST_BYTES = 100_000
 MOST_VALUES = 20_000
 """With the values that an alias repeats: a few lines of aliases can stand for more than a memory holds."""
@@ -59,7 +59,7 @@ class SweepFile(BaseModel):
     noise_std: Annotated[float, Field(ge=0)] = 0.0
     trained: list[str] = ["input", "recurrent", "output"]
     orthogonal: bool = False
-    optimiser: Literal["adam", "sgd"] = "adam"
+    optimizer: Literal["adam", "sgd"] = "adam"
     learning_rate: Positive | None = None
     batch_size: Count = 32
     clip_norm: Positive | None = None
@@ -135,7 +135,7 @@ def cells_of(sweep: SweepFile) -> list[Cell]:
         kind = repr((task, cells[-1].network))
         number("gain", cells[-1].gain, minimum=0)
         if kind not in tried:
-            RateRNN.initialise(task, hidden_size=8, gain=cells[-1].gain, rng=0, **cells[-1].network)
+            RateRNN.initialize(task, hidden_size=8, gain=cells[-1].gain, rng=0, **cells[-1].network)
             tried.add(kind)
     return sorted(cells, key=work, reverse=True)
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rankscope.arguments import number
 from rankscope.errors import InputError
+from rankscope.validation import number
 
 MOST_DIGITS = 24
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from rankscope.errors import InputError
 from rankscope.explore.curves import listed, rounded
-from rankscope.sweep import RunFolder, claims
+from rankscope.sweep import RunFolder, locks
 from rankscope.sweep.manifest import DIGEST
 from rankscope.sweep.netcdf import opened
 
@@ -113,7 +113,7 @@ class LiveRun:
                 if digest in listed_cells
                 and digest not in done
                 and digest not in failed
-                and claims.is_held(self._run.claim_path(digest))
+                and locks.is_held(self._run.claim_path(digest))
             }
             counts = {"total": len(listed_cells), "done": len(done), "failed": len(failed), "running": len(held)}
             counts["waiting"] = counts["total"] - counts["done"] - counts["failed"] - counts["running"]

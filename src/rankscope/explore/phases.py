@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from rankscope.durable import replacing
 from rankscope.experiments.prediction import learning_rates
 from rankscope.explore.bounds import GAIN, TARGET
 from rankscope.explore.curves import listed
+from rankscope.io.atomic import replacing
 
 TABLE = "phases.json"
 GAINS = [round(gain, 3) for gain in np.linspace(GAIN.minimum, GAIN.maximum, 20).tolist()]

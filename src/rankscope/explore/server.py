@@ -28,7 +28,6 @@ from starlette.responses import HTMLResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from rankscope.arguments import choice
 from rankscope.errors import InputError
 from rankscope.explore.bounds import GAIN, START_UNITS, TARGET, UNITS, for_the_page
 from rankscope.explore.curves import curves
@@ -37,6 +36,7 @@ from rankscope.explore.live import LiveRun, encoded, message
 from rankscope.explore.networks import Networks
 from rankscope.explore.phases import phases
 from rankscope.pages import Data, Linked, page, plotly_javascript, policy, shared
+from rankscope.validation import choice
 
 JAVASCRIPT, CSS = "text/javascript; charset=utf-8", "text/css; charset=utf-8"
 OURS = {"explore.js": JAVASCRIPT, "theory.js": JAVASCRIPT, "run.js": JAVASCRIPT, "explore.css": CSS}

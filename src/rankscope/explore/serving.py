@@ -10,10 +10,10 @@ import socket
 
 import uvicorn
 
-from rankscope.arguments import integer
 from rankscope.errors import InputError
 from rankscope.explore.live import LiveRun
 from rankscope.explore.server import application
+from rankscope.validation import integer
 
 HOST = "127.0.0.1"
 TOKEN_BYTES = 24

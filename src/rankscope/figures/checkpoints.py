@@ -54,10 +54,10 @@ def _panels(whole: pd.DataFrame, compared: pd.DataFrame) -> Figure:
         parts = compared[(compared["tensor"] == matrix["tensor"]) & compared["part"].notna()]
         if len(parts) <= MOST_PARTS:
             for index, part in enumerate(parts.itertuples()):
-                colour, text = COLOURS[index + 2], str(part.part)
+                color, text = COLOURS[index + 2], str(part.part)
                 (line,) = ax.plot(
                     *_curve(part.singular_values),
-                    color=colour,
+                    color=color,
                     linewidth=0.9,
                     label=f"gate {text}" if len(text) == 1 else text,
                 )

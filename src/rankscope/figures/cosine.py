@@ -39,7 +39,7 @@ MARKED = 0.12  # of the diagonal of a panel, from one marker to the next
 
 
 def cosine(dataset: xr.Dataset) -> Figure:
-    """Draw outputs, loss, and real and imaginary part of the leading eigenvalue of W, one colour a gain.
+    """Draw outputs, loss, and real and imaginary part of the leading eigenvalue of W, one color a gain.
 
     The eigenvalue with the largest real part leads. All samples are drawn, the first with a broad line; the outputs are
     those of the first.
@@ -75,8 +75,8 @@ def cosine(dataset: xr.Dataset) -> Figure:
         axes[2].set(xlabel="epoch", ylabel="real part of the\nleading eigenvalue of $W$")
         axes[3].set(xlabel="epoch", ylabel="imaginary part of the\nleading eigenvalue of $W$")
         label_panels(figure, axes)
-        colours = [Line2D([], [], label=gain_label(gain), **_first(index)) for index, gain in enumerate(gains)]
-        legend_above(figure, colours, _kinds())
+        colors = [Line2D([], [], label=gain_label(gain), **_first(index)) for index, gain in enumerate(gains)]
+        legend_above(figure, colors, _kinds())
     return figure
 
 

@@ -94,7 +94,7 @@ def _draw_singular_value(ax: Axes, places: list[Place], index: int, gains: list[
 
 
 def _name_targets(ax: Axes, places: list[Place], index: int, until: float, gains: list[float]) -> None:
-    """Write the target at the right end of each curve, in its colour; once where two of it end together."""
+    """Write the target at the right end of each curve, in its color; once where two of it end together."""
     columns: dict[float, list[tuple[float, str, str]]] = {}
     per_unit = HEIGHT / ax.get_ylim()[1]
     for place in places:
@@ -111,8 +111,8 @@ def _name_targets(ax: Axes, places: list[Place], index: int, until: float, gains
         else:
             ends.append((height, name, look(gains.index(place.gain))["color"]))
     for x_end, ends in columns.items():
-        heights, names, colours = zip(*sorted(ends), strict=True)
-        for height, place_of_name, name, colour in zip(heights, _apart(heights), names, colours, strict=True):
+        heights, names, colors = zip(*sorted(ends), strict=True)
+        for height, place_of_name, name, color in zip(heights, _apart(heights), names, colors, strict=True):
             ax.annotate(
                 name,
                 xy=(x_end, height / per_unit),
@@ -120,13 +120,13 @@ def _name_targets(ax: Axes, places: list[Place], index: int, until: float, gains
                 textcoords="offset points",
                 fontsize=7.5,
                 va="center",
-                color=colour,
+                color=color,
                 bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.3, "alpha": 0.8},
             )
 
 
 def _apart(heights: Sequence[float]) -> list[float]:
-    """Return increasing heights, moved so that neighbours are apart, each pair in both directions alike."""
+    """Return increasing heights, moved so that neighbors are apart, each pair in both directions alike."""
     moved = list(heights)
     for _ in range(10 * len(moved)):
         for i in range(len(moved) - 1):

@@ -31,7 +31,7 @@ Array = NDArray[np.float64]
 
 
 def neurogym(dataset: xr.Dataset) -> Figure:
-    """Draw one row an environment, the best learned above, and one column a quantity, each gain in its colour.
+    """Draw one row an environment, the best learned above, and one column a quantity, each gain in its color.
 
     Parameters
     ----------

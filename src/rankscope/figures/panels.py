@@ -24,7 +24,7 @@ def inputs_are_paired(dataset: xr.Dataset) -> bool:
 
 
 def draw_trial(axes: list[Axes], dataset: xr.Dataset) -> None:
-    """Draw the example trial, one output channel an axis: inputs grey, target black, outputs in colour."""
+    """Draw the example trial, one output channel an axis: inputs grey, target black, outputs in color."""
     for channel, ax in enumerate(axes):
         inputs = [channel] if inputs_are_paired(dataset) else range(dataset.sizes["input_channel"])
         draw_channel(ax, dataset, channel, inputs)

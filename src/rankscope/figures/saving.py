@@ -7,9 +7,9 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from rankscope.arguments import choice
-from rankscope.durable import replacing
 from rankscope.figures.style import styled
+from rankscope.io.atomic import replacing
+from rankscope.validation import choice
 
 FORMATS = ("png", "pdf", "svg")
 

@@ -31,7 +31,7 @@ LINES: dict[str, dict[str, Any]] = {
     "change": {"linestyle": "none", "markersize": 2.5, "markeredgewidth": 0, "zorder": 4, **look(1)},
 }
 TRUNCATED = {"change": r"$W_0 + \Delta W$ truncated", "trained": "$W$ truncated"}
-# Of each gate the change is a line in full colour; W is a pale one of the same, W0 a thin one.
+# Of each gate the change is a line in full color; W is a pale one of the same, W0 a thin one.
 PALE: dict[str, Any] = {"linewidth": 2.5, "alpha": 0.35}
 THIN: dict[str, Any] = {"linewidth": 0.7, "linestyle": "--"}
 OTHER: dict[str, Any] = {"linewidth": 0.5, "alpha": 0.5, "marker": ""}
@@ -112,10 +112,10 @@ def _draw_whole(ax: Axes, network: xr.Dataset, weight: str) -> None:
 def _draw_gates(ax: Axes, network: xr.Dataset, weight: str) -> None:
     values = network["gate_singular_value"].sel(weight=weight)
     for index in range(values.sizes["gate"]):
-        of_gate, colour = values.isel(gate=index), look(index)["color"]
-        ax.plot(values["singular_index"], of_gate.sel(matrix="trained"), color=colour, **PALE)
-        ax.plot(values["singular_index"], of_gate.sel(matrix="initial"), color=colour, **THIN)
-        ax.plot(values["singular_index"], of_gate.sel(matrix="change"), color=colour)
+        of_gate, color = values.isel(gate=index), look(index)["color"]
+        ax.plot(values["singular_index"], of_gate.sel(matrix="trained"), color=color, **PALE)
+        ax.plot(values["singular_index"], of_gate.sel(matrix="initial"), color=color, **THIN)
+        ax.plot(values["singular_index"], of_gate.sel(matrix="change"), color=color)
     ax.set_title(f"{weight_label(weight)}, by gate")
     ax.set_ylim(bottom=0)
 

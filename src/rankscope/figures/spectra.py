@@ -84,10 +84,10 @@ def _draw_singular_values(ax: Axes, run: xr.Dataset) -> None:
     values = run["singular_value"].isel(singular_index=slice(0, SHOWN))
     positive = values.where(values > 0)
     for index in range(run.sizes["gain"]):
-        one, colour = positive.isel(gain=index), look(index)["color"]
+        one, color = positive.isel(gain=index), look(index)["color"]
         x = one["singular_index"]
-        ax.plot(x, one.sel(matrix="trained"), color=colour, **TRAINED)
-        ax.plot(x, one.sel(matrix="initial"), color=colour, **INITIAL)
+        ax.plot(x, one.sel(matrix="trained"), color=color, **TRAINED)
+        ax.plot(x, one.sel(matrix="initial"), color=color, **INITIAL)
         ax.plot(x, one.sel(matrix="change"), linestyle="none", markersize=2.5, **look(index))
     ax.set_yscale("log")
     ax.set(xlabel="index of the singular value", ylabel="singular value")
@@ -115,7 +115,7 @@ def _limit(whole: xr.Dataset) -> float:
 
 
 def _legend(gains: NDArray[np.float64]) -> list[Line2D]:
-    colours = [Line2D([], [], linestyle="none", label=gain_label(gain), **look(i)) for i, gain in enumerate(gains)]
+    colors = [Line2D([], [], linestyle="none", label=gain_label(gain), **look(i)) for i, gain in enumerate(gains)]
     circle = {"linestyle": "none", "marker": "o", "markersize": 9, "markerfacecolor": "none", "markeredgecolor": QUIET}
     styles: dict[str, dict[str, Any]] = {
         r"$\Delta W$": {"linestyle": "none", "marker": "o", "markersize": 2.5, "color": INK},
@@ -124,4 +124,4 @@ def _legend(gains: NDArray[np.float64]) -> list[Line2D]:
         "radius $g$": circle,
         r"Re $\lambda$ = 1": {"color": INK, **LINE},
     }
-    return colours + [Line2D([], [], label=label, **style) for label, style in styles.items()]
+    return colors + [Line2D([], [], label=label, **style) for label, style in styles.items()]

@@ -1,4 +1,4 @@
-"""One look for all figures: sizes, and colours that colour-blind readers and printers can tell apart.
+"""One look for all figures: sizes, and colors that color-blind readers and printers can tell apart.
 
 Nothing is set globally: figures are made inside `styled()`, which leaves matplotlib's own settings as they were.
 """
@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-# Okabe & Ito (2008), in an order in which neighbours also differ in lightness.
+# Okabe & Ito (2008), in an order in which neighbors also differ in lightness.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 INK = "#222222"
@@ -53,7 +53,7 @@ def styled() -> Iterator[None]:
 
 
 def look(index: int) -> dict[str, Any]:
-    """Return the colour and the marker of the curve `index`; no two of the first 49 share both."""
+    """Return the color and the marker of the curve `index`; no two of the first 49 share both."""
     turns, within = divmod(index, len(COLOURS))
     return {"color": COLOURS[within], "marker": MARKERS[(within + turns) % len(MARKERS)]}
 
@@ -79,7 +79,7 @@ def label_panels(figure: Figure, axes: list[Axes], offset: tuple[float, float] =
 
 
 def legend_above(figure: Figure, varied: Sequence[Artist], kinds: Sequence[Artist]) -> None:
-    """Put a legend above all panels: what the colours are, in columns as long as the last one, of what is drawn.
+    """Put a legend above all panels: what the colors are, in columns as long as the last one, of what is drawn.
 
     Parameters
     ----------

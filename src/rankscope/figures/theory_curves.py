@@ -156,7 +156,7 @@ def draw_place(
     index
         Of the singular value of dW to draw; None for the loss.
     appearance
-        Colour and marker.
+        Color and marker.
     until
         The last effective learning time that is shown.
     shift

@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rankscope.arguments import integer
 from rankscope.errors import InputError
+from rankscope.validation import integer
 
 
 def leading_eigenvalues(matrix: Tensor, count: int) -> Tensor:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rankscope.arguments import integer
+from rankscope.validation import integer
 
 ROUNDS = 8
 SETTLED = 1e-3

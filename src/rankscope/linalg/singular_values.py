@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from scipy.linalg import blas, lapack
 from torch import Tensor
 
-from rankscope.arguments import integer
 from rankscope.errors import InputError
+from rankscope.validation import integer
 
 EXACT_UP_TO = 512
 OVERSAMPLING = 12

@@ -2,7 +2,7 @@
 
 from rankscope.networks.fused import fused as fused
 from rankscope.networks.gated import GatedRNN as GatedRNN
-from rankscope.networks.initialisation import draw_weights as draw_weights
+from rankscope.networks.initialization import draw_weights as draw_weights
 from rankscope.networks.many import outputs_of_many as outputs_of_many
 from rankscope.networks.nonlinearities import NONLINEARITIES as NONLINEARITIES
 from rankscope.networks.protocol import Network as Network

@@ -1,4 +1,4 @@
-"""The same equation as `recurrence.plain`, by hand, as autograd sees it; the passes themselves are in `passes.py`."""
+"""The equation of `recurrence.plain` as an autograd function; the passes are in `forward_backward.py`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from rankscope.networks import passes
-from rankscope.networks.passes import Incoming, Plan, Wanted, time_major
+from rankscope.networks import forward_backward
+from rankscope.networks.forward_backward import Incoming, Plan, Wanted, time_major
 from rankscope.networks.recurrence import Dynamics, Run, Weights
 from rankscope.networks.workspace import Lease, WorkspaceKey, WorkspacePool
 
@@ -33,7 +33,7 @@ def fused(
     pool
         Where the buffers come from; None allocates fresh ones.
     """
-    silent = 0 if inputs.requires_grad else passes.silent_steps(inputs, weights, dynamics, noise)
+    silent = 0 if inputs.requires_grad else forward_backward.silent_steps(inputs, weights, dynamics, noise)
     key = WorkspaceKey(inputs.shape[1], inputs.shape[0], weights.recurrent.shape[0], inputs.dtype, inputs.device)
     lease = (pool if pool is not None else WorkspacePool()).lease(key, inputs.shape[1] - silent)
     plan = Plan(dynamics, return_states)
@@ -62,7 +62,7 @@ class _Recurrence(torch.autograd.Function):
         batch, steps, _ = inputs.shape
         weights, heard = Weights(W_in, W, W_out, b, h0), time_major(inputs)
         outputs = inputs.new_empty(batch, steps, len(W_out))
-        states = passes.forward(lease.workspace, heard, noise, weights, plan, outputs)
+        states = forward_backward.forward(lease.workspace, heard, noise, weights, plan, outputs)
         if any(ctx.needs_input_grad):
             ctx.save_for_backward(heard, *weights)
             ctx.plan, ctx.lease = plan, lease
@@ -78,7 +78,7 @@ class _Recurrence(torch.autograd.Function):
         heard, *saved = ctx.saved_tensors
         grads = Incoming(grad_outputs, grad_states)
         wanted = Wanted(*ctx.needs_input_grad[:-2])
-        found = passes.backward(ctx.lease.workspace, heard, grads, Weights(*saved), ctx.plan, wanted)
+        found = forward_backward.backward(ctx.lease.workspace, heard, grads, Weights(*saved), ctx.plan, wanted)
         return *found, None, None
 
 

@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rankscope.arguments import RngLike, choice, generator, integer, number
 from rankscope.errors import InputError
-from rankscope.networks import storage
+from rankscope.io import tensor_file
 from rankscope.networks.rate import channels_of
 from rankscope.networks.text import CELLS
 from rankscope.tasks.trials import Task
+from rankscope.validation import RngLike, choice, generator, integer, number
 
 FORMAT = "rankscope.GatedRNN.v1"
 
@@ -73,7 +73,7 @@ class GatedRNN(nn.Module):
         checked = {name: integer(name, value, minimum=1) for name, value in sizes.items()}
         self.hidden_size = checked["hidden_size"]
         spread = None if gain is None else number("gain", gain, minimum=0) / math.sqrt(self.hidden_size)
-        # torch initialises by itself, from its global generator, which is left as it was.
+        # torch initializes by itself, from its global generator, which is left as it was.
         with torch.random.fork_rng(devices=[]):
             self.rnn = CELLS[kind](
                 checked["input_size"], self.hidden_size, checked["layers"], batch_first=True, dtype=dtype
@@ -82,7 +82,7 @@ class GatedRNN(nn.Module):
         self._draw(generator(rng), spread)
 
     @classmethod
-    def initialise(
+    def initialize(
         cls,
         task: Task,
         kind: str = "gru",
@@ -157,7 +157,7 @@ class GatedRNN(nn.Module):
         InputError
             If the folder cannot be written to.
         """
-        storage.save(path, storage.with_initial(self, initial), self.architecture(), FORMAT)
+        tensor_file.save(path, tensor_file.with_initial(self, initial), self.architecture(), FORMAT)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], initial: bool = False) -> GatedRNN:
@@ -173,8 +173,8 @@ class GatedRNN(nn.Module):
         InputError
             If the file is missing, is not a safetensors file, or holds something else.
         """
-        everything, architecture = storage.load(path, FORMAT)
-        tensors = storage.half_of(everything, initial)
+        everything, architecture = tensor_file.load(path, FORMAT)
+        tensors = tensor_file.half_of(everything, initial)
         try:
             network = cls(**architecture, rng=0, dtype=tensors["readout.weight"].dtype)
             network.load_state_dict(tensors)

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from rankscope.networks.kernels.dispatch import Affine, affine
 from rankscope.networks.nonlinearities import Nonlinearity
-from rankscope.networks.products import Affine, affine
 from rankscope.networks.recurrence import Dynamics, Weights, initial_states, plain
 
 TRIALS_AT_ONCE = 256

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rankscope.arguments import choice
 from rankscope.errors import InputError
+from rankscope.validation import choice
 
 Elementwise = Callable[[Tensor], Tensor]
 
@@ -68,7 +68,7 @@ class Tanh(Nonlinearity):
 
     def into(self, x: Tensor, out: Tensor) -> None:
         """Write tanh(x) into `out`."""
-        # numpy's vectorised tanh is about ten times faster than torch's on the CPU, and equally accurate.
+        # numpy's vectorized tanh is about ten times faster than torch's on the CPU, and equally accurate.
         if x.device.type == "cpu":
             np.tanh(x.numpy(), out=out.numpy())
         else:

@@ -27,8 +27,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from rankscope.arguments import RngLike, choice, generator
 from rankscope.errors import InputError
+from rankscope.validation import RngLike, choice, generator
 
 
 @runtime_checkable

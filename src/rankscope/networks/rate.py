@@ -18,16 +18,16 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from rankscope.arguments import RngLike, choice, generator, number
 from rankscope.errors import InputError
-from rankscope.networks import storage
+from rankscope.io import tensor_file
 from rankscope.networks.fused import fused
-from rankscope.networks.initialisation import draw_weights
+from rankscope.networks.initialization import draw_weights
 from rankscope.networks.nonlinearities import Elementwise, Nonlinearity, find_nonlinearity
-from rankscope.networks.parts import PARAMETERS, TRAINABLE, checked_parts
+from rankscope.networks.parameters import PARAMETERS, TRAINABLE, checked_parts
 from rankscope.networks.recurrence import Convention, Dynamics, Engine, Weights, plain
 from rankscope.networks.workspace import WorkspacePool
 from rankscope.tasks.trials import Task, as_trials
+from rankscope.validation import RngLike, choice, generator, number
 
 
 class RateRNN(nn.Module):
@@ -108,7 +108,7 @@ class RateRNN(nn.Module):
         self.workspaces = WorkspacePool()
 
     @classmethod
-    def initialise(
+    def initialize(
         cls,
         task: Task,
         hidden_size: int = 256,
@@ -267,7 +267,7 @@ class RateRNN(nn.Module):
                 raise InputError(
                     f"{argument} must be a named one to be saved, got {phi!r}; save its state_dict instead"
                 )
-        storage.save(path, storage.with_initial(self, initial), self.architecture())
+        tensor_file.save(path, tensor_file.with_initial(self, initial), self.architecture())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], initial: bool = False) -> RateRNN:
@@ -283,8 +283,8 @@ class RateRNN(nn.Module):
         InputError
             If the file is missing, is not a safetensors file, or holds something else.
         """
-        everything, architecture = storage.load(path)
-        tensors = storage.half_of(everything, initial)
+        everything, architecture = tensor_file.load(path)
+        tensors = tensor_file.half_of(everything, initial)
         missing = [name for name in list(PARAMETERS.values())[:3] if name not in tensors]
         unknown = [name for name in tensors if name not in PARAMETERS.values()]
         if missing or unknown:
@@ -360,10 +360,10 @@ def channels_of(task: Task) -> tuple[int, int]:
     return trials.inputs.shape[2], trials.targets.shape[2]
 
 
-# What `initialise` takes beside the task, in its own arguments and in those that it hands on.
+# What `initialize` takes beside the task, in its own arguments and in those that it hands on.
 _OPTIONS = tuple(
     name
-    for function in (RateRNN.initialise, RateRNN.__init__)
+    for function in (RateRNN.initialize, RateRNN.__init__)
     for name, parameter in inspect.signature(function).parameters.items()
     if name not in ("self", "task", "options") and not name.endswith("_weights")
 )

@@ -5,7 +5,7 @@
 x_t is the vector of word t, where asked for with dropout of its own, and z > 0 means positive. The layers are torch's,
 with torch's names for their weights, the gates stacked: ``weight_hh_l0`` is (gates N, N).
 
-Initialisation: uniform within 1/sqrt(N), but the input weights of the first layer within 1/sqrt(size of the vectors).
+Initialization: uniform within 1/sqrt(N), but the input weights of the first layer within 1/sqrt(size of the vectors).
 Source: paper section 4, `sentiment`.
 """
 
@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
-from rankscope.arguments import RngLike, choice, generator, integer, number
 from rankscope.errors import InputError
+from rankscope.validation import RngLike, choice, generator, integer, number
 
 CELLS: dict[str, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 #: The gates of a cell, in the order in which torch stacks their weights.
@@ -81,7 +81,7 @@ class TextClassifier(nn.Module):
         self.vectors = nn.Parameter(torch.tensor(vectors, dtype=torch.float32), requires_grad=bool(train_vectors))
         self.dropout = nn.Dropout(number("dropout", dropout, minimum=0, below=1))
         self.vector_dropout = nn.Dropout(number("vector_dropout", vector_dropout, minimum=0, below=1))
-        # torch initialises by itself, from its global generator, which is left as it was.
+        # torch initializes by itself, from its global generator, which is left as it was.
         with torch.random.fork_rng(devices=[]):
             self.layers = CELLS[cell](vectors.shape[1], self.hidden_size, count, dropout=dropout if count > 1 else 0.0)
             self.readout = nn.Linear(self.hidden_size, 1)

@@ -1,13 +1,13 @@
 // What the scripts of all pages share: the theme and its button, and charts that follow it.
 //
-//   rankscope.theme()                    colours of the page as it looks now
-//   rankscope.look(index)                colour, marker symbol and dash of the curve `index`
-//   rankscope.layout(axes)               a plotly layout in these colours
+//   rankscope.theme()                    colors of the page as it looks now
+//   rankscope.look(index)                color, marker symbol and dash of the curve `index`
+//   rankscope.layout(axes)               a plotly layout in these colors
 //   rankscope.draw(element, make)        draws make() -> {traces, axes} and again whenever the theme changes
 //   rankscope.forget(element)            for a chart that leaves the page
 //   rankscope.onTheme(listener)          listener() after the theme changed
 //   rankscope.text(string)               a string for plotly's texts, in which it would read tags otherwise
-//   rankscope.scale(fraction)            a colour between the ends of an ordered scale
+//   rankscope.scale(fraction)            a color between the ends of an ordered scale
 //   rankscope.reducedMotion()            whether the reader asked for less movement
 (function () {
   "use strict";
@@ -49,12 +49,12 @@
 
   function theme() {
     const style = getComputedStyle(root);
-    const colour = (name) => style.getPropertyValue("--" + name).trim();
+    const color = (name) => style.getPropertyValue("--" + name).trim();
     return {
       dark: isDark(),
-      ground: colour("ground"), raised: colour("raised"), ink: colour("ink"), quiet: colour("quiet"),
-      line: colour("line"), grid: colour("grid"), accent: colour("accent"), focus: colour("focus"),
-      series: SYMBOLS.map((_, index) => colour("series-" + index)),
+      ground: color("ground"), raised: color("raised"), ink: color("ink"), quiet: color("quiet"),
+      line: color("line"), grid: color("grid"), accent: color("accent"), focus: color("focus"),
+      series: SYMBOLS.map((_, index) => color("series-" + index)),
       font: style.fontFamily,
     };
   }
@@ -88,19 +88,19 @@
     return "rgb(" + mixed.join(",") + ")";
   }
 
-  function axis(options, colours) {
+  function axis(options, colors) {
     const { title, log, ...others } = options || {};
     return {
       title: { text: title || "", standoff: 8, font: { size: 13 } },
       type: log ? "log" : undefined,
       automargin: true,
-      color: colours.ink,
-      gridcolor: colours.grid,
-      zerolinecolor: colours.line,
-      linecolor: colours.line,
+      color: colors.ink,
+      gridcolor: colors.grid,
+      zerolinecolor: colors.line,
+      linecolor: colors.line,
       showline: true,
       ticks: "outside",
-      tickcolor: colours.line,
+      tickcolor: colors.line,
       tickfont: { size: 12 },
       exponentformat: "power",
       minexponent: 4,
@@ -112,16 +112,16 @@
   // axes: {x: {title, log, range, ...}, y: {...}, ...other keys of a plotly layout}
   function layout(axes) {
     const { x, y, ...others } = axes || {};
-    const colours = theme();
+    const colors = theme();
     return {
       paper_bgcolor: "rgba(0,0,0,0)",
       plot_bgcolor: "rgba(0,0,0,0)",
-      font: { family: colours.font, size: 13, color: colours.ink },
-      colorway: colours.series,
+      font: { family: colors.font, size: 13, color: colors.ink },
+      colorway: colors.series,
       margin: { l: 56, r: 14, t: 8, b: 48 },
-      xaxis: axis(x, colours),
-      yaxis: axis(y, colours),
-      hoverlabel: { bgcolor: colours.raised, bordercolor: colours.line, font: { color: colours.ink, size: 13 } },
+      xaxis: axis(x, colors),
+      yaxis: axis(y, colors),
+      hoverlabel: { bgcolor: colors.raised, bordercolor: colors.line, font: { color: colors.ink, size: 13 } },
       hovermode: "closest",
       dragmode: false,
       showlegend: false,

@@ -11,13 +11,13 @@ from typing import Any
 import xarray as xr
 from jinja2 import Environment, PackageLoader
 
-from rankscope.arguments import choice
-from rankscope.durable import replacing
 from rankscope.errors import InputError
 from rankscope.experiments import EXPERIMENTS
+from rankscope.io.atomic import replacing
 from rankscope.pages import Data, Inline, page, plotly_javascript, shared
 from rankscope.report.collect import collect
 from rankscope.report.provenance import of_dataset, open_folder
+from rankscope.validation import choice
 
 SCRIPTS = ("data.js", "figures.js", "comparison.js", "network.js", "page.js")
 

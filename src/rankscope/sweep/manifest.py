@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rankscope.durable import replacing
 from rankscope.errors import InputError
-from rankscope.sweep.claims import acquire
+from rankscope.io.atomic import replacing
+from rankscope.sweep.locks import acquire
 
 FORMAT = "rankscope.sweep.v1"
 DIGEST = re.compile(r"[A-Za-z0-9_-]{1,100}")

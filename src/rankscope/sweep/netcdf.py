@@ -18,9 +18,9 @@ import h5py
 import xarray as xr
 from xarray.backends import H5NetCDFStore
 
-from rankscope.durable import replacing
 from rankscope.errors import InputError
-from rankscope.sweep.seal import check_seal, read_seal, sealed
+from rankscope.io.atomic import replacing
+from rankscope.sweep.integrity import check_seal, read_seal, sealed
 
 COMPRESSED_FROM = 4096
 """Bytes from which a variable is compressed and checksummed; below, that costs more room than it saves."""

@@ -22,7 +22,7 @@ from typing import TypeVar
 import torch
 from threadpoolctl import threadpool_limits
 
-from rankscope.arguments import integer
+from rankscope.validation import integer
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -27,9 +27,9 @@ from typing import Any
 
 import xarray as xr
 
-from rankscope.durable import make_folder, replacing
 from rankscope.errors import InputError
-from rankscope.sweep import claims
+from rankscope.io.atomic import make_folder, replacing
+from rankscope.sweep import locks
 from rankscope.sweep.manifest import DIGEST, Manifest, merge_manifest, read_manifest
 from rankscope.sweep.netcdf import damage, encode_result, read_netcdf
 
@@ -151,7 +151,7 @@ class RunFolder:
             if damage(path, digest, thorough=True) is None:
                 done.append(digest)
             else:
-                claim = claims.acquire(self.claim_path(digest))
+                claim = locks.acquire(self.claim_path(digest))
                 if claim is None:
                     continue  # Somebody is about to replace it.
                 with claim:
@@ -247,7 +247,7 @@ class RunFolder:
         done = {digest for digest in listed if self.is_done(digest)}
         failed = set(self._failed()) & listed - done
         claimed = {path.name for path in (self.path / "claims").glob("*")} & listed - done - failed
-        running = {digest for digest in claimed if claims.is_held(self.claim_path(digest))}
+        running = {digest for digest in claimed if locks.is_held(self.claim_path(digest))}
         waiting = listed - done - failed - running
         return Counts(len(listed), len(done), len(failed), len(running), len(waiting))
 
@@ -257,17 +257,17 @@ class RunFolder:
         Files of a cell are written only by whoever holds its claim. Such a file is looked for first and its claim
         after that: without a claim then, its writer has finished or died. Other files are given a day.
         """
-        claims.remove_dead(self.path / "claims")
+        locks.remove_dead(self.path / "claims")
         for path in (self.path / "checkpoints").glob("[!.]*.safetensors"):
             # Its writer was killed between the two, or had stood still for so long that somebody else finished.
-            if self.is_done(path.stem) and not claims.is_held(self.claim_path(path.stem)):
+            if self.is_done(path.stem) and not locks.is_held(self.claim_path(path.stem)):
                 path.unlink(missing_ok=True)
         for path in [path for room in (".", *ROOMS) for path in (self.path / room).glob(".*")]:
             digest = path.name[1:].split(".")[0]
             mine = path.parent.name in ("cells", "checkpoints") and path.suffix == ".part"
             with suppress(OSError):
                 old = time.time() - path.stat().st_mtime > SECONDS_A_DAY
-                if (mine and not claims.is_held(self.claim_path(digest))) or (old and path.is_file()):
+                if (mine and not locks.is_held(self.claim_path(digest))) or (old and path.is_file()):
                     path.unlink()
 
     def _failed(self) -> list[str]:

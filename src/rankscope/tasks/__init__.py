@@ -10,18 +10,18 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from rankscope.arguments import choice
 from rankscope.tasks.cosine import Cosine as Cosine
+from rankscope.tasks.custom import OwnTask as OwnTask
 from rankscope.tasks.fixed_point import FixedPoint as FixedPoint
 from rankscope.tasks.flipflop import FlipFlop as FlipFlop
 from rankscope.tasks.mante import Mante as Mante
 from rankscope.tasks.neurogym import NeuroGym as NeuroGym
-from rankscope.tasks.own import OwnTask as OwnTask
 from rankscope.tasks.romo import Romo as Romo
 from rankscope.tasks.trials import BuiltInTask as BuiltInTask
 from rankscope.tasks.trials import Task as Task
 from rankscope.tasks.trials import Trials as Trials
 from rankscope.tasks.trials import steps_in as steps_in
+from rankscope.validation import choice
 
 #: The built-in tasks by name.
 TASKS: dict[str, type[BuiltInTask]] = {cls.name: cls for cls in (Cosine, FixedPoint, FlipFlop, Mante, Romo)}

@@ -22,7 +22,6 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rankscope.arguments import choice, integer, number
 from rankscope.errors import InputError
 from rankscope.tasks.neurogym_environments import (
     MISSING as MISSING,
@@ -38,6 +37,7 @@ from rankscope.tasks.neurogym_environments import (
 from rankscope.tasks.neurogym_environments import environments as environments
 from rankscope.tasks.neurogym_environments import installed as installed
 from rankscope.tasks.trials import BuiltInTask, Trials
+from rankscope.validation import choice, integer, number
 
 LOSSES = ("cross_entropy", "squared")
 # Trials looked at to find out how long they are and what their periods ask for.
@@ -80,7 +80,7 @@ class NeuroGym(BuiltInTask):
         Period -> how much its steps count; 0 drops them. Periods that are not named count 1, so by default all of a
         trial counts alike, fixation too. See also `balanced`.
     loss : str or None
-        "cross_entropy" or "squared", what `train` minimises. None chooses by the actions: cross-entropy where they are
+        "cross_entropy" or "squared", what `train` minimizes. None chooses by the actions: cross-entropy where they are
         discrete, squared otherwise.
     pool : int
         0 draws fresh trials. Otherwise so many trials are drawn once, from `pool_seed`, and batches are taken from

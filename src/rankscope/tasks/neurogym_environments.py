@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rankscope.arguments import choice
 from rankscope.errors import InputError
+from rankscope.validation import choice
 
 MISSING = "NeuroGym is not installed; its tasks need the extra rankscope[neurogym]: pip install 'rankscope[neurogym]'"
 

@@ -14,9 +14,9 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rankscope.arguments import integer
 from rankscope.errors import InputError
 from rankscope.tasks.trials import BuiltInTask, Trials, steps_in
+from rankscope.validation import integer
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,8 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from rankscope.arguments import RngLike, generator, integer, number
 from rankscope.errors import InputError
+from rankscope.validation import RngLike, generator, integer, number
 
 
 @overload

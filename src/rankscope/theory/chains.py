@@ -1,8 +1,8 @@
 """The few directions that learning ever visits, found by the Krylov chains of Golub and Kahan.
 
 Learning the fixed point multiplies the input vector by R^T R and the output vector by R R^T, over and over. K steps of
-Golub-Kahan bidiagonalisation from a vector v give orthonormal columns V and U with R V = U B and B upper bidiagonal:
-all that K such products can reach, at the price of K. Full reorthogonalisation keeps the columns orthogonal to the
+Golub-Kahan bidiagonalization from a vector v give orthonormal columns V and U with R V = U B and B upper bidiagonal:
+all that K such products can reach, at the price of K. Full reorthogonalization keeps the columns orthogonal to the
 last digit. (theory.md, section 3)
 """
 

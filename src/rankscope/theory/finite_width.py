@@ -11,11 +11,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from rankscope.arguments import RngLike, generator, integer, number
 from rankscope.theory.chains import chains_from
 from rankscope.theory.ginibre import typical_measure
 from rankscope.theory.reduced import ReducedNetwork
 from rankscope.theory.solution import LinearTheory, accuracy_asked, target_matrix
+from rankscope.validation import RngLike, generator, integer, number
 
 Array = NDArray[np.floating]
 

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 
-from rankscope.arguments import number
 from rankscope.errors import InputError
+from rankscope.validation import number
 
 Array = NDArray[np.floating]
 Complex = NDArray[np.complexfloating]

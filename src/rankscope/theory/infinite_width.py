@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import block_diag
 
-from rankscope.arguments import number
 from rankscope.theory.chains import Chain, golub_kahan
 from rankscope.theory.flow import Path, Paths, flow
 from rankscope.theory.ginibre import spectral_measure
 from rankscope.theory.reduced import ReducedNetwork
 from rankscope.theory.solution import LinearTheory, accuracy_asked, target_matrix
+from rankscope.validation import number
 
 Array = NDArray[np.floating]
 

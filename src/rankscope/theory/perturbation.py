@@ -11,9 +11,9 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-from rankscope.arguments import number
 from rankscope.errors import InputError
 from rankscope.theory.solution import fraction_asked, learning_times, target_matrix
+from rankscope.validation import number
 
 Array = NDArray[np.floating]
 

@@ -1,7 +1,7 @@
 """One given network: its whole training foretold from its initial weights.
 
 The averages of infinite width do not know that *this* network starts from a readout a little off 0, or that its W0 has
-an outlier of its own. The same reduction with chains grown in the actual resolvent does: one factorisation of 1 - W0,
+an outlier of its own. The same reduction with chains grown in the actual resolvent does: one factorization of 1 - W0,
 a few dozen solves, and the flow of a small matrix. (theory.md, section 3, "For one given network")
 """
 
@@ -14,12 +14,12 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse.linalg import ArpackError, eigs
 
-from rankscope.arguments import number
 from rankscope.errors import InputError
 from rankscope.networks.rate import RateRNN
 from rankscope.theory.chains import chains_from
 from rankscope.theory.reduced import ReducedNetwork
 from rankscope.theory.solution import LinearTheory, accuracy_asked, reals, target_matrix
+from rankscope.validation import number
 
 Array = NDArray[np.floating]
 

@@ -9,12 +9,12 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-from rankscope.arguments import integer, number
 from rankscope.errors import InputError
 from rankscope.theory.descent import curvature, descend, survives
 from rankscope.theory.flow import CONVERGED, Path, Paths, flow, taylor
 from rankscope.theory.moments import describe
 from rankscope.theory.reduced import ReducedNetwork
+from rankscope.validation import integer, number
 
 Array = NDArray[np.floating]
 

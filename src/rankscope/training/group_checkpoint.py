@@ -16,8 +16,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from rankscope.errors import InputError
-from rankscope.training import checkpoint as checkpoints
-from rankscope.training.checkpoint import TrainingState
+from rankscope.training import state_file
+from rankscope.training.state_file import TrainingState
 
 FORMAT = "rankscope.training-together.v1"
 
@@ -38,10 +38,10 @@ def save(
     tensors: dict[str, Tensor] = {}
     each: list[dict[str, str]] = []
     for e, (state, its_settings) in enumerate(zip(states, settings, strict=True)):
-        its_tensors, metadata = checkpoints.contents(state, its_settings)
+        its_tensors, metadata = state_file.contents(state, its_settings)
         tensors |= {f"{e}/{name}": tensor for name, tensor in its_tensors.items()}
         each.append(metadata)
-    checkpoints.write(path, tensors, {"format": FORMAT, "each": json.dumps(each), "notes": json.dumps(dict(notes))})
+    state_file.write(path, tensors, {"format": FORMAT, "each": json.dumps(each), "notes": json.dumps(dict(notes))})
 
 
 def restore(
@@ -61,7 +61,7 @@ def restore(
     before = [{name: w.clone() for name, w in state.network.state_dict().items()} for state in states]
     try:
         for e, (state, its_settings) in enumerate(zip(states, settings, strict=True)):
-            checkpoints.take_over(path, _tensors(path, e), each[e], state, its_settings, total)
+            state_file.take_over(path, _tensors(path, e), each[e], state, its_settings, total)
     except InputError:
         for state, weights in zip(states, before, strict=True):
             state.network.load_state_dict(weights)
@@ -83,7 +83,7 @@ def take_out(path: str | os.PathLike[str], targets: Mapping[int, str | os.PathLi
     """
     each, notes = _metadata(path), notes_in(path)
     for e, target in targets.items():
-        checkpoints.write(target, _tensors(path, e), {**each[e], "notes": json.dumps(notes)})
+        state_file.write(target, _tensors(path, e), {**each[e], "notes": json.dumps(notes)})
 
 
 def put_together(path: str | os.PathLike[str], sources: Sequence[str | os.PathLike[str]]) -> None:
@@ -98,11 +98,11 @@ def put_together(path: str | os.PathLike[str], sources: Sequence[str | os.PathLi
     each: list[dict[str, str]] = []
     notes: dict[str, str] = {}
     for e, source in enumerate(sources):
-        its_tensors, metadata = checkpoints.read(Path(source))
+        its_tensors, metadata = state_file.read(Path(source))
         tensors |= {f"{e}/{name}": tensor for name, tensor in its_tensors.items()}
         notes |= _notes(metadata)
         each.append(metadata)
-    checkpoints.write(path, tensors, {"format": FORMAT, "each": json.dumps(each), "notes": json.dumps(notes)})
+    state_file.write(path, tensors, {"format": FORMAT, "each": json.dumps(each), "notes": json.dumps(notes)})
 
 
 class Standing(NamedTuple):

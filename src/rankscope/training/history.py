@@ -17,9 +17,9 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rankscope.arguments import choice, integer
 from rankscope.errors import InputError
 from rankscope.linalg import leading_eigenvalues, leading_singular_values
+from rankscope.validation import choice, integer
 
 Status = Literal["finished", "stopped", "diverged", "exhausted"]
 
@@ -66,7 +66,7 @@ class History:
         "finished"; "stopped" early as asked; "diverged" (the last loss or gradient is not finite, and the
         network keeps its weights from before that epoch); "exhausted" (the iterable of trials ended).
     learning_rate
-        Of the optimiser; times the epoch it is the learning time.
+        Of the optimizer; times the epoch it is the learning time.
     seconds
         Wall time spent training, over all continuations.
     """

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rankscope.arguments import RngLike, choice
 from rankscope.errors import InputError
 from rankscope.linalg.threads import threads_for
 from rankscope.networks.protocol import Network, evaluating, hidden_size_of, outputs_of
 from rankscope.tasks.trials import Trials
+from rankscope.validation import RngLike, choice
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Takes outputs, targets and mask, each (batch, time, out), and returns a scalar."""

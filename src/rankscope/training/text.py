@@ -23,15 +23,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rankscope.arguments import integer, number
-from rankscope.durable import replacing
 from rankscope.errors import InputError
+from rankscope.io.atomic import replacing
 from rankscope.linalg.threads import threads_for
 from rankscope.networks.text import TextClassifier
-from rankscope.text.batches import Batch, in_order, pack, similar_lengths
-from rankscope.text.data import SentimentData
-from rankscope.training.checkpoint_content import check_optimiser, check_tensor, check_weights, read_metadata
-from rankscope.training.rules import LARGEST_STEP
+from rankscope.tasks.sentiment.batches import Batch, in_order, pack, similar_lengths
+from rankscope.tasks.sentiment.data import SentimentData
+from rankscope.training.config import LARGEST_STEP
+from rankscope.training.state_checks import check_optimizer, check_tensor, check_weights, read_metadata
+from rankscope.validation import integer, number
 
 Progress = Callable[[int, int, float], None]
 
@@ -137,16 +137,16 @@ def train_classifier(
         "cell": network.cell,
         "weights": {name: list(weights.shape) for name, weights in _learning(network).items()},
     }
-    optimiser = torch.optim.Adam(_learning(network).values(), lr=rate, fused=True)
+    optimizer = torch.optim.Adam(_learning(network).values(), lr=rate, fused=True)
     history = TextHistory(rate)
     if checkpoint is not None and Path(checkpoint).exists():
-        _restore(Path(checkpoint), network, optimiser, history, settings, total)
+        _restore(Path(checkpoint), network, optimizer, history, settings, total)
     held_out = in_order(data.validation, EVALUATION_BATCH)
     began = last_saved = time.perf_counter()
     before = history.seconds
     with threads_for(network.hidden_size):
         while history.status != "diverged" and len(history.losses) < total:
-            diverged = _epoch(network, optimiser, data, history, settings)
+            diverged = _epoch(network, optimizer, data, history, settings)
             loss, accuracy = evaluate(network, held_out)
             history.validation_losses.append(loss)
             history.validation_accuracies.append(accuracy)
@@ -155,7 +155,7 @@ def train_classifier(
             history.seconds = before + now - began
             ends = diverged or len(history.losses) == total
             if checkpoint is not None and (ends or now - last_saved >= checkpoint_seconds):
-                _save(Path(checkpoint), network, optimiser, history, settings)
+                _save(Path(checkpoint), network, optimizer, history, settings)
                 last_saved = now
             if progress is not None:
                 progress(len(history.losses), total, history.losses[-1])
@@ -176,7 +176,7 @@ def evaluate(network: TextClassifier, batches: Sequence[Batch]) -> tuple[float, 
 
 def _epoch(
     network: TextClassifier,
-    optimiser: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer,
     data: SentimentData,
     history: TextHistory,
     settings: dict[str, Any],
@@ -191,11 +191,11 @@ def _epoch(
         torch.manual_seed(int(rng.integers(2**62)))
         for indices in similar_lengths(data.train.lengths, settings["batch_size"], rng):
             batch = pack(data.train, indices)
-            optimiser.zero_grad(set_to_none=True)
+            optimizer.zero_grad(set_to_none=True)
             loss = torch.nn.functional.binary_cross_entropy_with_logits(network(batch.words), batch.labels)
             loss.backward()  # type: ignore[no-untyped-call]
             norm = torch.nn.utils.get_total_norm(
-                [p.grad for p in optimiser.param_groups[0]["params"] if p.grad is not None]
+                [p.grad for p in optimizer.param_groups[0]["params"] if p.grad is not None]
             )
             losses.append(float(loss.detach()))
             norms.append(float(norm))
@@ -203,7 +203,7 @@ def _epoch(
             diverged = not (math.isfinite(losses[-1] + norms[-1]) and settings["learning_rate"] < LARGEST_STEP)
             if diverged:
                 break
-            optimiser.step()
+            optimizer.step()
     history.losses.append(float(np.average(losses, weights=sentences)))
     history.gradient_norms.append(float(np.mean(norms)))
     return diverged
@@ -219,13 +219,13 @@ _CURVES = ("losses", "gradient_norms", "validation_losses", "validation_accuraci
 def _save(
     path: Path,
     network: TextClassifier,
-    optimiser: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer,
     history: TextHistory,
     settings: dict[str, Any],
 ) -> None:
     tensors: dict[str, Tensor] = {f"network.{name}": w.detach() for name, w in _learning(network).items()}
-    for index, entries in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser.{index}.{name}": value for name, value in entries.items()}
+    for index, entries in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": value for name, value in entries.items()}
     tensors |= {name: torch.tensor(getattr(history, name), dtype=torch.float64) for name in _CURVES}
     metadata = {
         "format": FORMAT,
@@ -240,7 +240,7 @@ def _save(
 def _restore(
     path: Path,
     network: TextClassifier,
-    optimiser: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer,
     history: TextHistory,
     settings: dict[str, Any],
     total: int,
@@ -263,7 +263,7 @@ def _restore(
     epochs = len(tensors["losses"]) if "losses" in tensors and tensors["losses"].ndim else 0
     learning = _learning(network)
     check_weights(path, tensors, learning)
-    check_optimiser(path, tensors, list(learning.values()))
+    check_optimizer(path, tensors, list(learning.values()))
     for name in _CURVES:
         check_tensor(path, tensors, name, (epochs,), torch.float64)
     if epochs > total:
@@ -271,12 +271,12 @@ def _restore(
     with torch.no_grad():
         for name, weights in _learning(network).items():
             weights.copy_(tensors[f"network.{name}"])
-    layout = optimiser.state_dict()
+    layout = optimizer.state_dict()
     for name, value in tensors.items():
-        if name.startswith("optimiser."):
+        if name.startswith("optimizer."):
             _, index, entry = name.split(".")
             layout["state"].setdefault(int(index), {})[entry] = value
-    optimiser.load_state_dict(layout)
+    optimizer.load_state_dict(layout)
     for name in _CURVES:
         setattr(history, name, tensors[name].tolist())
     history.seconds, history.status = known.seconds, known.status

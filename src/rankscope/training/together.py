@@ -21,21 +21,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rankscope.arguments import RngLike, generator, integer, number
 from rankscope.errors import InputError
 from rankscope.networks.ensemble import can_run_together
 from rankscope.networks.rate import RateRNN
 from rankscope.tasks.trials import Task
 from rankscope.training import group_checkpoint
-from rankscope.training.beginning import Recording, begin
-from rankscope.training.checkpoint import TrainingState
+from rankscope.training.batched import ASLEEP, DIVERGED, STOPPED, Stack, Step
+from rankscope.training.config import Rules, make_rules
+from rankscope.training.cuda import find_device, full_precision, mark, name_of_device
 from rankscope.training.draws import Drawn, Draws
-from rankscope.training.graphics import find_device, full_precision, mark, name_of_device
 from rankscope.training.history import History
 from rankscope.training.loss import Loss, find_loss
-from rankscope.training.rules import Rules, make_rules
-from rankscope.training.stack import ASLEEP, DIVERGED, STOPPED, Stack, Step
+from rankscope.training.setup import Recording, begin
+from rankscope.training.state_file import TrainingState
 from rankscope.training.train import Progress
+from rankscope.validation import RngLike, generator, integer, number
 
 MATRIX = "recurrent_weights"
 HEARD_EVERY = {"cpu": 1, "cuda": 16}
@@ -53,7 +53,7 @@ def train_together(
     rngs: Sequence[RngLike],
     *,
     batch_size: int = 32,
-    optimiser: str = "adam",
+    optimizer: str = "adam",
     learning_rate: float | None = None,
     clip_norm: float | None = None,
     stop_below: float | None = None,
@@ -81,7 +81,7 @@ def train_together(
         Where to train, "cuda" for one; by default where the networks are. They stay where they are.
     tf32
         Let a graphics card multiply with the ten bits of TF32, faster and without the agreement with `train`.
-    epochs, batch_size, optimiser, learning_rate, clip_norm, stop_below, loss
+    epochs, batch_size, optimizer, learning_rate, clip_norm, stop_below, loss
         As in `train`.
     recorded_epochs, singular_values, eigenvalues, record_weights, progress
         As in `train`; the loss given to `progress` is the mean.
@@ -107,7 +107,7 @@ def train_together(
         integer("epochs", epochs, minimum=1),
         first.hidden_size,
         batch_size=batch_size,
-        optimiser=optimiser,
+        optimizer=optimizer,
         learning_rate=learning_rate,
         clip_norm=clip_norm,
         stop_below=stop_below,

@@ -16,18 +16,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rankscope.arguments import RngLike, generator, integer, number
 from rankscope.errors import InputError
 from rankscope.linalg.threads import threads_for
 from rankscope.networks.protocol import Network, check_network, hidden_size_of, outputs_of
 from rankscope.tasks.trials import Task, Trials, as_trials
-from rankscope.training import checkpoint as checkpoints
-from rankscope.training.beginning import Recording, batches_of, begin
-from rankscope.training.checkpoint import TrainingState
-from rankscope.training.direct import DirectGradient
+from rankscope.training import state_file
+from rankscope.training.config import DEFAULT_EPOCHS, Rules, make_rules
 from rankscope.training.history import History
 from rankscope.training.loss import Loss, find_loss
-from rankscope.training.rules import DEFAULT_EPOCHS, Rules, make_rules
+from rankscope.training.manual_gradient import DirectGradient
+from rankscope.training.setup import Recording, batches_of, begin
+from rankscope.training.state_file import TrainingState
+from rankscope.validation import RngLike, generator, integer, number
 
 Progress = Callable[[int, int, float], None]
 """Called after every epoch with the number of epochs done, their total, and the last loss."""
@@ -40,7 +40,7 @@ def train(
     rng: RngLike = None,
     *,
     batch_size: int = 32,
-    optimiser: str = "adam",
+    optimizer: str = "adam",
     learning_rate: float | None = None,
     clip_norm: float | None = None,
     stop_below: float | None = None,
@@ -70,7 +70,7 @@ def train(
         Seed or Generator for the trials and the network's noise.
     batch_size
         Trials an epoch (of no meaning for an iterable).
-    optimiser, learning_rate
+    optimizer, learning_rate
         "adam" (torch's fused one) or "sgd"; the learning rate is 0.05 / N by default, with N the network's
         `hidden_size` or else the number of columns of its first recurrent matrix.
     clip_norm
@@ -119,7 +119,7 @@ def train(
         _total_epochs(task, epochs),
         N,
         batch_size=batch_size,
-        optimiser=optimiser,
+        optimizer=optimizer,
         learning_rate=learning_rate,
         clip_norm=clip_norm,
         stop_below=stop_below,
@@ -130,14 +130,14 @@ def train(
     state, settings = begin(network, task, generator(rng), rules, judge, recording, N)
     total = rules.total
     if checkpoint is not None and Path(checkpoint).exists():
-        checkpoints.restore(checkpoint, state, settings, total)
+        state_file.restore(checkpoint, state, settings, total)
     if state.status in ("finished", "exhausted") and state.epoch != total:
         state.status = None  # longer than last time
     if state.status is None:
 
         def save() -> None:
             if checkpoint is not None:
-                checkpoints.save(checkpoint, state, settings)
+                state_file.save(checkpoint, state, settings)
 
         parameters = dict(network.named_parameters())
         matrices_now = {name: parameters[name] for name in state.records.matrices}
@@ -206,7 +206,7 @@ def _epoch(state: TrainingState, course: _Course) -> None:
     records = state.records
     records.look_at(state.epoch, course.matrices)
     loss, total_norm = _gradient(state, course, trials) if course.direct is None else course.direct(trials, state.rng)
-    parameters = state.optimiser.param_groups[0]["params"]
+    parameters = state.optimizer.param_groups[0]["params"]
     norm = float(total_norm)
     diverged = rules.diverges(loss, norm)
     if diverged:
@@ -217,7 +217,7 @@ def _epoch(state: TrainingState, course: _Course) -> None:
             gradient.mul_(factor.to(gradient.device))
     state.changing = True
     if not diverged:
-        state.optimiser.step()
+        state.optimizer.step()
     records.losses.append(loss)
     records.gradient_norms.append(norm)
     state.epoch += 1
@@ -234,9 +234,9 @@ def _gradient(state: TrainingState, course: _Course, trials: Trials) -> tuple[fl
         raise InputError(
             "network must have outputs that depend on its parameters and a loss that torch can differentiate"
         )
-    state.optimiser.zero_grad(set_to_none=True)
+    state.optimizer.zero_grad(set_to_none=True)
     batch_loss.backward()  # type: ignore[no-untyped-call]
-    parameters = state.optimiser.param_groups[0]["params"]
+    parameters = state.optimizer.param_groups[0]["params"]
     total_norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     return float(batch_loss.detach()), total_norm
 

@@ -119,7 +119,7 @@
   }
 
   function traces(name) {
-    const colours = rankscope.theme();
+    const colors = rankscope.theme();
     const line = (theory, options) => ({
       x: shown.x, y: shown.theories[theory][name], mode: "lines", name: theory, line: options,
       hovertemplate: "%{y:.4g} at %{x:.3g}<extra>" + theory + "</extra>",
@@ -128,18 +128,18 @@
     if (networks) {
       found.push({
         ...joined(networks.foretold, name), mode: "lines", name: "foretold", hoverinfo: "skip",
-        line: { color: colours.quiet, width: 1 }, opacity: 0.8,
+        line: { color: colors.quiet, width: 1 }, opacity: 0.8,
       });
       found.push({
         ...joined(networks.trained, name), mode: "markers", name: "trained",
-        marker: { color: colours.series[2], size: 5, symbol: "circle", line: { color: colours.ground, width: 0.5 } },
+        marker: { color: colors.series[2], size: 5, symbol: "circle", line: { color: colors.ground, width: 0.5 } },
         hovertemplate: "%{y:.4g} at %{x:.3g}<extra>trained network</extra>",
       });
     }
     if (shown.theories[EXPANSION][name]) {
-      found.push(line(EXPANSION, { color: colours.series[1], width: 2.5, dash: "dash" }));
+      found.push(line(EXPANSION, { color: colors.series[1], width: 2.5, dash: "dash" }));
     }
-    found.push(line(EXACT, { color: colours.series[0], width: 2.5 }));
+    found.push(line(EXACT, { color: colors.series[0], width: 2.5 }));
     return found;
   }
 
@@ -152,11 +152,11 @@
       uirevision: false,
     };
     if (name === "outlier") {
-      const colours = rankscope.theme();
+      const colors = rankscope.theme();
       const across = { type: "line", xref: "paper", x0: 0, x1: 1, layer: "below" };
       found.shapes = [
-        { ...across, y0: 1, y1: 1, line: { color: colours.ink, width: 1, dash: "dot" } },
-        { ...across, y0: shown.gain, y1: shown.gain, line: { color: colours.quiet, width: 1.5 } },
+        { ...across, y0: 1, y1: 1, line: { color: colors.ink, width: 1, dash: "dot" } },
+        { ...across, y0: shown.gain, y1: shown.gain, line: { color: colors.quiet, width: 1.5 } },
       ];
     }
     return found;
@@ -216,10 +216,10 @@
       row.append(...cells.map((text) => element("td", text, { class: "number" })));
       return row;
     }));
-    summarise();
+    summarize();
   }
 
-  const summarise = later(700, () => {
+  const summarize = later(700, () => {
     const { theories, convergence, gain, target } = shown;
     const end = (theory, name) => number(lastOf(theories[theory][name]));
     say("summary", `g = ${number(gain)}, target ${number(target)}. Exact theory: the loss falls to 5 % at an effective ` +
@@ -300,14 +300,14 @@
 
   function phaseTraces() {
     const style = getComputedStyle(document.documentElement);
-    const colours = WORDS.map((word) => style.getPropertyValue("--phase-" + word).trim());
+    const colors = WORDS.map((word) => style.getPropertyValue("--phase-" + word).trim());
     const { ink, ground } = rankscope.theme();
     const z = fineTargets.map((_, j) => fineGains.map((_, i) => outcome(fineRates.settles[j][i], fineRates.diverges[j][i])));
     const text = z.map((row) => row.map((kind) => WORDS[kind]));
     return [
       {
         type: "heatmap", x: fineGains, y: fineTargets.map((value) => 10 ** value), z, text, zmin: -0.5, zmax: 2.5,
-        colorscale: [0, 1, 2].flatMap((kind) => [[kind / 3, colours[kind]], [(kind + 1) / 3, colours[kind]]]),
+        colorscale: [0, 1, 2].flatMap((kind) => [[kind / 3, colors[kind]], [(kind + 1) / 3, colors[kind]]]),
         showscale: false, hovertemplate: "g = %{x:.2f}, ẑ = %{y:.2f}: %{text}<extra></extra>",
       },
       {

@@ -13,7 +13,7 @@
   const dimension = (name) => dimensions.find((one) => one.name === name);
   const others = (name) => dimensions.filter((one) => one.name !== name);
   const judged = data.networks.some((network) => (network.scalars.convergence_epoch ?? null) !== null);
-  const state = { main: data.main, colour: null, panelPlace: {}, curvePlace: {} };
+  const state = { main: data.main, color: null, panelPlace: {}, curvePlace: {} };
 
   data.networks.forEach((network, index) => {
     network.index = index;
@@ -68,15 +68,15 @@
 
   function panelData(panel) {
     const main = dimension(state.main);
-    const colour = state.colour && dimension(state.colour);
+    const color = state.color && dimension(state.color);
     const traces = [];
     const lost = {};
     const annotations = [];
     const said = [];
-    (colour ? colour.values : [null]).forEach((_, index) => {
-      const fixed = { ...state.panelPlace, ...(colour ? { [colour.name]: index } : {}) };
-      const name = colour ? valueName(colour, index) : "mean";
-      const style = colour ? lookAlong(colour, index) : look(0);
+    (color ? color.values : [null]).forEach((_, index) => {
+      const fixed = { ...state.panelPlace, ...(color ? { [color.name]: index } : {}) };
+      const name = color ? valueName(color, index) : "mean";
+      const style = color ? lookAlong(color, index) : look(0);
       const single = data.networks.filter((network) =>
         within(network.place, fixed) && network.status !== "diverged" && (network.scalars[panel.name] ?? null) !== null);
       if (single.length) {
@@ -237,7 +237,7 @@
     panelsForm.replaceChildren();
     curvesForm.replaceChildren();
     const free = others(state.main);
-    if (!free.some((one) => one.name === state.colour)) { state.colour = free.length ? free[0].name : null; }
+    if (!free.some((one) => one.name === state.color)) { state.color = free.length ? free[0].name : null; }
     state.panelPlace = {};
     state.curvePlace = {};
     if (dimensions.length > 1) {
@@ -245,10 +245,10 @@
         (value) => { state.main = value; controls(); redraw(); document.getElementById("main-dimension").focus(); });
     }
     if (free.length > 1) {
-      select(panelsForm, "colour-dimension", "Colour", free.map((one) => [one.name, one.title]), state.colour,
-        (value) => { state.colour = value; controls(); redraw(); document.getElementById("colour-dimension").focus(); });
+      select(panelsForm, "color-dimension", "Color", free.map((one) => [one.name, one.title]), state.color,
+        (value) => { state.color = value; controls(); redraw(); document.getElementById("color-dimension").focus(); });
     }
-    fixedSelects(panelsForm, "panel-", free.filter((one) => one.name !== state.colour), state.panelPlace);
+    fixedSelects(panelsForm, "panel-", free.filter((one) => one.name !== state.color), state.panelPlace);
     fixedSelects(curvesForm, "curve-", free, state.curvePlace);
     panelsForm.hidden = !panelsForm.children.length;
     curvesForm.hidden = !curvesForm.children.length;

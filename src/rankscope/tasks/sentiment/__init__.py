@@ -1,0 +1,12 @@
+"""Sentences with a label, vectors of words, and where they come from: the treebank, GloVe files, the package index."""
+
+from rankscope.tasks.sentiment.data import SentimentData as SentimentData
+from rankscope.tasks.sentiment.data import Split as Split
+from rankscope.tasks.sentiment.data import load_data as load_data
+from rankscope.tasks.sentiment.data import prepare as prepare
+from rankscope.tasks.sentiment.glove import WordVectors as WordVectors
+from rankscope.tasks.sentiment.glove import read_glove as read_glove
+from rankscope.tasks.sentiment.sentences import Labelled as Labelled
+from rankscope.tasks.sentiment.sentences import tokenize as tokenize
+from rankscope.tasks.sentiment.snippets import read_snippets as read_snippets
+from rankscope.tasks.sentiment.treebank import read_treebank as read_treebank

@@ -1,0 +1,126 @@
+"""The gradient without autograd is the gradient."""
+
+import numpy as np
+import pytest
+import torch
+
+import rankscope as rs
+from rankscope.errors import InputError
+from rankscope.training.loss import squared_loss
+from rankscope.training.manual_gradient import DirectGradient
+
+CASES = {
+    "paper": {},
+    "bias and initial state": {"trained": ("input", "recurrent", "output", "bias", "initial_state")},
+    "recurrent only": {"trained": ("recurrent",)},
+    "output only": {"trained": ("output",)},
+    "noise": {"noise_std": 0.1},
+    "softplus": {"nonlinearity": "softplus"},
+    "relu": {"nonlinearity": "relu"},
+    "linear readout": {"readout_nonlinearity": "identity"},
+}
+
+
+def network(task, dtype=torch.float32, hidden_size=32, **options):
+    return rs.RateRNN.initialize(task, hidden_size=hidden_size, gain=0.9, rng=0, dtype=dtype, **options)
+
+
+def by_autograd(net, trials, rng):
+    net.zero_grad(set_to_none=True)
+    outputs = net(trials.inputs, rng=rng)
+    loss = squared_loss(outputs, trials.targets.to(outputs), trials.mask.to(outputs))
+    loss.backward()
+    gradients = {name: p.grad.clone() for name, p in net.named_parameters() if p.requires_grad}
+    return float(loss.detach()), gradients
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("name", ["flipflop", "romo"])  # romo: nothing is heard in the first steps
+def test_equals_autograd(name, case, dtype):
+    task = rs.tasks.make(name)
+    net, trials = network(task, dtype, **CASES[case]), task.sample(5, rng=1)
+    if name == "romo":
+        # targets and a mask where the network is still silent, too
+        trials = rs.Trials(trials.inputs, trials.targets + 0.5, torch.rand(trials.mask.shape))
+    loss, gradients = by_autograd(net, trials, np.random.default_rng(3))
+    found, norm = DirectGradient(net)(trials, np.random.default_rng(3))
+    assert found == pytest.approx(loss, rel=1e-6 if dtype == torch.float32 else 1e-13)
+    for part, wanted in gradients.items():
+        close = 1e-5 if dtype == torch.float32 else 1e-13
+        assert (getattr(net, part).grad - wanted).norm() <= close * wanted.norm(), part
+    squares = sum(float(g.double().square().sum()) for g in gradients.values())
+    assert float(norm) == pytest.approx(squares**0.5, rel=1e-5)
+
+
+def test_the_second_batch_may_have_another_shape():
+    task = rs.tasks.FlipFlop(duration=15)
+    net = network(task)
+    direct = DirectGradient(net)
+    for size, longer in ((4, 15), (7, 15), (4, 20)):
+        trials = rs.tasks.FlipFlop(duration=longer).sample(size, rng=size)
+        loss, _ = direct(trials, np.random.default_rng(0))
+        wanted = squared_loss(net(trials.inputs), trials.targets, trials.mask)
+        assert loss == pytest.approx(float(wanted.detach()), rel=1e-6)
+
+
+def test_a_target_without_mask_may_be_anything():
+    task = rs.tasks.Romo()
+    net, trials = network(task), task.sample(3, rng=0)
+    targets = torch.where(trials.mask == 0, torch.nan, trials.targets)
+    plain, odd = (
+        DirectGradient(net)(trials, 0)[0],
+        DirectGradient(net)(rs.Trials(trials.inputs, targets, trials.mask), 0),
+    )
+    assert odd[0] == plain
+    assert torch.isfinite(odd[1])
+
+
+def test_shapes_that_do_not_fit_are_named():
+    task = rs.tasks.Romo()
+    net, trials = network(task), task.sample(3, rng=0)
+    with pytest.raises(InputError, match="one shape"):
+        DirectGradient(net)(rs.Trials(trials.inputs, trials.targets[..., :1], trials.mask[..., :1]), 0)
+
+
+def test_where_it_is_taken():
+    task = rs.tasks.FlipFlop()
+    net = network(task)
+    assert DirectGradient.fits(net, squared_loss)
+    assert not DirectGradient.fits(net, lambda outputs, targets, mask: squared_loss(outputs, targets, mask))
+    assert not DirectGradient.fits(network(task, engine="plain"), squared_loss)
+    assert not DirectGradient.fits(network(task, nonlinearity=torch.sin), squared_loss)
+    assert not DirectGradient.fits(network(task, convention="rate"), squared_loss)
+    assert not DirectGradient.fits(rs.GatedRNN.initialize(task, hidden_size=8, rng=0), squared_loss)
+
+    class Louder(rs.RateRNN):
+        def forward(self, inputs, **options):
+            return 2 * super().forward(inputs, **options)
+
+    assert not DirectGradient.fits(Louder.initialize(task, hidden_size=32, rng=0), squared_loss)
+    net.recurrent_weights.register_hook(lambda gradient: None)
+    assert not DirectGradient.fits(net, squared_loss)
+    net = network(task)
+    net.register_forward_hook(lambda *_: None)
+    assert not DirectGradient.fits(net, squared_loss)
+
+
+def test_learning_is_the_same_either_way():
+    task, found = rs.tasks.Mante(), []
+    for watched in (False, True):
+        net = network(task, torch.float64)
+        if watched:
+            net.recurrent_weights.register_hook(lambda gradient: None)
+        history = rs.train(net, task, epochs=30, rng=1, recorded_epochs=5)
+        found.append((history.losses, history.gradient_norms, history.singular_values, net.recurrent_weights.detach()))
+    for direct, usual in zip(*found, strict=True):
+        np.testing.assert_allclose(direct, usual, rtol=1e-8, atol=1e-14)
+
+
+def test_a_weight_that_was_fixed_by_hand_stays():
+    task = rs.tasks.FlipFlop()
+    net = network(task)
+    net.output_weights.requires_grad_(False)
+    before = net.output_weights.clone()
+    rs.train(net, task, epochs=3, rng=0)
+    assert torch.equal(net.output_weights, before)
