@@ -13,6 +13,7 @@ from safetensors import safe_open
 import rankscope as rs
 from forking import Program
 from rankscope.tasks import FlipFlop
+from rankscope.training import state_file
 
 TASK = FlipFlop(duration=12)
 EPOCHS = 5
