@@ -32,7 +32,7 @@ QUANTITIES = {
     "functional_rank": "functional_rank",
     "shuffled_loss": "shuffled_loss_relative",
 }
-REFERENCE = Path(__file__).parents[2] / "shared" / "reference" / "nonlinear_n256.json"
+REFERENCE = Path(__file__).parents[1] / "tests" / "reference" / "nonlinear_n256.json"
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ from rankscope.figures.selection import with_dims
 
 PAGE = Path(__file__).parents[1] / "docs" / "results"
 GUIDE = Path(__file__).parents[1] / "docs" / "guides" / "neurogym.md"
-REFERENCE = Path(__file__).parents[2] / "shared" / "reference" / "nonlinear_n256.json"
+REFERENCE = Path(__file__).parents[1] / "tests" / "reference" / "nonlinear_n256.json"
 WIDTH = {"gain": 560, "linear": 620, "linear-gain": 560, "divergence": 560, "cosine": 560}
 
 
