@@ -27,6 +27,7 @@ from rankscope.sweep import open_run as open_run
 from rankscope.tasks import Task as Task
 from rankscope.tasks import Trials as Trials
 from rankscope.training import History as History
+from rankscope.training import TrainingConfig as TrainingConfig
 from rankscope.training import accuracy as accuracy
 from rankscope.training import cross_entropy_loss as cross_entropy_loss
 from rankscope.training import evaluate as evaluate

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import rankscope as rs
-from rankscope.training.config import LARGEST_STEP, Rules, make_rules
+from rankscope.training.rules import LARGEST_STEP, Rules, make_rules
 
 VALUES = [0.0, 0.3, 1.0, 1e10, 1e29, 3e29, LARGEST_STEP, 1e31, 1e38, math.inf, -math.inf, math.nan]
 

@@ -7,10 +7,10 @@ import torch
 import rankscope as rs
 from rankscope.training import cuda as graphics
 from rankscope.training.batched import Stack, Step, bytes_of_one
-from rankscope.training.config import make_rules
 from rankscope.training.cuda import find_device, free_bytes, full_precision, mark, name_of_device
 from rankscope.training.draws import Draws
 from rankscope.training.loss import squared_loss
+from rankscope.training.rules import make_rules
 from rankscope.training.setup import Recording, begin
 from rankscope.training.together import train_together
 

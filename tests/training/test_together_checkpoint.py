@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from test_checkpoint import interrupted_at_line, kill_in_training
+from test_state_file import interrupted_at_line, kill_in_training
 
 import rankscope as rs
 from rankscope.training import group_checkpoint, together

@@ -1,5 +1,6 @@
 """Learning: the loop, the loss, what is recorded, and checkpoints to continue from."""
 
+from rankscope.training.config import TrainingConfig as TrainingConfig
 from rankscope.training.history import History as History
 from rankscope.training.loss import LOSSES as LOSSES
 from rankscope.training.loss import Loss as Loss

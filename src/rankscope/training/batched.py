@@ -17,9 +17,9 @@ from rankscope.networks.ensemble import ensemble
 from rankscope.networks.parameters import PARAMETERS
 from rankscope.networks.rate import RateRNN
 from rankscope.networks.recurrence import Weights
-from rankscope.training.config import Rules
 from rankscope.training.cuda import captured
 from rankscope.training.loss import Loss, squared_loss
+from rankscope.training.rules import Rules
 from rankscope.training.state_file import TrainingState
 
 ASLEEP, GOES_ON, DIVERGED, STOPPED = range(4)

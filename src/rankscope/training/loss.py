@@ -70,7 +70,30 @@ def cross_entropy_loss(outputs: Tensor, targets: Tensor, mask: Tensor) -> Tensor
     return (weight * entropies).sum() / weight.sum()
 
 
-LOSSES: dict[str, Loss] = {"squared": squared_loss, "cross_entropy": cross_entropy_loss}
+def binary_cross_entropy_loss(outputs: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
+    """Return the masked mean of -target log p - (1 - target) log(1 - p) with p = sigmoid(z), a scalar.
+
+    Parameters
+    ----------
+    outputs, targets, mask
+        (batch, time, out): logits, probabilities of the positive class, and weights.
+
+    Raises
+    ------
+    InputError
+        If their shapes differ.
+    """
+    _check_shapes(outputs, targets, mask)
+    wanted = torch.where(mask == 0, 0, targets)
+    entropies = torch.nn.functional.binary_cross_entropy_with_logits(outputs, wanted, reduction="none")
+    return (mask * entropies).sum() / mask.sum()
+
+
+LOSSES: dict[str, Loss] = {
+    "squared": squared_loss,
+    "cross_entropy": cross_entropy_loss,
+    "binary_cross_entropy": binary_cross_entropy_loss,
+}
 """The losses by name."""
 
 

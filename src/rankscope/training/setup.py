@@ -13,10 +13,10 @@ from rankscope.errors import InputError
 from rankscope.networks.protocol import Network, architecture_of, recurrent_names
 from rankscope.networks.rate import RateRNN
 from rankscope.tasks.trials import BuiltInTask, Task, Trials
-from rankscope.training.config import DEFAULT_EPOCHS, Rules
 from rankscope.training.history import MatrixRecords, Records, record_schedule
 from rankscope.training.loss import Loss, name_of_loss
 from rankscope.training.prefetch import drawn_ahead
+from rankscope.training.rules import DEFAULT_EPOCHS, Rules
 from rankscope.training.state_file import TrainingState
 from rankscope.validation import integer
 

@@ -29,7 +29,7 @@ from rankscope.linalg.threads import threads_for
 from rankscope.networks.text import TextClassifier
 from rankscope.tasks.sentiment.batches import Batch, in_order, pack, similar_lengths
 from rankscope.tasks.sentiment.data import SentimentData
-from rankscope.training.config import LARGEST_STEP
+from rankscope.training.rules import LARGEST_STEP
 from rankscope.training.state_checks import check_optimizer, check_tensor, check_weights, read_metadata
 from rankscope.validation import integer, number
 

@@ -27,11 +27,11 @@ from rankscope.networks.rate import RateRNN
 from rankscope.tasks.trials import Task
 from rankscope.training import group_checkpoint
 from rankscope.training.batched import ASLEEP, DIVERGED, STOPPED, Stack, Step
-from rankscope.training.config import Rules, make_rules
 from rankscope.training.cuda import find_device, full_precision, mark, name_of_device
 from rankscope.training.draws import Drawn, Draws
 from rankscope.training.history import History
 from rankscope.training.loss import Loss, find_loss
+from rankscope.training.rules import Rules, make_rules
 from rankscope.training.setup import Recording, begin
 from rankscope.training.state_file import TrainingState
 from rankscope.training.train import Progress

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,10 +22,11 @@ from rankscope.linalg.threads import threads_for
 from rankscope.networks.protocol import Network, check_network, hidden_size_of, outputs_of
 from rankscope.tasks.trials import Task, Trials, as_trials
 from rankscope.training import state_file
-from rankscope.training.config import DEFAULT_EPOCHS, Rules, make_rules
+from rankscope.training.config import DEFAULT_EPOCHS, TrainingConfig, make_config
 from rankscope.training.history import History
-from rankscope.training.loss import Loss, find_loss
+from rankscope.training.loss import Loss
 from rankscope.training.manual_gradient import DirectGradient
+from rankscope.training.rules import Rules, make_rules
 from rankscope.training.setup import Recording, batches_of, begin
 from rankscope.training.state_file import TrainingState
 from rankscope.validation import RngLike, generator, integer, number
@@ -39,20 +41,11 @@ def train(
     epochs: int | None = None,
     rng: RngLike = None,
     *,
-    batch_size: int = 32,
-    optimizer: str = "adam",
-    learning_rate: float | None = None,
-    clip_norm: float | None = None,
-    stop_below: float | None = None,
-    loss: str | Loss | None = None,
-    recorded_epochs: int | Sequence[int] | None = None,
-    singular_values: int = 40,
-    eigenvalues: int = 0,
-    record_weights: bool = False,
-    matrices: Iterable[str] | None = None,
+    config: TrainingConfig | None = None,
     progress: Progress | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_seconds: float = 60.0,
+    **options: Any,
 ) -> History:
     """Train `network` in place and return what happened.
 
@@ -68,33 +61,10 @@ def train(
         Number of gradient steps; by default 1000, or all that the iterable has.
     rng
         Seed or Generator for the trials and the network's noise.
-    batch_size
-        Trials an epoch (of no meaning for an iterable).
-    optimizer, learning_rate
-        "adam" (torch's fused one) or "sgd"; the learning rate is 0.05 / N by default, with N the network's
-        `hidden_size` or else the number of columns of its first recurrent matrix.
-    clip_norm
-        Scale gradients down to this norm where they exceed it.
-    stop_below
-        Stop once the loss is below this fraction of the first epoch's.
-    loss
-        "squared", "cross_entropy" (for targets that are one-hot or probabilities), or a function of (outputs, targets,
-        mask), each (batch, time, out), that returns a scalar tensor. None is the task's own attribute `loss`, and
-        "squared" where it has none.
-    recorded_epochs
-        When to record the singular values of W - W0: so many evenly spaced epochs, or these ones. By default
-        200, but no more than a seventh of the epochs (a tenth above 256 units).
-    singular_values
-        How many leading ones to record.
-    eigenvalues
-        How many eigenvalues of the recurrent weights to record as well, those with the largest real parts. Only square
-        matrices have them.
-    record_weights
-        Keep the recurrent weights themselves at those epochs.
-    matrices
-        Of which matrices to record all this: names of the network's parameters, or patterns such as
-        ``"*.weight_hh_l*"``. By default its recurrent weights: what it says itself, as a GatedRNN does; else the
-        matrices called `recurrent_weights` or `weight_hh...`; else all square ones; else all.
+    config, options
+        A TrainingConfig, or its fields as keywords: batch_size, optimizer, learning_rate, schedule, weight_decay,
+        clip_norm, stop_below, loss, recorded_epochs, singular_values, eigenvalues, record_weights, matrices. See
+        `TrainingConfig` for each.
     progress
         Called after every epoch with (epochs done, epochs in all, loss).
     checkpoint
@@ -115,18 +85,21 @@ def train(
     """
     check_network("network", network)
     N = hidden_size_of(network)
+    config = make_config(config, options)
     rules = make_rules(
         _total_epochs(task, epochs),
         N,
-        batch_size=batch_size,
-        optimizer=optimizer,
-        learning_rate=learning_rate,
-        clip_norm=clip_norm,
-        stop_below=stop_below,
+        batch_size=config.batch_size,
+        optimizer=config.optimizer,  # type: ignore[arg-type]
+        learning_rate=config.learning_rate,
+        clip_norm=config.clip_norm,
+        stop_below=config.stop_below,
     )
-    judge = find_loss(loss, task)
+    judge = config.find_loss(task)
     interval = number("checkpoint_seconds", checkpoint_seconds, minimum=0)
-    recording = Recording(recorded_epochs, singular_values, eigenvalues, record_weights, matrices)
+    recording = Recording(
+        config.recorded_epochs, config.singular_values, config.eigenvalues, config.record_weights, config.matrices
+    )
     state, settings = begin(network, task, generator(rng), rules, judge, recording, N)
     total = rules.total
     if checkpoint is not None and Path(checkpoint).exists():
