@@ -1,0 +1,73 @@
+"""Singular values of the weights of a gated network, of each matrix as a whole and of the block of each gate.
+
+A recurrent matrix of an LSTM is (4N, N): the blocks of its input, forget, candidate and output gates stacked.
+
+Source: Schuessler et al. 2020, Fig. 5 and supplementary figures of the sentiment task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from rankscope.linalg.threads import threads_for
+from rankscope.measurements.base import Matrices, Measurement, TrainedNetwork
+from rankscope.networks.gated import GatedRNN
+from rankscope.networks.protocol import Network
+from rankscope.networks.text import GATES
+from rankscope.tasks.trials import Task
+
+Array = NDArray[np.floating[Any]]
+
+
+def compute(trained: TrainedNetwork, rng: np.random.Generator) -> xr.Dataset:
+    """Return `singular_value` (weight, matrix, singular_index) and `gate_singular_value` (..., gate, ...)."""
+    assert isinstance(trained.after, GatedRNN)
+    gates = GATES[trained.after.kind]
+    sizes = [min(dW.matrix.shape) for dW in trained.changes.values()]
+    whole, by_gate = [], []
+    with threads_for(max(sizes)):
+        for dW in trained.changes.values():
+            stacked = np.stack([dW.before, dW.matrix, dW.after])
+            whole.append(np.linalg.svdvals(stacked))
+            by_gate.append(np.linalg.svdvals(stacked.reshape(3, len(gates), -1, stacked.shape[-1])))
+    return xr.Dataset(
+        {
+            "singular_value": (
+                ("weight", "matrix", "singular_index"),
+                _filled(whole, max(sizes)),
+                {"long_name": "singular value"},
+            ),
+            "gate_singular_value": (
+                ("weight", "matrix", "gate", "singular_index"),
+                _filled(by_gate, max(sizes)),
+                {"long_name": "singular value of the block of a gate"},
+            ),
+        },
+        {
+            "weight": [name.rpartition(".")[2] for name in trained.changes],
+            "matrix": ["initial", "change", "trained"],
+            "gate": list(gates),
+            "singular_index": np.arange(1, max(sizes) + 1),
+        },
+    )
+
+
+def applies(network: Network, task: Task, matrices: Matrices) -> str | None:
+    """Require a GatedRNN."""
+    return None if isinstance(network, GatedRNN) else "the network is not a GatedRNN"
+
+
+def _filled(rows: Iterable[Array], length: int) -> Array:
+    """Return arrays (..., k) stacked, with NaN where k is below `length`."""
+    missing = [(row, length - row.shape[-1]) for row in rows]
+    return np.stack([np.pad(row, [(0, 0)] * (row.ndim - 1) + [(0, n)], constant_values=np.nan) for row, n in missing])
+
+
+GATE_SPECTRA = Measurement(
+    "gate_spectra", "singular values of W0, dW and W of a gated network, whole and by gate", compute, applies
+)

@@ -1,0 +1,44 @@
+"""Loss of the network with its change truncated to rank R, and the functional rank.
+
+The weights are W0 + sum_{k <= R} s_k u_k v_k^T, with dW = sum_k s_k u_k v_k^T the singular value decomposition of the
+change and all other weights as trained. The functional rank is the smallest R whose loss is below 5 % of that of R = 0.
+Several matrices are truncated together, each to rank R.
+
+Source: Schuessler et al. 2020, Fig. 1 (loss after truncation) and Fig. 2 (functional rank).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+from rankscope import lowrank
+from rankscope.measurements.base import Measurement, TrainedNetwork, ranks_up_to, scalar
+
+
+def compute(trained: TrainedNetwork, rng: np.random.Generator) -> xr.Dataset:
+    """Return `truncation_loss` over `rank`, and `functional_rank`."""
+    ranks = ranks_up_to(max(min(dW.matrix.shape) for dW in trained.changes.values()))
+    losses = lowrank.truncation_losses(
+        trained.before,
+        trained.after,
+        trained.evaluation_trials(rng),
+        ranks,
+        rng,
+        trained.loss_function,
+        trained.names,
+    )
+    rank = lowrank.functional_rank(losses)
+    return xr.Dataset(
+        {
+            "truncation_loss": ("rank", losses, {"long_name": "loss with the change truncated to this rank"}),
+            "functional_rank": scalar(
+                None if rank is None else float(rank),
+                "smallest rank with a truncation loss below 5 % of that of rank 0",
+            ),
+        },
+        {"rank": ranks},
+    )
+
+
+TRUNCATION = Measurement("truncation", "loss with the change truncated to rank 0 to 25, and functional rank", compute)
