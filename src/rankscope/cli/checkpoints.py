@@ -9,10 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from rich.table import Table
 
 from rankscope.cli.app import JsonFlag, app
 from rankscope.cli.output import console, print_json
@@ -81,6 +77,8 @@ def inspect(
 
 
 def _print_tables(compared: Comparison) -> None:
+    from rich.table import Table
+
     screen = console()
     table = Table()
     table.add_column("matrix", overflow="fold")
@@ -140,6 +138,8 @@ def _cells(matrix: ComparedMatrix) -> list[str]:
 
 def _printable(text: str) -> str:
     """Return a text from a stranger's file so that it neither styles the table nor steers the terminal."""
+    from rich.markup import escape
+
     return escape("".join(c if c.isprintable() else repr(c)[1:-1] for c in text))
 
 
@@ -149,6 +149,9 @@ def _tensor_bar() -> Iterator[Callable[[int, int, str], None] | None]:
     if not sys.stderr.isatty():
         yield None
         return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
         bar = bars.add_task("", total=None)

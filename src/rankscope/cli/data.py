@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from rankscope.cli.app import JsonFlag, app
-from rankscope.cli.output import console, print_json
+from rankscope.cli.output import print_json, print_lines, print_table
 from rankscope.errors import InputError
 
 data = typer.Typer(help="Fetch and prepare data.", no_args_is_help=True)
@@ -48,10 +47,8 @@ def sentiment(
     if as_json:
         print_json(summary)
         return
-    table = Table(*(name.replace("_", " ") for name in summary if name != "folder"))
-    table.add_row(*(str(value) for name, value in summary.items() if name != "folder"))
-    screen = console()
-    screen.print(table)
-    screen.print(str(folder), soft_wrap=True, highlight=False)
+    shown = {name: value for name, value in summary.items() if name != "folder"}
+    print_table([name.replace("_", " ") for name in shown], [list(shown.values())])
+    print_lines(folder)
     if cache is not None and folder.resolve() != sets.cache_folder().resolve():
-        screen.print(f"to run with it: export RANKSCOPE_CACHE={folder}", soft_wrap=True, highlight=False)
+        print_lines(f"to run with it: export RANKSCOPE_CACHE={folder}")

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from rankscope.cli.app import JsonFlag, app
-from rankscope.cli.output import console, print_json
+from rankscope.cli.output import print_json, print_lines
 
 # The server is up by then.
 SECONDS_BEFORE_OPENING = 0.5
@@ -36,7 +36,7 @@ def explore(
     if as_json:
         print_json({"address": serving.address})
     else:
-        console().print(serving.address, soft_wrap=True, highlight=False, markup=False)
+        print_lines(serving.address)
         if sys.stderr.isatty():
             sys.stderr.write("Ctrl-C ends it.\n")
     sys.stdout.flush()

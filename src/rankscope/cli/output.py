@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def print_summaries(rows: list[dict[str, Any]], files: list[Path], as_json: bool) -> None:
@@ -20,34 +19,41 @@ def print_summaries(rows: list[dict[str, Any]], files: list[Path], as_json: bool
     if as_json:
         print_json({"networks": rows, "files": [str(path) for path in files]})
         return
+    headings = ("task", "g", "N", "epochs to converge", "|dW|", "functional rank", "shuffled / initial loss", "status")
+    print_table(headings, [_summary_cells(row) for row in rows], right=headings[1:-1])
+    print_lines(*files)
+
+
+def _summary_cells(row: dict[str, Any]) -> list[str]:
+    converged, rank = row["convergence_epoch"], row["functional_rank"]
+    return [
+        row["task"],
+        f"{row['gain']:g}",
+        str(row["hidden_size"]),
+        "never" if converged is None else str(converged),
+        f"{row['change_norm']:.3f}",
+        "none" if rank is None else str(rank),
+        f"{row['shuffled_loss']:.3f}",
+        row["status"],
+    ]
+
+
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]], right: Sequence[str] = ()) -> None:
+    """Print a table; `right` names the headings of right-aligned columns."""
+    from rich.table import Table
+
     table = Table()
-    for heading in (
-        "task",
-        "g",
-        "N",
-        "epochs to converge",
-        "|dW|",
-        "functional rank",
-        "shuffled / initial loss",
-        "status",
-    ):
-        table.add_column(heading, justify="left" if heading in ("task", "status") else "right")
+    for heading in headings:
+        table.add_column(heading, justify="right" if heading in right else "left")
     for row in rows:
-        converged, rank = row["convergence_epoch"], row["functional_rank"]
-        table.add_row(
-            row["task"],
-            f"{row['gain']:g}",
-            str(row["hidden_size"]),
-            "never" if converged is None else str(converged),
-            f"{row['change_norm']:.3f}",
-            "none" if rank is None else str(rank),
-            f"{row['shuffled_loss']:.3f}",
-            row["status"],
-        )
-    screen = console()
-    screen.print(table)
-    for path in files:
-        screen.print(str(path), soft_wrap=True, highlight=False)
+        table.add_row(*map(str, row))
+    console().print(table, markup=False)
+
+
+def print_lines(*lines: object) -> None:
+    """Print lines without wrapping or markup; control characters, which could steer the terminal, are escaped."""
+    for line in lines:
+        sys.stdout.write("".join(c if c.isprintable() else repr(c)[1:-1] for c in str(line)) + "\n")
 
 
 def print_json(value: Any) -> None:
@@ -57,6 +63,8 @@ def print_json(value: Any) -> None:
 
 def console() -> Console:
     """Return a console on stdout."""
+    from rich.console import Console
+
     # In a pipe rich would wrap at 80 columns, which breaks a table that the next program reads.
     return Console(width=None if sys.stdout.isatty() else 160)
 
@@ -67,6 +75,9 @@ def progress_bars(descriptions: list[str]) -> Iterator[Callable[[int, int, int, 
     if not sys.stderr.isatty():
         yield lambda index, done, total, loss: None
         return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -84,24 +95,14 @@ def progress_bars(descriptions: list[str]) -> Iterator[Callable[[int, int, int, 
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """Give torch one thread: a second one gains nothing at these sizes, and one gives the same bits everywhere."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
 def sweep_bar(title: str, networks: int) -> Iterator[Callable[[int, int, int, float], None] | None]:
     """Yield on_progress(index, done, total, loss) that moves one bar over all networks; None where nobody watches."""
     if not sys.stderr.isatty():
         yield None
         return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

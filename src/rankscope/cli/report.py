@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from rankscope.cli.app import JsonFlag, app
-from rankscope.cli.output import console, print_json
+from rankscope.cli.output import print_json, print_lines
 
 
 @app.command()
@@ -29,4 +29,4 @@ def report(
         seconds = round(time.perf_counter() - began, 3)
         print_json({"path": str(path), "bytes": path.stat().st_size, "seconds": seconds})
         return
-    console().print(str(path), soft_wrap=True, highlight=False)
+    print_lines(path)

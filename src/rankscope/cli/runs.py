@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from rankscope.cli.app import JsonFlag, OutFolder, app
-from rankscope.cli.output import console, print_json, sweep_bar
+from rankscope.cli.output import print_json, print_lines, print_table, sweep_bar
 from rankscope.errors import InputError
-from rankscope.validation import choice
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -47,10 +45,9 @@ def experiments(as_json: JsonFlag = False) -> None:
     if as_json:
         print_json(listed)
         return
-    table = Table("experiment", "preset", "networks", f"minutes on {cores} cores (estimate)", "what it is")
-    for row in listed:
-        table.add_row(row["experiment"], row["preset"], str(row["networks"]), f"{row['minutes']:g}", row["description"])
-    console().print(table)
+    headings = ("experiment", "preset", "networks", f"minutes on {cores} cores (estimate)", "description")
+    keys = ("experiment", "preset", "networks", "minutes", "description")
+    print_table(headings, [[row[key] for key in keys] for row in listed])
 
 
 @app.command()
@@ -128,12 +125,8 @@ def status(folder: Annotated[Path, typer.Argument(help="Folder of a run.")], as_
     if as_json:
         print_json(counts | {"failures": failures})
         return
-    table = Table(*counts)
-    table.add_row(*map(str, counts.values()))
-    screen = console()
-    screen.print(table)
-    for failure in failures:
-        screen.print(f"{failure['digest']}: {failure['error']}: {failure['message']}", soft_wrap=True, highlight=False)
+    print_table(list(counts), [list(counts.values())])
+    print_lines(*(f"{failure['digest']}: {failure['error']}: {failure['message']}" for failure in failures))
 
 
 @app.command()
@@ -146,9 +139,10 @@ def export(
 ) -> None:
     """Write everything measured in a run to one file."""
     from rankscope.experiments import export_run
+    from rankscope.validation import choice
 
     export_run(folder, out, choice("format", format_, ("nc", "zarr", "csv")))
-    console().print(str(out), soft_wrap=True, highlight=False)
+    print_lines(out)
 
 
 @app.command()
@@ -160,10 +154,10 @@ def figure(
     """Draw the figure of an experiment from the folder of a run."""
     from rankscope.figures import FIGURES, save_figure
     from rankscope.sweep import open_run
+    from rankscope.validation import choice
 
     draw = FIGURES[choice("experiment", experiment, FIGURES)]
-    for path in save_figure(draw(open_run(folder)), out):
-        console().print(str(path), soft_wrap=True, highlight=False)
+    print_lines(*save_figure(draw(open_run(folder)), out))
 
 
 @app.command()
@@ -179,6 +173,7 @@ def check(
     from rankscope.experiments import EXPERIMENTS
     from rankscope.experiments.claims import agreement_claim, check_claims
     from rankscope.sweep import open_run
+    from rankscope.validation import choice
 
     claims = EXPERIMENTS[choice("experiment", experiment, EXPERIMENTS)].claims
     if reference is not None:
@@ -189,11 +184,8 @@ def check(
     if as_json:
         print_json(rows)
     else:
-        table = Table("claim", "statement", "paper", "measured", "verdict")
-        for row in rows:
-            table.add_row(*row.values())
-        console().print(table)
-        console().print(", ".join(f"{n} {verdict}" for verdict, n in Counter(row["verdict"] for row in rows).items()))
+        print_table(("claim", "statement", "paper", "measured", "verdict"), [list(row.values()) for row in rows])
+        print_lines(", ".join(f"{n} {verdict}" for verdict, n in Counter(row["verdict"] for row in rows).items()))
     if any(row["verdict"] == "fails" for row in rows):
         raise typer.Exit(1)
 
@@ -201,6 +193,7 @@ def check(
 def _cells(what: str, preset: str) -> tuple[Sequence[AnyCell], dict[str, Any]]:
     from rankscope.experiments import EXPERIMENTS
     from rankscope.experiments.user_sweep import read_sweep
+    from rankscope.validation import choice
 
     if what.endswith((".yaml", ".yml")):
         return read_sweep(what), {"sweep": Path(what).read_text(encoding="utf-8")}
@@ -239,19 +232,14 @@ class _executor:  # noqa: N801
 
 
 def _print_counts(counts: dict[str, Any]) -> None:
-    table = Table("networks", "finished now", "already done", "failed")
-    table.add_row(*(str(counts[key]) for key in ("networks", "finished", "already_done", "failed")))
-    screen = console()
-    screen.print(table)
-    for path in counts["set_aside"]:
-        screen.print(f"damaged, set aside and computed again: {path}", soft_wrap=True, highlight=False)
+    keys = ("networks", "finished", "already_done", "failed")
+    print_table(("networks", "finished now", "already done", "failed"), [[counts[key] for key in keys]])
+    print_lines(*(f"damaged, set aside and computed again: {path}" for path in counts["set_aside"]))
     if counts["others_there"]:
-        screen.print(
+        print_lines(
             f"{counts['folder']} also holds {counts['others_there']} networks of another experiment or sweep; figures "
-            "and claims take all of them",
-            soft_wrap=True,
-            highlight=False,
+            "and claims take all of them"
         )
     for reason, number in counts.get("trained_one_by_one", {}).items():
-        screen.print(f"{number} trained on processes, not together on {counts['device']}: {reason}", soft_wrap=True)
-    screen.print(counts["folder"], soft_wrap=True, highlight=False)
+        print_lines(f"{number} trained on processes, not together on {counts['device']}: {reason}")
+    print_lines(counts["folder"])

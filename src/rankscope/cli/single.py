@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from rankscope.cli.app import JsonFlag, OutFolder, app
-from rankscope.cli.output import console, one_thread, print_json, print_summaries, progress_bars
+from rankscope.cli.output import print_json, print_lines, print_summaries, print_table, progress_bars
 from rankscope.errors import InputError
 
 
@@ -61,7 +60,7 @@ def train(
             "stop_below": stop_below,
         },
     )
-    with one_thread(), progress_bars([f"{task}, g = {gain:g}, N = {hidden_size}"]) as report:
+    with progress_bars([f"{task}, g = {gain:g}, N = {hidden_size}"]) as report:
         measured, files = run_stored(cell, out, lambda *progress: report(0, *progress), overwrite)
     print_summaries([summary(measured)], files, as_json)
 
@@ -107,14 +106,13 @@ def tasks(as_json: JsonFlag = False) -> None:
     if as_json:
         print_json(listed)
         return
-    table = Table("task", "what it is", "in", "out", "steps", "parameters (durations in time constants)")
+    rows = []
     for name, entry in listed.items():
         parameters = ", ".join(f"{key}={_short(value)}" for key, value in entry["parameters"].items())
-        sizes = (str(entry[key]) for key in ("input_size", "output_size", "steps"))
-        table.add_row(name, entry["description"], *sizes, parameters)
-    console().print(table)
+        rows.append([name, *(entry[key] for key in ("description", "input_size", "output_size", "steps")), parameters])
+    print_table(("task", "description", "in", "out", "steps", "parameters (durations in time constants)"), rows)
     extra = "" if installed() else ", after pip install 'rankscope[neurogym]'"
-    console().print(f"And NeuroGym's: --task neurogym --set environment=GoNogo-v0{extra}", markup=False)
+    print_lines(f"NeuroGym's tasks: --task neurogym --set environment=GoNogo-v0{extra}")
 
 
 def _assignments(option: str, texts: list[str]) -> dict[str, Any]:

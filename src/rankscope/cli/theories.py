@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from rankscope.cli.app import JsonFlag, app
-from rankscope.cli.output import console, one_thread, print_json, progress_bars
+from rankscope.cli.output import print_json, print_lines, print_table, progress_bars
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -47,15 +46,14 @@ def theory(
         last = float(predicted["tau"][-1])
         cells = cells_to_compare(gain, target, last, compare, hidden_size, seed)
         names = [f"network {cell.sample + 1} of {compare}, N = {hidden_size}" for cell in cells]
-        with one_thread(), progress_bars(names) as report:
+        with progress_bars(names) as report:
             simulated = simulate(cells, workers, report)
     files = [] if out is None else save_figure(draw(predicted, simulated), out)
     if as_json:
         print_json(_as_values(predicted, simulated) | {"files": [str(path) for path in files]})
         return
     _print_table(predicted, simulated)
-    for path in files:
-        console().print(str(path), soft_wrap=True, highlight=False)
+    print_lines(*files)
 
 
 @app.command()
@@ -82,8 +80,7 @@ def learning_rates(
         values = {str(name): rates[name].values.tolist() for name in (*rates.data_vars, "gain", "target")}
         print_json(values | {"files": [str(path) for path in files]})
         return
-    for path in files:
-        console().print(str(path), soft_wrap=True, highlight=False)
+    print_lines(*files)
 
 
 def _as_number(text: str) -> object:
@@ -105,16 +102,13 @@ QUANTITIES = {
 
 def _print_table(predicted: xr.Dataset, simulated: xr.Dataset | None) -> None:
     rows = {str(name): _at_the_end(predicted.sel(theory=name)) for name in predicted["theory"].values}
-    screen = console()
     attributes = predicted.attrs
-    screen.print(
+    print_lines(
         f"g = {attributes['gain']:g}, target = {attributes['target']:g}, "
         f"at learning time {float(predicted['tau'][-1]):.4g}; "
-        f"gradient descent settles with a learning rate below {attributes['stable_learning_rate']:.3g}",
-        highlight=False,
-        soft_wrap=True,
+        f"gradient descent settles with a learning rate below {attributes['stable_learning_rate']:.3g}"
     )
-    table = Table("", *rows, *([] if simulated is None else [f"{simulated.sizes['sample']} networks"]))
+    table = []
     networks = (
         [] if simulated is None else [_at_the_end(simulated.isel(sample=i)) for i in range(simulated.sizes["sample"])]
     )
@@ -122,8 +116,8 @@ def _print_table(predicted: xr.Dataset, simulated: xr.Dataset | None) -> None:
         cells = [_text(row[name]) for row in rows.values()]
         if networks:
             cells.append(_spread([network[name] for network in networks]))
-        table.add_row(text, *cells)
-    screen.print(table)
+        table.append([text, *cells])
+    print_table(["", *rows, *([] if simulated is None else [f"{simulated.sizes['sample']} networks"])], table)
 
 
 def _at_the_end(curves: xr.Dataset) -> dict[str, float | None]:
