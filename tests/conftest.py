@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from rankscope.tasks.sentiment import Labelled, SentimentData, WordVectors, prepare
+from rankscope.tasks.sentiment.data import save_data
 
 pytest_plugins = ["browsing", "forking"]
 
@@ -45,3 +46,12 @@ def sentiment_data() -> SentimentData:
         return Labelled(tuple(sentences), tuple(labels))
 
     return prepare("snippets", part(200), part(100), WordVectors(words, vectors))
+
+
+@pytest.fixture
+def sentiment_cache(sentiment_data, tmp_path, monkeypatch) -> Path:
+    """The folder of prepared data, which holds the made-up set as "snippets"."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("RANKSCOPE_CACHE", str(folder))
+    save_data(sentiment_data, folder / "sentiment-snippets.safetensors")
+    return folder

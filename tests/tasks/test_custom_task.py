@@ -1,128 +1,214 @@
-"""Tasks of the user's own in experiments: named, described, told apart, and trained like the built-in ones."""
+"""Tasks of the user's own: referred to, described, rebuilt, and refused when their class has changed."""
 
-import inspect
 import pickle
-import time
-from concurrent.futures import ThreadPoolExecutor
+import subprocess
+import sys
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
-from threading import Lock
+from multiprocessing import get_context
+from textwrap import dedent
 
 import numpy as np
 import pytest
+import torch
 
 import rankscope as rs
-from rankscope.experiments import Cell, run_cells
-from rankscope.tasks import OwnTask
+from rankscope import tasks
+
+TEXT = '''
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import rankscope as rs
+
+
+@dataclass
+class Mean:
+    """Report the mean of a noisy input."""
+
+    length: int = 6
+    signs: tuple[int, ...] = (1, -1)
+    dt: ClassVar[float] = 0.25
+
+    def sample(self, batch_size, rng):
+        inputs = rng.normal(size=(batch_size, self.length, 1))
+        return rs.Trials.from_arrays(inputs, np.repeat(inputs.mean(axis=1, keepdims=True), self.length, 1), inputs**0)
+
+
+class Failing(Mean):
+    def __init__(self):
+        raise RuntimeError("no such device")
+
+
+class NoTask:
+    pass
+
+
+def function():
+    pass
+'''
 
 
 @dataclass(frozen=True)
-class Mean:
-    """Say the mean of a noisy input."""
-
-    steps_heard: int = 6
-    dt = 0.25
+class Constant:
+    value: float = 1.0
+    loss = "cross_entropy"
+    name = "constant"
+    extra = "attribute of the user's own"
 
     def sample(self, batch_size, rng):
-        inputs = rng.normal(size=(batch_size, self.steps_heard + 2, 1))
-        targets, mask = np.zeros_like(inputs), np.zeros_like(inputs)
-        targets[:, -2:] = inputs[:, :-2].mean(axis=1, keepdims=True)
-        mask[:, -2:] = 1
-        return rs.Trials.from_arrays(inputs, targets, mask)
+        ones = np.ones((batch_size, 4, 2))
+        return rs.Trials.from_arrays(ones * self.value, ones / 2, ones)
 
 
 class WithState:
     def __init__(self, size):
         self.size = size
 
-    sample = Mean.sample
+    sample = Constant.sample
 
 
-class SaysItself(WithState):
-    name = "mine"
-    loss = "cross_entropy"
-
+class Described(WithState):
     def parameters(self):
         return {"size": self.size}
 
 
-def test_what_it_says_of_itself():
-    task = OwnTask(Mean(5))
-    assert (task.name, task.dt, task.steps, task.input_size, task.output_size) == ("Mean", 0.25, 7, 1, 1)
-    assert task.parameters()["steps_heard"] == 5
-    assert len(task.parameters()["source"]) == 12
-    mine = OwnTask(SaysItself(3))
-    assert (mine.name, mine.loss, mine.parameters()["size"]) == ("mine", "cross_entropy", 3)
-    np.testing.assert_array_equal(task.example().inputs, task.example().inputs)
+@pytest.fixture
+def file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "mine.py"
+    path.write_text(TEXT)
+    return path
 
 
-def test_cells_are_told_apart_by_parameters_and_text():
-    digests = {Cell(task, hidden_size=8).digest for task in (Mean(5), Mean(6), SaysItself(5), SaysItself(6))}
-    assert len(digests) == 4
-    assert Cell(Mean(5), hidden_size=8).digest == Cell(OwnTask(Mean(5)), hidden_size=8).digest
-    assert pickle.loads(pickle.dumps(Cell(Mean(5)))) == Cell(Mean(5))
-
-    @dataclass(frozen=True)
-    class Mean2(Mean):
-        pass
-
-    Mean2.__name__ = "Mean"
-    assert Cell(Mean2(5)).digest != Cell(Mean(5)).digest
+def sums(task):
+    return tasks.describe(task)["name"], float(task.sample(3, rng=0).inputs.sum())
 
 
-def test_the_text_of_a_class_is_read_once_by_one_thread_at_a_time(monkeypatch):
-    """The parser of Python 3.11 gives a SystemError where two threads use it (a sweep on threads met it)."""
-    kinds = [type(f"Kind{number}", (Mean,), {"__doc__": str(number)}) for number in range(3)]
-    reading, read = Lock(), []
-
-    def read_alone(kind):
-        assert reading.acquire(blocking=False), "two threads read at the same time"
-        time.sleep(0.005)
-        read.append(kind)
-        reading.release()
-        return kind.__doc__
-
-    monkeypatch.setattr(inspect, "getsource", read_alone)
-    with ThreadPoolExecutor(6) as executor:
-        said = list(executor.map(lambda kind: OwnTask(kind()).parameters()["source"], kinds * 4))
-    assert sorted(read, key=str) == sorted(kinds, key=str)
-    assert len(set(said)) == 3
+def test_a_class_in_a_file(file):
+    task = tasks.make("mine.py:Mean", length=9)
+    assert (task.name, task.dt, task.loss, task.steps) == ("Mean", 0.25, None, 9)
+    assert (task.input_size, task.output_size, task.autonomous) == (1, 1, False)
+    described = tasks.describe(task)
+    assert described.pop("source").isalnum()
+    assert described == {"name": "mine.py:Mean", "length": 9, "signs": [1, -1]}
+    for same in (tasks.make(tasks.describe(task)), tasks.make(str(file) + ":Mean", length=9)):
+        assert same == task
+        assert hash(same) == hash(task)
+    assert task != tasks.make("mine.py:Mean")
+    assert torch.equal(task.example().inputs, task.example().inputs)
+    assert "mine" not in sys.modules
 
 
-def test_a_sweep_over_gains(tmp_path):
-    cells = [
-        Cell(Mean(), gain=gain, hidden_size=8, epochs=3, sample=sample, seed=sample)
-        for gain in (0.0, 0.9)
-        for sample in (0, 1)
-    ]
-    with ThreadPoolExecutor(1) as executor:
-        report = run_cells(cells, tmp_path, executor=executor)
-    assert not report.failed
-    run = rs.open_run(tmp_path)
-    assert dict(run["change_norm"].sizes) == {"gain": 2, "sample": 2}
-    assert run["task"].item() == "Mean"
-    assert (run["change_norm"] > 0).all()
-    np.testing.assert_allclose(run["time"].values[0, 0, :2], [0.25, 0.5])
+def test_a_class_in_a_module():
+    task = tasks.make(Constant(2.0))
+    assert (task.name, task.loss, task.extra) == ("constant", "cross_entropy", "attribute of the user's own")
+    described = tasks.describe(Constant(2.0))
+    assert described["name"] == f"{__name__}:Constant"
+    assert tasks.make(described) == task
+    assert tasks.make(f"{__name__}:Described", size=3).parameters() == {"size": 3}
+
+
+def test_other_processes_rebuild_tasks(file):
+    pairs = [tasks.make("mine.py:Mean", length=9), tasks.make("flipflop"), tasks.make(Constant(0.5))]
+    with ProcessPoolExecutor(1, get_context("spawn")) as executor:
+        assert list(executor.map(sums, pairs)) == [sums(task) for task in pairs]
+
+
+def test_a_class_in_the_script_that_runs(tmp_path):
+    body = """
+        if __name__ == "__main__":
+            print("once")
+            from rankscope import tasks
+
+            task = tasks.make("script.py:Mean", length=3)
+            assert type(task.task) is Mean and tasks.describe(Mean(3)) == tasks.describe(task)
+            print(tasks.describe(task)["name"])
+    """
+    (tmp_path / "script.py").write_text(TEXT + dedent(body))
+    run = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["once", "script.py:Mean"]
+
+
+def test_a_changed_class_is_refused_and_a_task_in_use_stays(file):
+    task = tasks.make("mine.py:Mean")
+    described, copy = tasks.describe(task), pickle.dumps(task)
+    file.write_text(TEXT.replace("mean(axis=1", "min(axis=1"))
+    assert tasks.describe(task) == described
+    assert tasks.describe(tasks.make("mine.py:Mean")) != described
+    for rebuild in (lambda: tasks.make(described), lambda: pickle.loads(copy)):
+        with pytest.raises(rs.InputError, match=r"mine.py:Mean must have the source hash .* changed since"):
+            rebuild()
+    file.write_text("# a comment\n" + TEXT + "OTHER = 1\n")  # elsewhere in the file
+    assert tasks.make(described) == task
+
+
+def test_threads_describe_tasks_at_the_same_time():
+    """The parser of Python 3.11, which reads the source, is not thread-safe."""
+    kinds = [type(f"Kind{index}", (Constant,), {}) for index in range(40)] + [Constant] * 40
+    with ThreadPoolExecutor(8) as executor:
+        found = list(executor.map(lambda kind: tasks.describe(kind())["source"], kinds))
+    assert len({*found[40:]}) == 1
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("none.py:Mean", r"task must name a file that can be read, got 'none.py'.*No such file"),
+        ("mine.py:Maen", "mine.py must be one of .*got 'Maen' .did you mean 'Mean'"),
+        ("mine.py:Failing", "RuntimeError: no such device"),
+        ("mine.py:NoTask", r"an instance with a method sample\(batch_size, rng\)"),
+        ("mine.py:function", "must name a class"),
+        ("broken.py:Mean", "must name a file that runs, got 'broken.py': SyntaxError"),
+        ("lonely.py:Mean", "No module named 'not_there'; install that module"),
+        ("no.such.module:Mean", "must name a module that can be imported"),
+        ("mine.py:", "must be 'file.py:Name' or"),
+    ],
+)
+def test_references_that_lead_nowhere(file, reference, message):
+    (file.parent / "broken.py").write_text("class Mean:\n")
+    (file.parent / "lonely.py").write_text("import not_there\n")
+    with pytest.raises(rs.InputError, match=message):
+        tasks.make(reference)
+
+
+def test_unknown_parameters_get_the_nearest(file):
+    with pytest.raises(rs.InputError, match=r"parameter of mine.py:Mean .*'lenght' \(did you mean 'length'\?\)"):
+        tasks.make("mine.py:Mean", lenght=3)
 
 
 @pytest.mark.parametrize(
     ("task", "message"),
     [
-        (Mean, "must be an instance"),
-        (3, "method sample"),
+        (Constant, "must be an instance"),
         (WithState(3), r"a dataclass or have a method parameters\(\).*'size'"),
-        (SaysItself(np.zeros(2)), "that JSON can hold"),
+        (Described(np.zeros(2)), "that JSON can represent"),
+        (Described(float("nan")), "that JSON can represent"),
     ],
 )
 def test_tasks_that_cannot_be_described(task, message):
     with pytest.raises(rs.InputError, match=message):
-        Cell(task)
+        tasks.describe(task)
 
 
-def test_what_is_handed_out_must_be_trials():
+def test_a_local_class_is_described_but_not_rebuilt():
+    @dataclass
+    class Local(Constant):
+        pass
+
+    assert tasks.describe(Local(1.0))["value"] == 1.0
+    with pytest.raises(rs.InputError, match="top level of a file"):
+        tasks.make(tasks.describe(Local(1.0)))
+
+
+def test_sample_must_return_trials():
     class Tuple:
         def sample(self, batch_size, rng):
             return np.zeros((batch_size, 3, 1)), None, None
 
-    for attempt in (lambda: OwnTask(Tuple()).sample(2), lambda: rs.RateRNN.initialize(Tuple(), 8, rng=0)):
+    for attempt in (lambda: tasks.make(Tuple()).sample(2), lambda: rs.RateRNN.initialize(Tuple(), 8, rng=0)):
         with pytest.raises(rs.InputError, match=r"must hand out Trials, got tuple; Trials\.from_arrays"):
             attempt()

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from rankscope import lowrank
+from rankscope import lowrank, tasks
 from rankscope.errors import InputError
 from rankscope.io.atomic import make_folder
 from rankscope.linalg import leading_eigenvalues
@@ -31,7 +31,7 @@ from rankscope.networks.rate import RateRNN
 from rankscope.sweep.netcdf import write_netcdf
 from rankscope.sweep.processes import Report
 from rankscope.sweep.worker import Cell as Described
-from rankscope.tasks.custom import as_built_in
+from rankscope.tasks.custom import as_task
 from rankscope.tasks.trials import BuiltInTask, OneTrialTask, Trials
 from rankscope.training import History, Loss, evaluate, find_loss, train
 from rankscope.training.history import record_schedule
@@ -66,7 +66,7 @@ class Cell:
     Attributes
     ----------
     task
-        A built-in task, or one of your own: a dataclass with `sample(batch_size, rng)`, see `rankscope.tasks.OwnTask`.
+        A built-in task, or one of your own: a dataclass with `sample(batch_size, rng)`.
     gain, hidden_size, epochs
         g, N and the number of gradient steps.
     seed
@@ -102,7 +102,7 @@ class Cell:
     measurements: tuple[str, ...] = DEFAULT_MEASUREMENTS
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "task", as_built_in(self.task))  # the dataclass is frozen
+        object.__setattr__(self, "task", as_task(self.task))  # the dataclass is frozen
         for name in self.measurements:
             choice("measurements", name, MEASUREMENTS)
 
@@ -110,7 +110,7 @@ class Cell:
         """Return the cell as plain values, for a file's attributes."""
         described = {
             "task": self.task.name,
-            "task_parameters": self.task.parameters(),
+            "task_parameters": {k: v for k, v in tasks.describe(self.task).items() if k != "name"},
             "gain": self.gain,
             "hidden_size": self.hidden_size,
             "epochs": self.epochs,

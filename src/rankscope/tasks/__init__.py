@@ -1,55 +1,93 @@
-"""What the network is asked to do: one task a file, all handing out `Trials`.
+"""Tasks: what drives the network and what it should produce. One task a file; all draw `Trials`.
 
-`trials.py` states the contract that they keep. To add a task, write its file, import it here and
-add it to `TASKS`; `make` then knows it by its name.
+`trials.py` states the contract. To add a task, write a frozen dataclass in a file of its own (`fixed_point.py` is the
+shortest), import it here and add it to `TASKS`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from rankscope.errors import InputError
+from rankscope.loading import is_reference
 from rankscope.tasks.cosine import Cosine as Cosine
-from rankscope.tasks.custom import OwnTask as OwnTask
+from rankscope.tasks.custom import CustomTask as CustomTask
+from rankscope.tasks.custom import as_task, plain, rebuild
 from rankscope.tasks.fixed_point import FixedPoint as FixedPoint
 from rankscope.tasks.flipflop import FlipFlop as FlipFlop
 from rankscope.tasks.mante import Mante as Mante
 from rankscope.tasks.neurogym import NeuroGym as NeuroGym
 from rankscope.tasks.romo import Romo as Romo
+from rankscope.tasks.sentiment.task import Sentiment as Sentiment
 from rankscope.tasks.trials import BuiltInTask as BuiltInTask
 from rankscope.tasks.trials import Task as Task
 from rankscope.tasks.trials import Trials as Trials
 from rankscope.tasks.trials import steps_in as steps_in
 from rankscope.validation import choice
 
-#: The built-in tasks by name.
+#: Tasks that need nothing else, by name.
 TASKS: dict[str, type[BuiltInTask]] = {cls.name: cls for cls in (Cosine, FixedPoint, FlipFlop, Mante, Romo)}
 
-#: Tasks that need an extra.
-OPTIONAL_TASKS: dict[str, type[BuiltInTask]] = {NeuroGym.name: NeuroGym}
+#: Tasks that need an extra or data to be downloaded first, by name.
+OPTIONAL_TASKS: dict[str, type[BuiltInTask]] = {cls.name: cls for cls in (NeuroGym, Sentiment)}
 
 
-def make(name: str, **parameters: Any) -> BuiltInTask:
-    """Return the built-in task of that name.
+def make(task: str | Mapping[str, Any] | Task, **parameters: Any) -> BuiltInTask:
+    """Return a task by name or description.
 
     Parameters
     ----------
-    name : str
-        One of `TASKS`: "cosine", "fixed_point", "flipflop", "mante", "romo"; or of `OPTIONAL_TASKS`: "neurogym".
+    task : str, mapping or task
+        The name of a built-in task ("cosine", "fixed_point", "flipflop", "mante", "romo", "neurogym", "sentiment"), or
+        a class of your own as "file.py:Class" or "package.module:Class"; a mapping {"name": ..., **parameters}, as
+        `describe` returns; or a task, which is returned with the attributes of the built-in ones.
     **parameters
-        Parameters of that task; those left out keep the paper's values.
+        Parameters of the task; those left out keep their default values.
 
     Raises
     ------
     InputError
-        If the name or a parameter is unknown, naming the nearest one, if a parameter is impossible, or if the task
-        needs an extra that is not installed.
+        If the name or a parameter is unknown (the nearest one is given), if a parameter is impossible, if the task
+        needs an extra that is not installed, or if a class of your own cannot be loaded, fails, or has changed since
+        it was described.
     """
+    if isinstance(task, Mapping):
+        if "name" not in task:
+            raise InputError(f"task must be a name or a mapping with a name, got {dict(task)!r}")
+        described = {str(key): value for key, value in task.items() if key != "name"}
+        for name in parameters:
+            if name in described:
+                raise InputError(f"{name} must be given once, got it in the task's description and beside it")
+        return make(task["name"], **described, **parameters)
+    if not isinstance(task, str) and isinstance(task, Task):
+        if parameters:
+            raise InputError(f"parameters go with the name of a task, got {parameters!r} beside {task!r}")
+        return as_task(task)
+    if is_reference(task):
+        return rebuild({"name": task, **parameters})
     kinds = TASKS | OPTIONAL_TASKS
-    cls: Any = kinds[choice("task", name, kinds)]  # Any: the parameters differ from task to task
+    cls: Any = kinds[choice("task", task, kinds)]  # Any: the parameters differ from task to task
     known = [field.name for field in dataclasses.fields(cls)]
     for parameter in parameters:
-        choice(f"parameter of {name}", parameter, known)
+        choice(f"parameter of {task}", parameter, known)
     build: Callable[..., BuiltInTask] = cls
     return build(**parameters)
+
+
+def describe(task: Task) -> dict[str, Any]:
+    """Return a task as plain values, {"name": ..., **parameters}, such that `make(describe(task))` equals it.
+
+    All parameters are included, also those with default values. A class of your own is named "file.py:Class" or
+    "package.module:Class", and `source` is a hash of its source.
+
+    Raises
+    ------
+    InputError
+        If `task` has no `sample`, or its parameters cannot be described as JSON.
+    """
+    complete = as_task(task)
+    if isinstance(complete, CustomTask):
+        return complete.describe()
+    return {"name": complete.name, **plain(complete.parameters(), "task")}

@@ -1,48 +1,47 @@
-"""A task of the user's own among the built-in ones, so that experiments can name, describe and repeat it.
+"""A task of the user's own, completed so that jobs can name, describe and rebuild it.
 
-A training needs no more of a task than `sample`. A sweep keeps each network in a file named by everything that
-determines it, so it has to know a task's parameters. Of a dataclass these are its fields; any other task may say them
-itself, in a method `parameters()`. The text of the class counts among them: a task that has been rewritten is another
-task.
+Training needs only `sample`. A job also records everything that determines its result: the parameters of the task
+(the fields of a dataclass, or what its method `parameters()` returns) and a hash of the source of its class.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import inspect
 import json
-import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from rankscope.errors import InputError
+from rankscope.loading import load_object, reference_to, source_hash
 from rankscope.tasks.trials import BuiltInTask, Task, Trials, as_trials
+from rankscope.validation import choice
 
 DEFAULT_DT = 0.5
-
-_sources: WeakKeyDictionary[type, str] = WeakKeyDictionary()
-_reading = threading.Lock()
+SOURCE = "source"
 
 
-@dataclass(frozen=True)
-class OwnTask(BuiltInTask):
-    """Somebody's own task, as the others are.
+@dataclass(frozen=True, eq=False)
+class CustomTask(BuiltInTask):
+    """A task of the user's own with the attributes that the built-in tasks have.
+
+    Whatever the user's class defines is taken from there, also what the package does not know. Two tasks are equal if
+    their descriptions are. A `CustomTask` is pickled as its description.
 
     Parameters
     ----------
     task
-        Anything with `sample(batch_size, rng) -> Trials`. Its attributes `name`, `dt`, `loss` and `autonomous` are
-        heeded where it has them; its name is otherwise that of its class.
+        Anything with `sample(batch_size, rng) -> Trials`. `name` is by default the name of its class, `dt` 0.5, `loss`
+        None and `autonomous` False; sizes and steps are by default those of one trial drawn with seed 0.
 
     Raises
     ------
     InputError
-        If it is no task, or its parameters cannot be written down as JSON.
+        If `task` has no `sample`, or its parameters cannot be described as JSON.
     """
 
     task: Task
@@ -57,76 +56,150 @@ class OwnTask(BuiltInTask):
         self._settle("autonomous", bool(getattr(own, "autonomous", False)))
         self.parameters()
 
+    def __getattr__(self, name: str) -> Any:
+        if name == "task" or name.startswith("_"):  # not initialized yet, or a protocol of Python's
+            raise AttributeError(name)
+        return getattr(self.task, name)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, CustomTask):
+            return NotImplemented
+        return self.describe() == other.describe()
+
+    def __hash__(self) -> int:
+        return hash(json.dumps(self.describe(), sort_keys=True))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return rebuild, (self.describe(absolute=True),)
+
     @property
     def input_size(self) -> int:
         """Number of input channels."""
-        return int(self.example().inputs.shape[2])
+        return int(getattr(self.task, "input_size", self._first.inputs.shape[2]))
 
     @property
     def output_size(self) -> int:
         """Number of output channels."""
-        return int(self.example().targets.shape[2])
+        return int(getattr(self.task, "output_size", self._first.targets.shape[2]))
 
     @property
     def steps(self) -> int:
-        """Number of time steps of the example."""
-        return self.example().steps
+        """Number of time steps of a trial."""
+        return int(getattr(self.task, "steps", self._first.steps))
 
     def example(self) -> Trials:
         """Return one fixed trial."""
-        return self._example
+        own: Any = self.task
+        return as_trials(own.example()) if hasattr(own, "example") else self._first
+
+    def fresh(self) -> BuiltInTask:
+        """Return the task to evaluate on: what the user's `fresh()` returns, or this task."""
+        own: Any = self.task
+        return CustomTask(own.fresh()) if hasattr(own, "fresh") else self
 
     def parameters(self) -> dict[str, Any]:
-        """Return the parameters of the user's task by name, and a hash of its text as `source`."""
+        """Return the parameters of the user's task by name, as plain values."""
         own: Any = self.task
         if hasattr(own, "parameters"):
             described = dict(own.parameters())
         elif dataclasses.is_dataclass(own):
-            described = {field.name: getattr(own, field.name) for field in dataclasses.fields(own)}
+            described = {field.name: getattr(own, field.name) for field in dataclasses.fields(own) if field.init}
         elif not getattr(own, "__dict__", {}):
             described = {}
         else:
             raise InputError(
-                f"task must be a dataclass or have a method parameters(), so that a sweep can tell one "
+                f"task must be a dataclass or have a method parameters(), so that jobs can distinguish one "
                 f"{type(own).__name__} from another, got attributes {sorted(vars(own))}"
             )
-        try:
-            plain: dict[str, Any] = json.loads(json.dumps(described))
-        except (TypeError, ValueError) as error:
-            raise InputError(
-                f"task must have parameters that JSON can hold (numbers, words, lists), got {described!r}: {error}"
-            ) from error
-        return plain | {"source": _source(type(own))}
+        if reserved := {"name", SOURCE} & set(described):
+            raise InputError(f"task must not have a parameter called {min(reserved)!r}, got {described!r}")
+        return plain(described, "task")
+
+    def describe(self, *, absolute: bool = False) -> dict[str, Any]:
+        """Return the reference to the class as `name`, the parameters, and a hash of the source as `source`."""
+        kind = type(self.task)
+        return {
+            "name": reference_to(kind, absolute=absolute),
+            **self.parameters(),
+            SOURCE: source_hash(kind),
+        }
 
     @cached_property
-    def _example(self) -> Trials:
+    def _first(self) -> Trials:
         return self._draw(1, np.random.default_rng(0))
 
     def _draw(self, batch_size: int, rng: np.random.Generator) -> Trials:
         return as_trials(self.task.sample(batch_size, rng))
 
 
-def as_built_in(task: Task) -> BuiltInTask:
-    """Return a task as one of the built-in family: itself, or wrapped in `OwnTask`."""
-    return task if isinstance(task, BuiltInTask) else OwnTask(task)
+def as_task(task: Task) -> BuiltInTask:
+    """Return a task with all attributes of the built-in ones: itself, or completed as a `CustomTask`."""
+    if isinstance(task, BuiltInTask) and type(task).__module__.startswith("rankscope."):
+        return task
+    return CustomTask(task)
 
 
-def _source(kind: type) -> str:
-    """Return twelve hexadecimal digits that change with the text of a class; "" where there is no text.
+def rebuild(description: Mapping[str, Any]) -> CustomTask:
+    """Return the task that `CustomTask.describe` described.
 
-    A class is read once, while no other thread reads one: the interpreter's parser, which `inspect` asks for where a
-    class begins, is not safe to use from two threads (a SystemError in Python 3.11, cpython issue 106905). It is also
-    the text that runs: a file that is edited while a sweep computes changes none of its networks.
+    Parameters
+    ----------
+    description
+        `name`, a reference to a class, its parameters and, optionally, the `source` hash that the class must have.
+
+    Raises
+    ------
+    InputError
+        If the class cannot be found or has another source, or does not accept the parameters.
     """
-    with _reading:
-        if kind not in _sources:
-            _sources[kind] = _read_source(kind)
-        return _sources[kind]
-
-
-def _read_source(kind: type) -> str:
+    parameters = dict(description)
+    reference, expected = parameters.pop("name"), parameters.pop(SOURCE, "")
+    kind = load_object(reference, "task")
+    if not isinstance(kind, type):
+        raise InputError(f"task must name a class, got {reference!r}, a {type(kind).__name__}")
+    found = source_hash(kind)
+    if expected not in ("", found):
+        raise InputError(
+            f"task {reference} must have the source hash {expected} of its description, got {found}: the class has "
+            "changed since; restore it, or start anew with the new class"
+        )
+    _check_parameters(kind, parameters, reference)
     try:
-        text = inspect.getsource(kind)
-    except (OSError, TypeError):
-        return ""
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+        task = kind(**parameters)
+    except InputError:
+        raise
+    except Exception as error:  # whatever the class raises
+        raise InputError(
+            f"task {reference} must accept its parameters, got {type(error).__name__}: {error} with {parameters!r}"
+        ) from error
+    return CustomTask(task)
+
+
+def plain(values: Mapping[str, Any], argument: str) -> dict[str, Any]:
+    """Return parameters as JSON has them: tuples become lists.
+
+    Raises
+    ------
+    InputError
+        If JSON cannot represent one.
+    """
+    try:
+        converted: dict[str, Any] = json.loads(json.dumps(dict(values), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{argument} must have parameters that JSON can represent (finite numbers, text, lists), got "
+            f"{dict(values)!r}: {error}"
+        ) from error
+    return converted
+
+
+def _check_parameters(kind: type, parameters: Mapping[str, Any], reference: str) -> None:
+    """Raise `InputError` for a parameter that the class does not have, naming the nearest one."""
+    try:
+        accepted = inspect.signature(kind).parameters
+    except (TypeError, ValueError):  # a class without an introspectable signature
+        return
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values()):
+        return
+    for name in parameters:
+        choice(f"parameter of {reference}", name, accepted)

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self, overload, runtime_checkable
 
@@ -50,28 +51,31 @@ def steps_in(duration: float | NDArray[np.float64], dt: float) -> int | NDArray[
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Trials:
-    """A batch of trials: what goes in, what should come out, and when it counts.
+    """A batch of trials: inputs, targets, and the weight of each target in the loss.
 
     Parameters
     ----------
     inputs : torch.Tensor, shape (batch, time, in)
-        What drives the network at each step.
+        Input that drives the network at each step.
     targets : torch.Tensor, shape (batch, time, out)
-        What the readout after each step should be.
-    mask : torch.Tensor, shape (batch, time, out)
+        Desired readout after each step; (batch, 1, out) for a network that is read out after the last step only.
+    mask : torch.Tensor, shape of targets
         Weight of each entry of `targets` in the loss; 0 or 1 in the tasks of this package.
+    lengths : torch.Tensor or None, shape (batch,)
+        Number of steps of each trial (int64) where trials differ in length; `inputs` are padded beyond.
 
     Raises
     ------
     InputError
-        If the three are not non-empty three-dimensional floating-point tensors that fit together and share
-        a dtype (float32 unless converted) and a device. Only shapes and types are looked at, which is
-        nearly free.
+        If inputs, targets and mask are not non-empty three-dimensional floating-point tensors that fit together and
+        share a dtype (float32 unless converted) and a device, or lengths are not between 1 and the number of steps.
+        The entries of inputs, targets and mask are not checked; see `check_content`.
     """
 
     inputs: torch.Tensor
     targets: torch.Tensor
     mask: torch.Tensor
+    lengths: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
         inputs, targets, mask = self.inputs, self.targets, self.mask
@@ -89,25 +93,37 @@ class Trials:
                     f"{name} must have the dtype and device of inputs ({inputs.dtype} on {inputs.device}), "
                     f"got {value.dtype} on {value.device}"
                 )
-        if targets.shape[:2] != inputs.shape[:2]:
+        if targets.shape[0] != inputs.shape[0] or targets.shape[1] not in (inputs.shape[1], 1):
             raise InputError(
-                f"targets must have the batch and time of inputs, {tuple(inputs.shape[:2])}, "
+                f"targets must have the batch and time of inputs, {tuple(inputs.shape[:2])}, or one step, "
                 f"got shape {tuple(targets.shape)}"
             )
         if mask.shape != targets.shape:
             raise InputError(f"mask must have the shape of targets, {tuple(targets.shape)}, got {tuple(mask.shape)}")
+        if self.lengths is not None:
+            self._check_lengths(self.lengths)
+
+    def _check_lengths(self, lengths: torch.Tensor) -> None:
+        fits = isinstance(lengths, torch.Tensor) and lengths.dtype == torch.int64
+        if not fits or lengths.shape != self.inputs.shape[:1]:
+            raise InputError(f"lengths must be an int64 tensor of shape ({self.batch_size},), got {_describe(lengths)}")
+        if lengths.device.type != "meta" and not bool(((lengths >= 1) & (lengths <= self.steps)).all()):
+            raise InputError(
+                f"lengths must be between 1 and {self.steps}, got {int(lengths.min())} to {int(lengths.max())}"
+            )
 
     @classmethod
-    def from_arrays(cls, inputs: ArrayLike, targets: ArrayLike, mask: ArrayLike) -> Self:
-        """Build trials from numpy arrays or nested lists; float32 arrays are taken over without a copy."""
+    def from_arrays(
+        cls, inputs: ArrayLike, targets: ArrayLike, mask: ArrayLike, lengths: ArrayLike | None = None
+    ) -> Self:
+        """Build trials from numpy arrays or nested lists; float32 arrays share their memory with the trials."""
         arrays = (np.ascontiguousarray(array, dtype=np.float32) for array in (inputs, targets, mask))
-        return cls(*map(torch.from_numpy, arrays))
+        counts = None if lengths is None else torch.from_numpy(np.ascontiguousarray(lengths, dtype=np.int64))
+        tensors = [torch.from_numpy(array) for array in arrays]
+        return cls(tensors[0], tensors[1], tensors[2], counts)
 
     def check_content(self) -> None:
-        """Raise `InputError` if nothing counts, or what is heard or counts is not finite.
-
-        Building trials looks at their shapes alone; this looks at every number.
-        """
+        """Raise `InputError` if the mask is 0 everywhere, or an input, a mask or a target that counts is not finite."""
         if not bool((self.mask != 0).any()):
             raise InputError("mask must count something, got 0 everywhere")
         counting = torch.where(self.mask == 0, 0, self.targets)
@@ -140,7 +156,10 @@ class Trials:
             wanted = where if isinstance(where, torch.dtype) else torch.device(where)
         except (RuntimeError, TypeError) as error:
             raise InputError(f"where must be a torch device or a floating-point dtype, got {where!r}") from error
-        return Trials(self.inputs.to(wanted), self.targets.to(wanted), self.mask.to(wanted))
+        lengths = self.lengths
+        if lengths is not None and isinstance(wanted, torch.device):
+            lengths = lengths.to(wanted)
+        return Trials(self.inputs.to(wanted), self.targets.to(wanted), self.mask.to(wanted), lengths)
 
     def __len__(self) -> int:
         return self.inputs.shape[0]
@@ -150,7 +169,8 @@ class Trials:
         asked: Any = batch  # Any, so that a type checker also sees the refusal below as reachable
         if not isinstance(asked, slice):
             raise InputError(f"trials take a slice of the batch, such as trials[3:4], got {asked!r}")
-        return Trials(self.inputs[asked], self.targets[asked], self.mask[asked])
+        lengths = None if self.lengths is None else self.lengths[asked]
+        return Trials(self.inputs[asked], self.targets[asked], self.mask[asked], lengths)
 
     def __repr__(self) -> str:
         sizes = f"in={self.inputs.shape[2]}, out={self.targets.shape[2]}"
@@ -197,6 +217,7 @@ class BuiltInTask(ABC):
     autonomous: ClassVar[bool] = False  # True: nothing drives the network, so the initial state has to
     by_rng_alone: ClassVar[bool] = False  # True: batches depend on nothing else, so they may be drawn early
     dt: float
+    loss: str | Callable[..., Any] | None = None  # what `train` minimizes; None: the squared loss
 
     @property
     @abstractmethod

@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,11 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    @cached_property
+    def starts(self) -> NDArray[np.int64]:
+        """(sentences,) index into `words` of the first word of each sentence."""
+        return np.cumsum(self.lengths) - self.lengths
 
 
 @dataclass(frozen=True, eq=False)
