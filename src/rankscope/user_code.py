@@ -1,7 +1,7 @@
 """References to functions and classes of the user: "file.py:name" or "package.module:name", with a hash of the source.
 
-A job names the user's code instead of holding it. The hash of the source is part of the job's description, so that
-results of a rewritten function are never taken for those of the old one.
+A job names the user's code instead of holding it, and any process can load it. The hash of the source is part of the
+job's description, so that results of a rewritten function are never taken for those of the old one.
 """
 
 from __future__ import annotations
@@ -9,17 +9,28 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib
-import importlib.util
 import inspect
+import os
 import sys
 import threading
 from collections.abc import Hashable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from rankscope.errors import InputError
+from rankscope.validation import choice
 
-_reading = threading.Lock()
+MODULE_PREFIX = "_rankscope_user_"
+MAIN_MODULES = ("__main__", "__mp_main__")
+
+_hash_lock = threading.Lock()
+_load_lock = threading.RLock()
+
+
+def is_reference(name: object) -> bool:
+    """Return whether `name` has the form of a reference, whether or not it leads anywhere."""
+    return isinstance(name, str) and ":" in name
 
 
 def load_user_code(argument: str, reference: str) -> Any:
@@ -30,69 +41,127 @@ def load_user_code(argument: str, reference: str) -> Any:
     argument
         Name of the argument for error messages.
     reference
-        "file.py:name" or "package.module:name".
+        "file.py:name", relative to the working directory or absolute, or "package.module:name". A file is executed
+        once for each version of its text, as a module of its own that cannot hide any other. The script that is
+        running is not executed again.
 
     Raises
     ------
     InputError
-        If the file or module cannot be imported, or lacks the name.
+        If the file or module is missing or fails, or has no such name; the nearest one is given.
     """
-    where, colon, name = reference.rpartition(":")
-    if not colon or not where or not name:
+    place, _, name = reference.rpartition(":")
+    if not place or not name:
         raise InputError(f"{argument} must be 'file.py:name' or 'package.module:name', got {reference!r}")
-    try:
-        module = _module_from_file(Path(where).resolve()) if where.endswith(".py") else importlib.import_module(where)
-    except InputError:
-        raise
-    except Exception as error:  # the user's code runs at import and may raise anything
-        raise InputError(f"{argument} {reference!r} cannot be imported: {type(error).__name__}: {error}") from error
-    found: Any = module
-    for step in name.split("."):
-        if not hasattr(found, step):
-            raise InputError(f"{argument} {reference!r} must exist, but {where} has no {name!r}")
-        found = getattr(found, step)
+    with _load_lock:
+        module = _file_module(argument, place) if place.endswith(".py") else _named_module(argument, place)
+        found = _attribute(argument, module, name, reference)
+        if isinstance(found, Hashable):
+            source_hash(found)  # now, while the file still has the text that was executed
     return found
+
+
+def reference_to(named: Any, *, absolute: bool = False) -> str:
+    """Return the reference under which `load_user_code` finds a function or class.
+
+    Files below the working directory are named relative to it, so that a description does not depend on where a
+    project is kept.
+
+    Parameters
+    ----------
+    named
+        The function or class.
+    absolute : bool
+        Whether to name every file by its absolute path.
+    """
+    module = sys.modules.get(named.__module__)
+    file = getattr(module, "__file__", None)
+    is_main = named.__module__ in MAIN_MODULES
+    spec = getattr(module, "__spec__", None) if is_main else None
+    if spec is not None:  # python -m package.module
+        return f"{spec.name}:{named.__qualname__}"
+    if file is None or not (is_main or named.__module__.startswith(MODULE_PREFIX)):
+        return f"{named.__module__}:{named.__qualname__}"
+    path, here = Path(file).resolve(), Path.cwd()
+    if not absolute and path.is_relative_to(here):
+        path = path.relative_to(here)
+    return f"{path.as_posix()}:{named.__qualname__}"
 
 
 def describe_user_code(thing: Any) -> dict[str, str]:
     """Return {"function": reference, "source": hash} of a function or class; of an instance, those of its class."""
     while isinstance(thing, functools.partial):
         thing = thing.func
-    named = thing if hasattr(thing, "__qualname__") else type(thing)
-    module = sys.modules.get(named.__module__)
-    file = getattr(module, "__rankscope_file__", None) or named.__module__
-    return {"function": f"{file}:{named.__qualname__}", "source": source_hash(named)}  # type: ignore[arg-type]
+    named: Any = thing if hasattr(thing, "__qualname__") else type(thing)
+    return {"function": reference_to(named), "source": source_hash(named)}
 
 
 @functools.cache
-def source_hash(thing: Hashable) -> str:
+def source_hash(named: Hashable) -> str:
     """Return twelve hexadecimal digits of the SHA-256 of the source text; "" if there is none.
 
     The text is read once and under a lock: `inspect` is not thread-safe (cpython issue 106905), and a file edited
     during a run must not change the description of the code that is loaded.
     """
-    with _reading:
+    with _hash_lock:
         try:
-            text = inspect.getsource(thing)  # type: ignore[arg-type]
+            text = inspect.getsource(named)  # type: ignore[arg-type]
         except (OSError, TypeError):
             return ""
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-@functools.cache
-def _module_from_file(path: Path) -> Any:
-    if not path.is_file():
-        raise InputError(f"file {path} must exist")
-    name = f"rankscope_user_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    module.__rankscope_file__ = str(path)  # type: ignore[attr-defined]
-    sys.modules[name] = module  # dataclasses and pickle look classes up by module name
+def _named_module(argument: str, name: str) -> ModuleType:
     try:
-        spec.loader.exec_module(module)
-    except BaseException:
+        return importlib.import_module(name)
+    except Exception as error:  # whatever the module raises
+        raise InputError(
+            f"{argument} must name a module that can be imported, got {name!r}: {type(error).__name__}: {error}; "
+            "install it, put its folder on PYTHONPATH, or name its file ('file.py:name')"
+        ) from error
+
+
+def _file_module(argument: str, place: str) -> ModuleType:
+    path = Path(place).expanduser().resolve()
+    for main in map(sys.modules.get, MAIN_MODULES):
+        file = getattr(main, "__file__", None)
+        if main is not None and file and os.path.realpath(file) == str(path):
+            return main
+    try:
+        source = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{argument} must name a file that can be read, got {place!r}: {error}") from error
+    version = hashlib.sha256(str(path).encode() + b"\0" + source).hexdigest()[:12]
+    name = f"{MODULE_PREFIX}{version}"
+    if name in sys.modules:
+        return sys.modules[name]
+    module = ModuleType(name)
+    module.__file__ = str(path)
+    sys.modules[name] = module  # where dataclasses and inspect look up the module of a class
+    try:
+        exec(compile(source, str(path), "exec", dont_inherit=True), module.__dict__)
+    except Exception as error:  # whatever the file raises
         del sys.modules[name]
-        raise
+        hint = "; install that module or put its folder on PYTHONPATH" if isinstance(error, ImportError) else ""
+        raise InputError(
+            f"{argument} must name a file that runs, got {place!r}: {type(error).__name__}: {error}{hint}"
+        ) from error
     return module
+
+
+def _attribute(argument: str, module: ModuleType, name: str, reference: str) -> Any:
+    if "<locals>" in name:
+        raise InputError(
+            f"{argument} must be defined at the top level of a file, so that it can be loaded, got {reference!r}"
+        )
+    found: Any = module
+    for step in name.split("."):
+        if not hasattr(found, step):
+            if module.__name__ in MAIN_MODULES and getattr(module, "__file__", None) is None:
+                raise InputError(
+                    f"{argument} must be defined in a file, so that other processes can load it, got {reference!r}"
+                )
+            here = [key for key, value in vars(found).items() if getattr(value, "__module__", None) == module.__name__]
+            choice(f"{argument}: name in {reference.rpartition(':')[0]}", step, here)
+        found = getattr(found, step)
+    return found

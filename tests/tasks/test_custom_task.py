@@ -165,11 +165,11 @@ def test_threads_describe_tasks_at_the_same_time():
         ("broken.py:Mean", "must name a file that runs, got 'broken.py': SyntaxError"),
         ("lonely.py:Mean", "No module named 'not_there'; install that module"),
         ("no.such.module:Mean", "must name a module that can be imported"),
-        ("mine.py:", "must be 'file.py:Name' or"),
+        ("mine.py:", "must be 'file.py:name' or"),
     ],
 )
 def test_references_that_lead_nowhere(file, reference, message):
-    (file.parent / "broken.py").write_text("class Mean:\n")
+    (file.parent / "broken.py").write_text("class Mean(:\n")
     (file.parent / "lonely.py").write_text("import not_there\n")
     with pytest.raises(rs.InputError, match=message):
         tasks.make(reference)
@@ -195,7 +195,7 @@ def test_tasks_that_cannot_be_described(task, message):
 
 
 def test_a_local_class_is_described_but_not_rebuilt():
-    @dataclass
+    @dataclass(frozen=True)
     class Local(Constant):
         pass
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from rankscope.errors import InputError
-from rankscope.loading import is_reference
 from rankscope.tasks.cosine import Cosine as Cosine
 from rankscope.tasks.custom import CustomTask as CustomTask
 from rankscope.tasks.custom import as_task, plain, rebuild
@@ -25,6 +24,7 @@ from rankscope.tasks.trials import BuiltInTask as BuiltInTask
 from rankscope.tasks.trials import Task as Task
 from rankscope.tasks.trials import Trials as Trials
 from rankscope.tasks.trials import steps_in as steps_in
+from rankscope.user_code import is_reference
 from rankscope.validation import choice
 
 #: Tasks that need nothing else, by name.

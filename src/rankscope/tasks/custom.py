@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from rankscope.errors import InputError
-from rankscope.loading import load_object, reference_to, source_hash
 from rankscope.tasks.trials import BuiltInTask, Task, Trials, as_trials
+from rankscope.user_code import load_user_code, reference_to, source_hash
 from rankscope.validation import choice
 
 DEFAULT_DT = 0.5
@@ -154,7 +154,7 @@ def rebuild(description: Mapping[str, Any]) -> CustomTask:
     """
     parameters = dict(description)
     reference, expected = parameters.pop("name"), parameters.pop(SOURCE, "")
-    kind = load_object(reference, "task")
+    kind = load_user_code("task", reference)
     if not isinstance(kind, type):
         raise InputError(f"task must name a class, got {reference!r}, a {type(kind).__name__}")
     found = source_hash(kind)
