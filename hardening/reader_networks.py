@@ -103,7 +103,7 @@ READERS = (
         (
             *made.NAMES,
             b"hidden_size",
-            b"layers",
+            b"num_layers",
             b"rng",
             b"dtype",
             b"gain",

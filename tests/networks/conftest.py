@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from rankscope.networks import native, products
+from rankscope.networks.kernels import build as native
+from rankscope.networks.kernels import dispatch as products
 
 HAVE_ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise") and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
 

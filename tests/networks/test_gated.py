@@ -1,4 +1,4 @@
-"""GatedRNN: the equations of its cells, its initial weights, and its files."""
+"""GatedRNN: equations, initial weights, embedding, dropout, sequences of different lengths."""
 
 import numpy as np
 import pytest
@@ -10,10 +10,26 @@ from rankscope.tasks import FlipFlop
 
 TASK = FlipFlop(channels=3, duration=20)
 INPUTS = TASK.sample(4, rng=0).inputs.double()
+VECTORS = np.random.default_rng(0).normal(size=(41, 6)).astype(np.float32)
+KINDS = ("rnn", "gru", "lstm")
 
 
-def network(kind="gru", size=5, layers=1, rng=0, **options):
-    return rs.GatedRNN.initialize(TASK, kind, size, layers, rng, **options)
+def network(kind="gru", size=5, num_layers=1, rng=0, **options):
+    return rs.GatedRNN.initialize(TASK, kind, size, num_layers, rng, **options)
+
+
+def sentences(lengths=(2, 5, 1, 5, 3)):
+    """Indices of words, padded, (batch, time, 1), and their lengths."""
+    rng = np.random.default_rng(1)
+    rows = np.zeros((len(lengths), max(lengths), 1), np.float32)
+    for row, length in zip(rows, lengths, strict=True):
+        row[:length, 0] = rng.integers(1, len(VECTORS), length)
+    return torch.from_numpy(rows), torch.tensor(lengths)
+
+
+def classifier(kind="lstm", num_layers=2, rng=0, **options):
+    options = {"embedding": VECTORS, "readout": "last", "hidden_size": 16, **options}
+    return rs.GatedRNN(1, 1, kind, num_layers=num_layers, rng=rng, **options)
 
 
 def written_out(net):
@@ -50,7 +66,7 @@ def test_is_its_equation(kind):
 
 
 def test_layers_and_channels():
-    net = network("lstm", 5, layers=2)
+    net = network("lstm", 5, num_layers=2)
     assert net.recurrent_names() == ("rnn.weight_hh_l0", "rnn.weight_hh_l1")
     assert net(INPUTS).shape == (4, 40, 3)
     assert net(INPUTS).dtype == torch.float32
@@ -95,23 +111,65 @@ def test_a_snapshot_is_independent():
     assert torch.equal(twin.rnn.weight_hh_l0 + 1, net.rnn.weight_hh_l0)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_files_hold_the_function_before_and_after(tmp_path, dtype):
-    before, after = (network("lstm", layers=2, rng=rng, dtype=dtype) for rng in (1, 2))
-    after.save(tmp_path / "both", initial=before)
-    for original, initial in ((after, False), (before, True)):
-        read = rs.GatedRNN.load(tmp_path / "both", initial)
-        assert read.kind == "lstm"
-        assert torch.equal(read(INPUTS), original(INPUTS))
-    # what anybody's checkpoints are compared with reads it, too
-    assert "rnn.weight_hh_l1[g]" in rs.compare(tmp_path / "both").index
-    with pytest.raises(InputError, match="is not a rankscope network"):
-        rs.RateRNN.load(tmp_path / "both")
-    after.save(tmp_path / "one")
-    with pytest.raises(InputError, match="must hold the tensors of a GatedRNN, but"):
-        rs.GatedRNN.load(tmp_path / "one", initial=True)
-    with pytest.raises(InputError, match=r"must be a file that GatedRNN.save wrote"):
-        rs.GatedRNN.load(tmp_path / "none")
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("layers", [1, 3])
+def test_padding_has_no_influence(kind, layers):
+    net = classifier(kind, layers).eval()
+    words, lengths = sentences()
+    together = net(words, lengths)
+    assert together.shape == (5, 1, 1)
+    alone = [net(words[row : row + 1, :length]) for row, length in enumerate(lengths)]
+    torch.testing.assert_close(together, torch.cat(alone), atol=1e-6, rtol=1e-5)
+    every = classifier(kind, layers, readout="every").eval()(words, lengths)
+    read_last = every[torch.arange(5), lengths - 1]
+    torch.testing.assert_close(together[:, 0], read_last, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_through_lengths_are_those_of_the_sequences_alone(kind):
+    words, lengths = sentences()
+    together, alone = (classifier(kind, train_embedding=True, dtype=torch.float64) for _ in range(2))
+    together(words, lengths).square().sum().backward()
+    sum(alone(words[i : i + 1, :n]).square().sum() for i, n in enumerate(lengths)).backward()
+    for ours, theirs in zip(together.parameters(), alone.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+def test_embedding_initialization_and_training():
+    net = classifier(hidden_size=100)
+    assert float(net.rnn.weight_ih_l0.detach().abs().max()) == pytest.approx(1 / 6**0.5, rel=0.05)
+    assert float(net.rnn.weight_ih_l1.detach().abs().max()) == pytest.approx(0.1, rel=0.05)
+    assert not net.embedding.requires_grad
+    assert classifier(train_embedding=True).embedding.requires_grad
+    assert net.inner_names() == ("rnn.weight_hh_l0", "rnn.weight_hh_l1", "rnn.weight_ih_l1")
+    assert [gate.name for gate in net.gates] == ["input", "forget", "cell", "output"]
+
+
+@pytest.mark.parametrize("options", [{"dropout": 0.5}, {"dropout": 0.5, "num_layers": 1}, {"input_dropout": 0.5}])
+@pytest.mark.parametrize("readout", ["every", "last"])
+def test_dropout_acts_in_training_only(options, readout):
+    words, lengths = sentences()
+    net = classifier(readout=readout, **options)
+    assert not torch.equal(net(words, lengths), net(words, lengths))
+    plain = classifier(readout=readout, num_layers=options.get("num_layers", 2))
+    assert torch.equal(net.eval()(words, lengths), plain(words, lengths))
+
+
+class Words:
+    """A task with an embedding and a readout of its own."""
+
+    embedding, readout = VECTORS, "last"
+
+    def sample(self, batch_size, rng):
+        words, _ = sentences((5,) * batch_size)
+        return rs.Trials(words, words, torch.ones_like(words))
+
+
+def test_the_task_provides_embedding_and_readout():
+    net = rs.GatedRNN.initialize(Words(), "gru", 8, rng=0)
+    assert net.embedding.shape == VECTORS.shape
+    assert net(sentences()[0]).shape == (5, 1, 1)
+    assert rs.GatedRNN.initialize(Words(), "gru", 8, rng=0, readout="every")(sentences()[0]).shape == (5, 5, 1)
 
 
 @pytest.mark.parametrize(
@@ -119,9 +177,15 @@ def test_files_hold_the_function_before_and_after(tmp_path, dtype):
     [
         ({"kind": "grru"}, r"kind must be one of 'rnn', 'gru', 'lstm', got 'grru' \(did you mean 'gru'\?\)"),
         ({"size": 0}, "hidden_size must be a whole number >= 1, got 0"),
-        ({"layers": 1.5}, "layers must be a whole number >= 1, got 1.5"),
+        ({"num_layers": 1.5}, "num_layers must be a whole number >= 1, got 1.5"),
         ({"gain": -1}, "gain must be a finite number >= 0, got -1"),
         ({"rng": "x"}, "rng must be a seed"),
+        ({"dropout": 1}, "dropout must be a finite number >= 0 and < 1, got 1"),
+        ({"input_dropout": -0.1}, "input_dropout must be"),
+        ({"readout": "lost"}, r"readout must be one of 'every', 'last', got 'lost' \(did you mean 'last'\?\)"),
+        ({"layers": 2}, "option must be one of 'kind', 'hidden_size', 'num_layers'"),
+        ({"embedding": VECTORS}, "input_size must be 1 with an embedding"),
+        ({"embedding": VECTORS[0]}, r"embedding must hold finite numbers \(vocabulary, size\), got shape \(6,\)"),
         ({"dtype": torch.float16}, "dtype must be torch.float32 or torch.float64, got torch.float16"),
     ],
 )
@@ -134,3 +198,20 @@ def test_what_is_refused(options, message):
 def test_inputs_that_are_refused(inputs):
     with pytest.raises(InputError, match=r"inputs must be a non-empty tensor \(batch, time, 3\)"):
         network()(inputs)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda words, lengths: (words - 1, lengths), "inputs must be whole numbers from 0 to 40"),
+        (lambda words, lengths: (words + 30, lengths), "inputs must be whole numbers from 0 to 40"),
+        (lambda words, lengths: (words + 0.5, lengths), "inputs must be whole numbers from 0 to 40"),
+        (lambda words, lengths: (words, lengths[:2]), "lengths must be a tensor of 5 whole numbers"),
+        (lambda words, lengths: (words, lengths.float()), "lengths must be a tensor of 5 whole numbers, got torch.fl"),
+        (lambda words, lengths: (words, lengths - 1), "lengths must be from 1 to 5, the steps of the inputs, got 0"),
+        (lambda words, lengths: (words, lengths + 1), "lengths must be from 1 to 5, the steps of the inputs, got 2"),
+    ],
+)
+def test_words_and_lengths_that_are_refused(change, message):
+    with pytest.raises(InputError, match=message):
+        classifier()(*change(*sentences()))

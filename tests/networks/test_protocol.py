@@ -1,13 +1,14 @@
-"""What is asked of a network, and which of its matrices are taken for recurrent."""
+"""Networks of any class: recurrent matrices, effective weights, randomness, lengths."""
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
 import rankscope as rs
 from rankscope.errors import InputError
-from rankscope.networks.protocol import hidden_size_of, outputs_of, recurrent_names
+from rankscope.networks.protocol import hidden_size_of, matrices_of, outputs_of, recurrent_names
 
 
 class Holds(nn.Module):
@@ -102,3 +103,76 @@ def test_networks_that_return_something_else(module, got):
 def test_inputs_get_the_type_of_the_weights():
     network = nn.Linear(1, 1).double()
     assert outputs_of(network, torch.zeros(2, 3, 1), 0).dtype == torch.float64
+
+
+class Half(nn.Module):
+    """A parametrization."""
+
+    def forward(self, weights):
+        return weights / 2
+
+
+def parametrized(network, name="rnn.weight_hh_l0"):
+    path, _, last = name.rpartition(".")
+    parametrize.register_parametrization(network.get_submodule(path), last, Half())
+    return network
+
+
+TASK = rs.tasks.FlipFlop(duration=5)
+INPUTS = TASK.sample(3, rng=0).inputs
+
+
+@pytest.mark.parametrize(
+    ("network", "name"),
+    [
+        (rs.RateRNN.initialize(TASK, 8, rng=0), "recurrent_weights"),
+        (rs.GatedRNN.initialize(TASK, "lstm", 8, 2, rng=0), "rnn.weight_hh_l1"),
+    ],
+)
+def test_effective_weights_of_parametrized_networks(network, name):
+    halved = network.snapshot()
+    with torch.no_grad():
+        halved.get_parameter(name).div_(2)
+    parametrized(network, name)
+    assert recurrent_names(network) == recurrent_names(halved)
+    for found, weights in matrices_of(network).items():
+        assert torch.equal(weights, halved.get_parameter(found)), found
+    assert torch.equal(matrices_of(network, [name])[name], halved.get_parameter(name))
+    assert torch.equal(outputs_of(network, INPUTS), outputs_of(halved, INPUTS))
+    copy = network.snapshot()
+    outputs_of(copy, INPUTS).sum().backward()
+    assert matrices_of(copy)[name].requires_grad
+    assert torch.equal(outputs_of(copy, INPUTS), outputs_of(halved, INPUTS))
+    assert hidden_size_of(network) == 8
+
+
+class Layers(nn.Module):
+    """torch's layers inside a module of the user's."""
+
+    def __init__(self):
+        super().__init__()
+        self.rnn = nn.GRU(3, 4, batch_first=True)
+
+    def forward(self, inputs):
+        return self.rnn(inputs)[0]
+
+
+def test_parametrized_layers_inside_other_modules_are_used():
+    torch.manual_seed(0)
+    halved = Layers()
+    network = Layers()
+    network.load_state_dict(halved.state_dict())
+    with torch.no_grad():
+        halved.rnn.weight_hh_l0.div_(2)
+    parametrized(network)
+    torch.testing.assert_close(outputs_of(network, INPUTS, 0), outputs_of(halved, INPUTS, 0))
+
+
+def test_lengths_reach_networks_that_take_them():
+    lengths = torch.tensor([10, 4, 7])
+    network = rs.GatedRNN(3, 2, "gru", 6, rng=0, readout="last")
+    assert torch.equal(outputs_of(network, INPUTS, 0, lengths), network(INPUTS, lengths))
+    assert outputs_of(Layers(), INPUTS, 0, lengths).shape == (3, 10, 4)  # reads every step, so padding is harmless
+    last = nn.Sequential(nn.Flatten(), nn.Linear(30, 1), nn.Unflatten(1, (1, 1)))
+    with pytest.raises(InputError, match=r"network must take lengths, as in forward\(inputs, lengths\)"):
+        outputs_of(last, INPUTS, 0, lengths)

@@ -15,7 +15,7 @@ TASK = FlipFlop(duration=15)
 
 
 def gated(kind="gru", layers=1, **options):
-    return rs.GatedRNN.initialize(TASK, kind, hidden_size=6, layers=layers, rng=0, **options)
+    return rs.GatedRNN.initialize(TASK, kind, hidden_size=6, num_layers=layers, rng=0, **options)
 
 
 class Own(nn.Module):

@@ -13,9 +13,7 @@ from typing import NamedTuple
 import torch
 
 from rankscope.checkpoints.source import Entry
-
-GATES = {3: ("r", "z", "n"), 4: ("i", "f", "g", "o")}
-"""What torch calls the blocks of rows of a GRU (reset, update, new) and an LSTM (input, forget, cell, output)."""
+from rankscope.networks.gates import gates_by_count
 
 RECURRENT = re.compile(r"(.*?\.?)weight_(ih|hh)((?:_l\d+)?(?:_reverse)?)")
 EMBEDDING = re.compile(r"(?:\w+_)?(?:embed(?:ding|dings|s)?(?:_(?!out)\w+)?|emb|wte|wpe|shared)", re.I)
@@ -84,7 +82,10 @@ def gates(name: str, names: Mapping[str, Entry]) -> list[Part]:
     if not sizes or len(sizes[0]) != 2 or not sizes[0][1] or rows % sizes[0][1]:
         return []
     hidden = sizes[0][1]
-    return [Part(g, slice(i * hidden, (i + 1) * hidden), ALL) for i, g in enumerate(GATES.get(rows // hidden, ()))]
+    return [
+        Part(gate.letter, slice(i * hidden, (i + 1) * hidden), ALL)
+        for i, gate in enumerate(gates_by_count(rows // hidden))
+    ]
 
 
 def heads(name: str, names: Mapping[str, Entry], count: int) -> list[Part]:

@@ -13,7 +13,7 @@ from rankscope.checkpoints.adapter import CONFIG, Adapter
 from rankscope.checkpoints.shards import Shards, open_file
 from rankscope.checkpoints.source import InMemory, Renamed, Source
 from rankscope.errors import InputError
-from rankscope.io.tensor_file import INITIAL
+from rankscope.networks.network_file import INITIAL
 
 CheckpointLike = str | os.PathLike[str] | Mapping[str, Any] | nn.Module
 

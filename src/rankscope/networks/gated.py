@@ -1,57 +1,73 @@
-"""GatedRNN: torch's GRU, LSTM or plain RNN and a linear readout, to be trained on the same tasks as a rate network.
+"""GatedRNN: torch's plain RNN, GRU or LSTM with a linear readout.
 
-    h_t^1 = cell(u_t, h_{t-1}^1),  h_t^2 = cell(h_t^1, h_{t-1}^2), ...,  z_t = W_out h_t^last + b_out
+    h_t^1 = cell(x_t, h_{t-1}^1),  h_t^2 = cell(dropout(h_t^1), h_{t-1}^2), ...,  z_t = W_out dropout(h_t^last) + b_out
 
-from states of zero. One step of a task is one step of the network; there is no time constant. The layers are torch's,
-with torch's names for their weights, the gates stacked: ``rnn.weight_hh_l0`` is (gates N, N).
+from initial states of zero. x_t is the input of step t or, with an embedding, the vector of word t. One step of a task
+is one step of the network; there is no time constant. Weights have torch's names, with the gates stacked in the order
+of `gates.py`: ``rnn.weight_hh_l0`` is (gates N, N).
 """
 
 from __future__ import annotations
 
-import copy
+import inspect
 import math
-import os
+from collections.abc import Callable
 from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from rankscope.errors import InputError
-from rankscope.io import tensor_file
-from rankscope.networks.rate import channels_of
-from rankscope.networks.text import CELLS
+from rankscope.networks.gates import GATES, Gate
+from rankscope.networks.network_file import SavedNetwork, saved_as
+from rankscope.networks.protocol import apply_parametrizations, channels_of
 from rankscope.tasks.trials import Task
 from rankscope.validation import RngLike, choice, generator, integer, number
 
-FORMAT = "rankscope.GatedRNN.v1"
+LAYERS: dict[str, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
+READOUTS = ("every", "last")
 
 
-class GatedRNN(nn.Module):
-    """A recurrent network of torch's, with a linear readout.
+@saved_as("GatedRNN")
+class GatedRNN(SavedNetwork):
+    """Recurrent layers of torch with a linear readout.
 
     Parameters
     ----------
     input_size, output_size
-        Numbers of channels.
+        Numbers of channels. With an embedding there is one input channel, the index of the word.
     kind
         "gru", "lstm" or "rnn" (tanh).
     hidden_size
         N, of each layer.
-    layers
-        How many.
+    num_layers
+        Number of layers.
     gain
         g: the recurrent weights of each gate are drawn from a normal distribution of standard deviation g / sqrt(N),
-        as in a rate network. None draws them as all others, uniform within 1 / sqrt(N), which is what torch does.
+        as in a rate network. None draws them like the other weights, uniformly within 1 / sqrt(N), as torch does.
     rng
         Seed or Generator for the initial weights.
     dtype
         torch.float32 or torch.float64. The draws are the same for both.
+    dropout
+        Probability of dropping a unit in training, between layers and before the readout.
+    embedding
+        (vocabulary, size): the vectors of words. The input weights of the first layer are then drawn within
+        1 / sqrt(size) (Schuessler et al. 2020, supplement on sentiment analysis).
+    train_embedding
+        Whether the embedding is trained.
+    input_dropout
+        Probability of dropping an input of the first layer in training.
+    readout
+        "every" reads the state after every step, "last" the state after the last one.
 
     Raises
     ------
     InputError
-        For anything out of range.
+        For any argument out of range.
     """
 
     def __init__(
@@ -60,25 +76,37 @@ class GatedRNN(nn.Module):
         output_size: int,
         kind: str = "gru",
         hidden_size: int = 128,
-        layers: int = 1,
+        num_layers: int = 1,
         gain: float | None = None,
         rng: RngLike = None,
         dtype: torch.dtype = torch.float32,
+        *,
+        dropout: float = 0.0,
+        embedding: ArrayLike | Tensor | None = None,
+        train_embedding: bool = False,
+        input_dropout: float = 0.0,
+        readout: str = "every",
     ) -> None:
         super().__init__()
         if dtype not in (torch.float32, torch.float64):
             raise InputError(f"dtype must be torch.float32 or torch.float64, got {dtype!r}")
-        self.kind = choice("kind", kind, CELLS)
-        sizes = {"input_size": input_size, "output_size": output_size, "hidden_size": hidden_size, "layers": layers}
-        checked = {name: integer(name, value, minimum=1) for name, value in sizes.items()}
-        self.hidden_size = checked["hidden_size"]
+        self.kind = choice("kind", kind, GATES)
+        self.input_size = integer("input_size", input_size, minimum=1)
+        outputs = integer("output_size", output_size, minimum=1)
+        self.hidden_size = integer("hidden_size", hidden_size, minimum=1)
+        count = integer("num_layers", num_layers, minimum=1)
         spread = None if gain is None else number("gain", gain, minimum=0) / math.sqrt(self.hidden_size)
-        # torch initializes by itself, from its global generator, which is left as it was.
+        self.readout_steps = choice("readout", readout, READOUTS)
+        self.dropout = nn.Dropout(number("dropout", dropout, minimum=0, below=1))
+        self.input_dropout = nn.Dropout(number("input_dropout", input_dropout, minimum=0, below=1))
+        vectors = None if embedding is None else _vectors(embedding, self.input_size, dtype)
+        self.embedding = None if vectors is None else nn.Parameter(vectors, requires_grad=bool(train_embedding))
+        features = self.input_size if vectors is None else vectors.shape[1]
+        # torch's constructors draw from its global generator, whose state is restored.
         with torch.random.fork_rng(devices=[]):
-            self.rnn = CELLS[kind](
-                checked["input_size"], self.hidden_size, checked["layers"], batch_first=True, dtype=dtype
-            )
-            self.readout = nn.Linear(self.hidden_size, checked["output_size"], dtype=dtype)
+            between = self.dropout.p if count > 1 else 0.0
+            self.rnn = LAYERS[kind](features, self.hidden_size, count, dropout=between, dtype=dtype)
+            self.readout = nn.Linear(self.hidden_size, outputs, dtype=dtype)
         self._draw(generator(rng), spread)
 
     @classmethod
@@ -87,109 +115,186 @@ class GatedRNN(nn.Module):
         task: Task,
         kind: str = "gru",
         hidden_size: int = 128,
-        layers: int = 1,
+        num_layers: int = 1,
         rng: RngLike = None,
-        *,
-        gain: float | None = None,
-        dtype: torch.dtype = torch.float32,
+        **options: Any,
     ) -> GatedRNN:
-        """Draw an untrained network with the channels of `task`.
+        """Draw an untrained network for `task`.
 
         Parameters
         ----------
         task
-            Anything with `sample(batch_size, rng) -> Trials`.
-        kind, hidden_size, layers, rng, gain, dtype
+            Anything with `sample(batch_size, rng) -> Trials`; it determines the numbers of channels. Its attributes
+            `embedding` and `readout`, if it has them, are the defaults of these options.
+        kind, hidden_size, num_layers, rng, options
             As in the constructor.
 
         Raises
         ------
         InputError
-            For anything out of range.
+            For any argument out of range.
         """
-        return cls(*channels_of(task), kind, hidden_size, layers, gain, rng, dtype)
+        for option in options:
+            choice("option", option, GATED_OPTIONS)
+        for name in ("embedding", "readout"):
+            if getattr(task, name, None) is not None:
+                options.setdefault(name, getattr(task, name))
+        return cls(*channels_of(task), kind, hidden_size, num_layers, rng=rng, **options)
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Return the outputs (batch, time, out) for inputs (batch, time, in).
+    def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Run the network.
+
+        Parameters
+        ----------
+        inputs
+            (batch, time, in); with an embedding, (batch, time, 1) indices of words.
+        lengths
+            (batch,) numbers of steps, for sequences padded to one length. None means that all have the full length.
+
+        Returns
+        -------
+        Tensor
+            (batch, time, out), of which the steps beyond the lengths are meaningless; or (batch, 1, out) where the
+            readout is "last".
 
         Raises
         ------
         InputError
-            If `inputs` has the wrong shape.
+            If `inputs` or `lengths` have the wrong shape or range.
         """
-        size = self.rnn.input_size
-        if not isinstance(inputs, Tensor) or inputs.ndim != 3 or inputs.shape[2] != size or 0 in inputs.shape:
-            got = f"shape {tuple(inputs.shape)}" if isinstance(inputs, Tensor) else type(inputs).__name__
-            raise InputError(f"inputs must be a non-empty tensor (batch, time, {size}), got {got}")
-        states, _ = self.rnn(inputs.to(self.readout.weight))
-        return cast(Tensor, self.readout(states))
+        rows = self._checked(inputs).transpose(0, 1)
+        apply_parametrizations(self.rnn)
+        if self.readout_steps == "every":
+            states, _ = self.rnn(self._features(rows))
+            return cast(Tensor, self.readout(self.dropout(states.transpose(0, 1))))
+        if lengths is None:
+            last = self._last_states(rows, [len(rows)], [rows.shape[1]])
+            return cast(Tensor, self.readout(self.dropout(last)))[:, None]
+        lengths = _checked_lengths(lengths, inputs)
+        order = torch.argsort(lengths, descending=True, stable=True)
+        found, counts = torch.unique_consecutive(lengths[order], return_counts=True)
+        last = self._last_states(rows[:, order], found.tolist(), counts.tolist())
+        outputs = cast(Tensor, self.readout(self.dropout(last)))
+        return outputs[torch.argsort(order)][:, None]
+
+    @property
+    def gates(self) -> tuple[Gate, ...]:
+        """Gates of each layer, in the order in which the weights stack them."""
+        return GATES[self.kind]
 
     def recurrent_names(self) -> tuple[str, ...]:
-        """Return the names of the weights of each layer to itself, the first layer's first."""
+        """Return the names of the recurrent weights, the first layer's first."""
         return tuple(f"rnn.weight_hh_l{layer}" for layer in range(self.rnn.num_layers))
 
-    def snapshot(self) -> GatedRNN:
-        """Return an independent copy of the network as it is now, without gradients."""
-        twin = copy.deepcopy(self)
-        twin.zero_grad(set_to_none=True)
-        return twin
+    def inner_names(self) -> tuple[str, ...]:
+        """Return the names of all weights among hidden units: within each layer, then from each layer to the next."""
+        between = tuple(f"rnn.weight_ih_l{layer}" for layer in range(1, self.rnn.num_layers))
+        return self.recurrent_names() + between
 
     def architecture(self) -> dict[str, Any]:
-        """Return the options of the constructor that make up the function around the weights, as plain values."""
-        return {
-            "input_size": self.rnn.input_size,
+        """Return the constructor's options as plain values, without the weights."""
+        described: dict[str, Any] = {
+            "input_size": self.input_size,
             "output_size": self.readout.out_features,
             "kind": self.kind,
             "hidden_size": self.hidden_size,
-            "layers": self.rnn.num_layers,
+            "num_layers": self.rnn.num_layers,
+            "dropout": self.dropout.p,
+            "input_dropout": self.input_dropout.p,
+            "readout": self.readout_steps,
         }
-
-    def save(self, path: str | os.PathLike[str], initial: GatedRNN | None = None) -> None:
-        """Write weights and architecture to one safetensors file, atomically.
-
-        Parameters
-        ----------
-        initial
-            The network before learning, to go into the same file.
-
-        Raises
-        ------
-        InputError
-            If the folder cannot be written to.
-        """
-        tensor_file.save(path, tensor_file.with_initial(self, initial), self.architecture(), FORMAT)
+        if self.embedding is not None:
+            described["train_embedding"] = self.embedding.requires_grad
+        return described
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], initial: bool = False) -> GatedRNN:
-        """Read a network that `save` wrote; it is the same function.
+    def from_tensors(cls, tensors: dict[str, Tensor], architecture: dict[str, Any]) -> GatedRNN:
+        """Return the network with these weights."""
+        for option in architecture:
+            choice("the architecture", option, _ARCHITECTURE)
+        dtype = tensors["readout.weight"].dtype
+        network = cls(**architecture, rng=0, dtype=dtype, embedding=tensors.get("embedding"))
+        network.load_state_dict(tensors)
+        return network
+
+    def _checked(self, inputs: Tensor) -> Tensor:
+        """Return inputs in the type of the weights, or, with an embedding, the indices (batch, time)."""
+        size = self.input_size
+        if not isinstance(inputs, Tensor) or inputs.ndim != 3 or inputs.shape[2] != size or 0 in inputs.shape:
+            got = f"shape {tuple(inputs.shape)}" if isinstance(inputs, Tensor) else type(inputs).__name__
+            raise InputError(f"inputs must be a non-empty tensor (batch, time, {size}), got {got}")
+        if self.embedding is None:
+            return inputs.to(self.readout.weight)
+        words = inputs[..., 0].long()
+        least, most = torch.aminmax(words)
+        if least < 0 or most >= len(self.embedding) or not torch.equal(words.to(inputs.dtype), inputs[..., 0]):
+            raise InputError(
+                f"inputs must be whole numbers from 0 to {len(self.embedding) - 1}, the rows of the embedding, got "
+                f"values from {inputs.min():g} to {inputs.max():g}"
+            )
+        return words
+
+    def _features(self, rows: Tensor) -> Tensor:
+        """Return what the first layer receives: vectors of words or channels, after dropout."""
+        found = rows if self.embedding is None else nn.functional.embedding(rows, self.embedding)
+        return cast(Tensor, self.input_dropout(found))
+
+    def _last_states(self, rows: Tensor, lengths: list[int], counts: list[int]) -> Tensor:
+        """Return the last state (batch, N) of the last layer.
 
         Parameters
         ----------
-        initial
-            Read the network before learning that was saved along.
-
-        Raises
-        ------
-        InputError
-            If the file is missing, is not a safetensors file, or holds something else.
+        rows
+            (time, batch, ...), the longest sequence first.
+        lengths, counts
+            The different lengths, decreasing, and how many sequences have each.
         """
-        everything, architecture = tensor_file.load(path, FORMAT)
-        tensors = tensor_file.half_of(everything, initial)
-        try:
-            network = cls(**architecture, rng=0, dtype=tensors["readout.weight"].dtype)
-            network.load_state_dict(tensors)
-        except (KeyError, TypeError, RuntimeError) as error:
-            raise InputError(f"{path} must hold the tensors of a GatedRNN, but {error}") from error
-        return network
+        if self.kind == "lstm" or len(lengths) == 1:
+            # torch's fast LSTM kernel requires sequences of one length.
+            groups = zip(lengths, torch.split(rows, counts, dim=1), strict=True)
+            found = [self.rnn(self._features(group[:length]))[1] for length, group in groups]
+            return torch.cat([(states[0] if self.kind == "lstm" else states)[-1] for states in found])
+        packed = pack_padded_sequence(rows, torch.tensor(lengths).repeat_interleave(torch.tensor(counts)))
+        _, states = self.rnn(PackedSequence(self._features(packed.data), packed.batch_sizes))
+        return cast(Tensor, states[-1])
 
     @torch.no_grad()
     def _draw(self, rng: np.random.Generator, spread: float | None) -> None:
         """Draw all weights in the order of their names in the layers, then those of the readout."""
-        bound = 1 / math.sqrt(self.hidden_size)
         for name, weights in (*self.rnn.named_parameters(), *self.readout.named_parameters()):
+            from_vectors = self.embedding is not None and name == "weight_ih_l0"
+            bound = 1 / math.sqrt(self.rnn.input_size if from_vectors else self.hidden_size)
             shape = tuple(weights.shape)
             if spread is not None and name.startswith("weight_hh"):
                 drawn = rng.normal(0, spread, shape)
             else:
                 drawn = rng.uniform(-bound, bound, shape)
             weights.copy_(torch.from_numpy(drawn))
+
+
+def _vectors(embedding: ArrayLike | Tensor, input_size: int, dtype: torch.dtype) -> Tensor:
+    vectors = torch.as_tensor(embedding).detach()
+    if vectors.ndim != 2 or 0 in vectors.shape or not bool(torch.isfinite(vectors).all()):
+        raise InputError(f"embedding must hold finite numbers (vocabulary, size), got shape {tuple(vectors.shape)}")
+    if input_size != 1:
+        raise InputError(f"input_size must be 1 with an embedding (the index of the word), got {input_size}")
+    return vectors.to(dtype, copy=True)
+
+
+def _checked_lengths(lengths: Tensor, inputs: Tensor) -> Tensor:
+    batch, steps = inputs.shape[:2]
+    if not isinstance(lengths, Tensor) or tuple(lengths.shape) != (batch,) or lengths.is_floating_point():
+        got = f"{lengths.dtype} {tuple(lengths.shape)}" if isinstance(lengths, Tensor) else type(lengths).__name__
+        raise InputError(f"lengths must be a tensor of {batch} whole numbers, got {got}")
+    if int(lengths.min()) < 1 or int(lengths.max()) > steps:
+        raise InputError(
+            f"lengths must be from 1 to {steps}, the steps of the inputs, got {int(lengths.min())} to "
+            f"{int(lengths.max())}"
+        )
+    return lengths.cpu()
+
+
+_PARAMETERS = tuple(inspect.signature(GatedRNN.__init__).parameters)
+GATED_OPTIONS = tuple(name for name in _PARAMETERS if name not in ("self", "input_size", "output_size"))
+"""Options of `GatedRNN.initialize`."""
+_ARCHITECTURE = tuple(name for name in _PARAMETERS if name not in ("self", "gain", "rng", "dtype", "embedding"))

@@ -1,18 +1,19 @@
-"""What a network has to offer so that it can be trained and measured: the contract, stated once.
+"""Interface between networks and everything that trains or measures them.
 
-Any `torch.nn.Module` will do whose `forward` takes inputs (batch, time, in) and returns outputs (batch, time, out).
-What it may say about itself besides, and what is assumed where it does not:
+Any `torch.nn.Module` works whose `forward` maps inputs (batch, time, in) to outputs (batch, time, out), or (batch, 1,
+out) if it reads out after the last step only. Optional members, and the default for a network without them:
 
-* `forward(inputs, rng=...)`: an `rng` among its arguments is given the numpy Generator of the training. A network
-  without one may use torch's own randomness (dropout, say), which is then seeded from that Generator and put back.
-* `recurrent_names()`: names of the parameters whose change is looked at. Otherwise they are found by their names and
-  shapes, see `recurrent_names` below.
-* `hidden_size`: N, of which the default learning rate is 0.05 / N. Otherwise it is the number of columns of the first
+* `forward(inputs, rng=...)`: receives the numpy Generator of the training. Without an argument `rng` the network may
+  use torch's global generator (dropout, for example), which is seeded from that Generator and restored afterwards.
+* `forward(inputs, lengths=...)`: receives the number of steps of each sequence, (batch,), where they differ.
+* `recurrent_names()`: names of the matrices whose change is measured; by default found by name and shape, see
+  `recurrent_names` below.
+* `hidden_size`: N, from which the default learning rate 0.05 / N follows; by default the number of columns of the first
   of these matrices.
-* `architecture()`: plain values by name that a checkpoint holds against another network. Otherwise it is the name of
-  the class.
+* `architecture()`: plain values that a state file compares with another network's; by default the name of the class.
 
-Parameters with `requires_grad` are those that learn.
+Parameters with `requires_grad` are trained. A weight may be constrained by `torch.nn.utils.parametrize`: everything
+here returns the *effective* weight under the name that the user sees ("recurrent_weights").
 """
 
 from __future__ import annotations
@@ -24,44 +25,47 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from rankscope.errors import InputError
+from rankscope.tasks.trials import Task, as_trials
 from rankscope.validation import RngLike, choice, generator
 
 
 @runtime_checkable
 class Network(Protocol):
-    """What is asked of a network; every `torch.nn.Module` has all of it."""
+    """Required members of a network; every `torch.nn.Module` has them."""
 
     @property
     def __call__(self) -> Any:
-        """Calling it with inputs (batch, time, in) returns outputs (batch, time, out)."""
+        """Map inputs (batch, time, in) to outputs (batch, time, out)."""
         ...
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """Yield all parameters; those with `requires_grad` learn."""
+        """Yield all parameters; those with `requires_grad` are trained."""
         ...
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Yield the same with their names."""
+        """Yield all parameters with their names."""
         ...
 
     def buffers(self) -> Iterator[Tensor]:
-        """Yield what else running it changes."""
+        """Yield the other tensors that a forward pass may change."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that a checkpoint has to keep, by name."""
+        """Return everything that a state file has to hold, by name."""
         ...
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any:
-        """Take back what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         ...
 
     def modules(self) -> Iterator[nn.Module]:
-        """Yield it and all in it."""
+        """Yield the network and all modules in it."""
         ...
 
 
@@ -72,47 +76,115 @@ def check_network(name: str, value: object) -> None:
         raise InputError(f"{name} must be a network: a RateRNN, a GatedRNN or a torch.nn.Module, got {got}")
 
 
-def outputs_of(network: Network, inputs: Tensor, rng: RngLike = None) -> Tensor:
-    """Return what `network` makes of `inputs`, with all its randomness from `rng`.
+def channels_of(task: Task) -> tuple[int, int]:
+    """Return the numbers of input and output channels of a task, from its attributes or from a trial."""
+    if isinstance(task, type):
+        raise InputError(f"task must be an instance, got the class {task.__name__}; make one of it: {task.__name__}()")
+    if hasattr(task, "input_size") and hasattr(task, "output_size"):
+        return int(task.input_size), int(task.output_size)
+    if not isinstance(task, Task):
+        raise InputError(f"task must have a method sample(batch_size, rng), got {task!r}")
+    trials = as_trials(task.sample(1, np.random.default_rng(0)))
+    return trials.inputs.shape[2], trials.targets.shape[2]
+
+
+def outputs_of(network: Network, inputs: Tensor, rng: RngLike = None, lengths: Tensor | None = None) -> Tensor:
+    """Run `network` with all its randomness drawn from `rng`.
 
     Parameters
     ----------
     inputs
         (batch, time, in); converted to the type of the network's weights.
+    lengths
+        (batch,) numbers of steps of sequences that are padded to one length, or None.
 
     Returns
     -------
-    (batch, time, out).
+    Tensor
+        (batch, time, out), or (batch, 1, out) if the network reads out after the last step only.
 
     Raises
     ------
     InputError
-        If the network returns something else.
+        If the network returns something else, or reads out after the last step only and takes no `lengths`.
     """
-    if _takes_rng(type(network)):
-        outputs = network(inputs, rng=rng)
+    arguments = _arguments(type(network))
+    options: dict[str, Any] = {}
+    if lengths is not None and "lengths" in arguments:
+        options["lengths"] = lengths
+    apply_parametrizations(network)
+    if "rng" in arguments:
+        outputs = network(inputs, rng=rng, **options)
     else:
         like = next(network.parameters(), inputs)
         with _torch_seeded(rng, like.device):
-            outputs = network(inputs.to(like))
-    if not isinstance(outputs, Tensor) or outputs.shape[:-1] != inputs.shape[:-1]:
+            outputs = network(inputs.to(like), **options)
+    batch, steps = inputs.shape[:2]
+    if (
+        not isinstance(outputs, Tensor)
+        or outputs.ndim != 3
+        or tuple(outputs.shape[:2]) not in ((batch, steps), (batch, 1))
+    ):
         got = f"a tensor of shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
         raise InputError(
-            f"network must return a tensor ({inputs.shape[0]}, {inputs.shape[1]}, out) for inputs "
-            f"{tuple(inputs.shape)}, got {got}"
+            f"network must return a tensor ({batch}, {steps}, out) for inputs {tuple(inputs.shape)}, got {got}"
             + ("; torch's RNN, GRU and LSTM also return their last state" if isinstance(outputs, tuple) else "")
+        )
+    if lengths is not None and not options and outputs.shape[1] == 1 < steps:
+        raise InputError(
+            "network must take lengths, as in forward(inputs, lengths), to read out the last step of sequences of "
+            "different lengths"
         )
     return outputs
 
 
+def effective_parameters(network: Network) -> dict[str, Tensor]:
+    """Return all parameters by name; of a parametrized weight, the effective one under its own name."""
+    modules = dict(network.named_modules()) if isinstance(network, nn.Module) else {}
+    if not any(parametrize.is_parametrized(module) for module in modules.values()):
+        return dict(network.named_parameters())
+    found: dict[str, Tensor] = {}
+    for path, module in modules.items():
+        if "parametrizations" in path.split("."):
+            continue
+        prefix = f"{path}." if path else ""
+        found |= {prefix + name: weights for name, weights in module.named_parameters(recurse=False)}
+        if parametrize.is_parametrized(module):
+            found |= {prefix + name: getattr(module, name) for name in module.parametrizations}
+    return found
+
+
+def effective_state(network: nn.Module) -> dict[str, Tensor]:
+    """Return the `state_dict` with the effective weights in place of parametrizations, detached."""
+    state = {name: weights for name, weights in network.state_dict().items() if "parametrizations." not in name}
+    return {**state, **{name: weights.detach() for name, weights in effective_parameters(network).items()}}
+
+
+def matrices_of(network: Network, names: Iterable[str] | None = None) -> dict[str, Tensor]:
+    """Return the effective weight matrices by name.
+
+    Parameters
+    ----------
+    names
+        Names or patterns, as in `recurrent_names`; by default the recurrent weights.
+
+    Raises
+    ------
+    InputError
+        If a name fits no matrix of the network.
+    """
+    parameters = effective_parameters(network)
+    return {name: parameters[name] for name in recurrent_names(network, names)}
+
+
 def recurrent_names(network: Network, wanted: Iterable[str] | None = None) -> tuple[str, ...]:
-    """Return the names of the matrices whose change is looked at.
+    """Return the names of the matrices whose change is measured.
 
     Parameters
     ----------
     wanted
-        Names of parameters, or patterns such as ``"*.weight_hh_l*"``. By default what the network itself says in
-        `recurrent_names()`; else all matrices called `recurrent_weights` or, as torch does, `weight_hh...`; else all
+        Names of parameters, or patterns such as ``"*.weight_hh_l*"``. By default the network's own
+        `recurrent_names()`; else all matrices called `recurrent_weights` or, as in torch, `weight_hh...`; else all
         square ones; else all.
 
     Raises
@@ -120,29 +192,29 @@ def recurrent_names(network: Network, wanted: Iterable[str] | None = None) -> tu
     InputError
         If a name fits no matrix of the network, or it has none.
     """
-    matrices = {name: weights for name, weights in network.named_parameters() if weights.ndim == 2}
+    matrices = {name: weights for name, weights in effective_parameters(network).items() if weights.ndim == 2}
     if not matrices:
         raise InputError("network must have a matrix among its parameters, got none")
     if wanted is None and hasattr(network, "recurrent_names"):
         wanted = network.recurrent_names()
     if wanted is not None:
-        return _fitting(wanted, list(matrices))
+        return _matching(wanted, list(matrices))
     ends = {name: name.rpartition(".")[2] for name in matrices}
-    called_so = [name for name, end in ends.items() if end == "recurrent_weights" or end.startswith("weight_hh")]
+    by_name = [name for name, end in ends.items() if end == "recurrent_weights" or end.startswith("weight_hh")]
     square = [name for name, weights in matrices.items() if weights.shape[0] == weights.shape[1] > 1]
-    return tuple(called_so or square or matrices)
+    return tuple(by_name or square or matrices)
 
 
 def hidden_size_of(network: Network) -> int:
-    """Return N: what the network says, or the number of columns of its first recurrent matrix."""
-    said = getattr(network, "hidden_size", None)
-    if isinstance(said, int):
-        return said
-    return int(dict(network.named_parameters())[recurrent_names(network)[0]].shape[1])
+    """Return N: the network's `hidden_size`, or the number of columns of its first recurrent matrix."""
+    given = getattr(network, "hidden_size", None)
+    if isinstance(given, int):
+        return given
+    return next(iter(matrices_of(network).values())).shape[1]
 
 
 def architecture_of(network: Network) -> dict[str, Any]:
-    """Return what a checkpoint should hold against another network, as plain values."""
+    """Return the plain values that a state file compares with another network's."""
     if hasattr(network, "architecture"):
         described: dict[str, Any] = network.architecture()
         return described
@@ -151,7 +223,7 @@ def architecture_of(network: Network) -> dict[str, Any]:
 
 @contextmanager
 def evaluating(network: Network) -> Iterator[None]:
-    """Put `network` into torch's evaluation mode (no dropout) for the time of a `with` block."""
+    """Put `network` into torch's evaluation mode (no dropout) for the duration of a `with` block."""
     modes = [(module, module.training) for module in network.modules()]
     try:
         for module, _ in modes:
@@ -162,7 +234,18 @@ def evaluating(network: Network) -> Iterator[None]:
             module.training = mode
 
 
-def _fitting(wanted: Iterable[str], names: list[str]) -> tuple[str, ...]:
+def apply_parametrizations(network: Network) -> None:
+    """Make torch's recurrent layers in `network` use their parametrized weights.
+
+    `nn.RNN`, `nn.GRU` and `nn.LSTM` keep a list of the weights that they were built with, and silently go on using it
+    after `register_parametrization` (torch 2.13).
+    """
+    for module in network.modules():
+        if isinstance(module, nn.RNNBase) and parametrize.is_parametrized(module):
+            module._flat_weights = [getattr(module, name) for name in module._flat_weights_names]
+
+
+def _matching(wanted: Iterable[str], names: list[str]) -> tuple[str, ...]:
     if isinstance(wanted, str):
         raise InputError(f"matrices must be a list of names, got the text {wanted!r}; write [{wanted!r}]")
     chosen: set[str] = set()
@@ -174,13 +257,13 @@ def _fitting(wanted: Iterable[str], names: list[str]) -> tuple[str, ...]:
 
 
 @lru_cache
-def _takes_rng(kind: type) -> bool:
-    return "rng" in inspect.signature(kind.forward if hasattr(kind, "forward") else kind.__call__).parameters
+def _arguments(kind: type) -> tuple[str, ...]:
+    return tuple(inspect.signature(kind.forward if hasattr(kind, "forward") else kind.__call__).parameters)
 
 
 @contextmanager
 def _torch_seeded(rng: RngLike, device: torch.device) -> Iterator[None]:
-    """Seed torch's own randomness from `rng` for the time of a `with` block."""
+    """Seed torch's global generator from `rng` for the duration of a `with` block."""
     seed = int(generator(rng).integers(2**63 - 1))
     with torch.random.fork_rng(devices=[] if device.type == "cpu" else [device], device_type="cuda"):
         torch.manual_seed(seed)

@@ -6,10 +6,8 @@ It holds the weights and the description of the dynamics, and calls the engine; 
 
 from __future__ import annotations
 
-import copy
 import inspect
 import math
-import os
 from collections.abc import Collection
 from typing import Any, Literal, overload
 
@@ -19,18 +17,20 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from rankscope.errors import InputError
-from rankscope.io import tensor_file
 from rankscope.networks.fused import fused
 from rankscope.networks.initialization import draw_weights
+from rankscope.networks.network_file import SavedNetwork, saved_as
 from rankscope.networks.nonlinearities import Elementwise, Nonlinearity, find_nonlinearity
 from rankscope.networks.parameters import PARAMETERS, TRAINABLE, checked_parts
+from rankscope.networks.protocol import channels_of
 from rankscope.networks.recurrence import Convention, Dynamics, Engine, Weights, plain
 from rankscope.networks.workspace import WorkspacePool
-from rankscope.tasks.trials import Task, as_trials
+from rankscope.tasks.trials import Task
 from rankscope.validation import RngLike, choice, generator, number
 
 
-class RateRNN(nn.Module):
+@saved_as("RateRNN")
+class RateRNN(SavedNetwork):
     """A rate network of N units (Schuessler et al. 2020, section 2 and supplement).
 
     Parameters
@@ -152,7 +152,7 @@ class RateRNN(nn.Module):
             recurrent_rng=recurrent_rng,
         )
         for option in options:
-            choice("option", option, _OPTIONS)
+            choice("option", option, RATE_OPTIONS)
         options.setdefault("dt", getattr(task, "dt", 0.5))
         if getattr(task, "autonomous", False):
             options.setdefault("initial_state", torch.as_tensor(drawn.input[:, 0], dtype=dtype))
@@ -231,12 +231,6 @@ class RateRNN(nn.Module):
         )
         return run.outputs if run.states is None else (run.outputs, run.states)
 
-    def snapshot(self) -> RateRNN:
-        """Return an independent copy of the network as it is now, without gradients."""
-        twin = copy.deepcopy(self)
-        twin.zero_grad(set_to_none=True)
-        return twin
-
     def architecture(self) -> dict[str, Any]:
         """Return the constructor's options as plain values, enough to build the same function around the weights."""
         return {
@@ -248,52 +242,26 @@ class RateRNN(nn.Module):
             "trained": list(self.trained),
         }
 
-    def save(self, path: str | os.PathLike[str], initial: RateRNN | None = None) -> None:
-        """Write weights and architecture to one safetensors file, atomically.
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor], architecture: dict[str, Any]) -> RateRNN:
+        """Return the network with these weights."""
+        missing = [name for name in list(PARAMETERS.values())[:3] if name not in tensors]
+        unknown = [name for name in tensors if name not in PARAMETERS.values()]
+        if missing or unknown:
+            raise TypeError(f"these are missing: {missing}, and these unknown: {unknown}")
+        for option in architecture:
+            choice("the architecture", option, _OPTIONS)
+        options: dict[str, Any] = {**tensors, **architecture}
+        return cls(**options)
 
-        Parameters
-        ----------
-        initial
-            The network before learning, to go into the same file.
-
-        Raises
-        ------
-        InputError
-            If a nonlinearity is a callable (no file can hold one), or the folder cannot be written to.
-        """
+    def check_savable(self) -> None:
+        """Raise `InputError` if a nonlinearity is a callable, which no file can hold."""
         for argument in ("nonlinearity", "readout_nonlinearity"):
             phi = getattr(self.dynamics, argument)
             if not isinstance(phi, Nonlinearity):
                 raise InputError(
                     f"{argument} must be a named one to be saved, got {phi!r}; save its state_dict instead"
                 )
-        tensor_file.save(path, tensor_file.with_initial(self, initial), self.architecture())
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str], initial: bool = False) -> RateRNN:
-        """Read a network that `save` wrote; it is the same function.
-
-        Parameters
-        ----------
-        initial
-            Read the network before learning that was saved along.
-
-        Raises
-        ------
-        InputError
-            If the file is missing, is not a safetensors file, or holds something else.
-        """
-        everything, architecture = tensor_file.load(path)
-        tensors = tensor_file.half_of(everything, initial)
-        missing = [name for name in list(PARAMETERS.values())[:3] if name not in tensors]
-        unknown = [name for name in tensors if name not in PARAMETERS.values()]
-        if missing or unknown:
-            raise InputError(f"{path} must hold the tensors of a RateRNN, missing: {missing}, unknown: {unknown}")
-        options = [name for name in inspect.signature(cls).parameters if name not in PARAMETERS.values()]
-        for option in architecture:
-            choice(f"the architecture in {path}", option, options)
-        parts: dict[str, Any] = {**tensors, **architecture}
-        return cls(**parts)
 
     def extra_repr(self) -> str:
         """Describe the network in one line."""
@@ -348,22 +316,13 @@ def _name_of(phi: Nonlinearity | Elementwise) -> str:
     return phi.name if isinstance(phi, Nonlinearity) else getattr(phi, "__name__", type(phi).__name__)
 
 
-def channels_of(task: Task) -> tuple[int, int]:
-    """Return the numbers of input and output channels: what the task says, or what a trial of it has."""
-    if isinstance(task, type):
-        raise InputError(f"task must be an instance, got the class {task.__name__}; make one of it: {task.__name__}()")
-    if hasattr(task, "input_size") and hasattr(task, "output_size"):
-        return int(task.input_size), int(task.output_size)
-    if not isinstance(task, Task):
-        raise InputError(f"task must have a method sample(batch_size, rng), got {task!r}")
-    trials = as_trials(task.sample(1, np.random.default_rng(0)))
-    return trials.inputs.shape[2], trials.targets.shape[2]
-
-
-# What `initialize` takes beside the task, in its own arguments and in those that it hands on.
 _OPTIONS = tuple(
     name
-    for function in (RateRNN.initialize, RateRNN.__init__)
-    for name, parameter in inspect.signature(function).parameters.items()
-    if name not in ("self", "task", "options") and not name.endswith("_weights")
+    for name in inspect.signature(RateRNN.__init__).parameters
+    if name != "self" and name not in PARAMETERS.values()
 )
+RATE_OPTIONS = (
+    *(n for n in inspect.signature(RateRNN.initialize).parameters if n not in ("task", "options")),
+    *_OPTIONS,
+)
+"""Options of `RateRNN.initialize`."""

@@ -12,7 +12,6 @@ Source: paper section 4, `sentiment`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import cast
 
 import numpy as np
@@ -22,15 +21,11 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from rankscope.errors import InputError
+from rankscope.networks.gated import LAYERS as CELLS
+from rankscope.networks.gates import GATES as LAYER_GATES
 from rankscope.validation import RngLike, choice, generator, integer, number
 
-CELLS: dict[str, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
-#: The gates of a cell, in the order in which torch stacks their weights.
-GATES = {
-    "rnn": ("state",),
-    "gru": ("reset", "update", "candidate"),
-    "lstm": ("input", "forget", "candidate", "output"),
-}
+GATES = {kind: tuple(gate.name for gate in gates) for kind, gates in LAYER_GATES.items()}
 
 
 class TextClassifier(nn.Module):

@@ -1,0 +1,209 @@
+"""Networks in files: one safetensors file holds the network after training and, optionally, before.
+
+Tensors have the names of the `state_dict`; those from before training have the prefix ``initial.`` and are stored only
+where they differ or are trained. The metadata holds the name of the class and its architecture as JSON. `RateRNN.load`,
+`GatedRNN.load`, `load_networks` and `rankscope inspect` read the same file.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, Self, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from rankscope.errors import InputError
+from rankscope.io import tensor_file
+from rankscope.networks.protocol import architecture_of, effective_state
+
+FORMAT = "rankscope.network.v2"
+INITIAL = "initial."
+"""Prefix of the names of tensors from before training."""
+SIZES = ("hidden_size", "num_layers", "input_size", "output_size")
+"""Entries of an architecture that determine how much memory a network takes."""
+
+Loaded = nn.Module | dict[str, Tensor]
+"""A RateRNN or GatedRNN, or the state dict of any other module."""
+_CLASSES: dict[str, type[SavedNetwork]] = {}
+_Class = TypeVar("_Class", bound="type[SavedNetwork]")
+
+
+class SavedNetwork(nn.Module):
+    """Base class of the networks that can be rebuilt from a file."""
+
+    saved_as = ""
+
+    def architecture(self) -> dict[str, Any]:
+        """Return the constructor's options as plain values, enough to build the same function around the weights."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor], architecture: dict[str, Any]) -> Self:
+        """Return the network with these weights; raises `InputError` if they do not fit the architecture."""
+        raise NotImplementedError
+
+    def check_savable(self) -> None:
+        """Raise `InputError` if a file cannot hold this network."""
+
+    def snapshot(self) -> Self:
+        """Return an independent copy of the network as it is now, without gradients."""
+        twin = copy.deepcopy(self)
+        twin.zero_grad(set_to_none=True)
+        return twin
+
+    def save(self, path: str | os.PathLike[str], initial: nn.Module | None = None) -> None:
+        """Write weights and architecture to one safetensors file, atomically.
+
+        Parameters
+        ----------
+        initial
+            The network before training, to go into the same file.
+
+        Raises
+        ------
+        InputError
+            If a nonlinearity is a callable (files hold named ones only), or the folder cannot be written to.
+        """
+        save_networks(path, initial, self)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], initial: bool = False) -> Self:
+        """Read a network that `save` or `save_networks` wrote; it is the same function.
+
+        Parameters
+        ----------
+        initial
+            Read the network before training.
+
+        Raises
+        ------
+        InputError
+            If the file does not exist, is not a safetensors file, or holds something else.
+        """
+        before, after, metadata = _read(path)
+        if metadata["class"] != cls.saved_as:
+            raise InputError(f"{path} must hold a {cls.saved_as}, got a {metadata['class']!s:.100}")
+        if initial and before is None:
+            raise InputError(f"{path} must hold a network from before training for initial=True, got one from after")
+        return cls._built(path, before if initial and before is not None else after, metadata)
+
+    @classmethod
+    def _built(cls, path: str | os.PathLike[str], tensors: dict[str, Tensor], metadata: Mapping[str, Any]) -> Self:
+        try:
+            return cls.from_tensors(tensors, dict(metadata["architecture"]))
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise InputError(f"{path} must hold the tensors of a {cls.saved_as}, but {error}") from error
+
+
+def saved_as(name: str) -> Callable[[_Class], _Class]:
+    """Register a class under the name that its files carry."""
+
+    def register(cls: _Class) -> _Class:
+        cls.saved_as = name
+        _CLASSES[name] = cls
+        return cls
+
+    return register
+
+
+def save_networks(
+    path: str | os.PathLike[str],
+    before: nn.Module | None,
+    after: nn.Module,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write a network before and after training to one file, atomically.
+
+    Parameters
+    ----------
+    before, after
+        RateRNN, GatedRNN (of which the effective weights are stored, see `matrices_of`) or any other module (of which
+        the `state_dict` is stored). `before` may be None.
+    metadata
+        Further text for the file's metadata.
+
+    Raises
+    ------
+    InputError
+        If a nonlinearity is a callable, or the folder cannot be written to.
+    """
+    if isinstance(after, SavedNetwork):
+        after.check_savable()
+    tensors = _tensors_of(after)
+    trained = {name for name, weights in after.named_parameters() if weights.requires_grad}
+    initial = {} if before is None else _tensors_of(before)
+    kept = {
+        INITIAL + name: tensor
+        for name, tensor in initial.items()
+        if name in trained or name not in tensors or not torch.equal(tensor, tensors[name])
+    }
+    described = {
+        "format": FORMAT,
+        "class": getattr(after, "saved_as", "") or type(after).__qualname__,
+        "architecture": json.dumps(architecture_of(after)),
+        "initial": json.dumps(before is not None),
+    }
+    tensor_file.save(path, {**tensors, **kept}, {**(metadata or {}), **described})
+
+
+def load_networks(path: str | os.PathLike[str]) -> tuple[Loaded | None, Loaded]:
+    """Return the networks before and after training of a file that `save_networks` wrote.
+
+    Returns
+    -------
+    before, after
+        A RateRNN or GatedRNN each; of other modules, their state dicts. `before` is None if the file lacks it.
+
+    Raises
+    ------
+    InputError
+        If the file does not exist, is not a safetensors file, or holds something else.
+    """
+    before, after, metadata = _read(path)
+    cls = _CLASSES.get(metadata["class"])
+    if cls is None:
+        return before, after
+    return None if before is None else cls._built(path, before, metadata), cls._built(path, after, metadata)
+
+
+def _tensors_of(network: nn.Module) -> dict[str, Tensor]:
+    return effective_state(network) if isinstance(network, SavedNetwork) else dict(network.state_dict())
+
+
+def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor] | None, dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors before and after training, and the metadata with its architecture decoded and checked."""
+    stored, text = tensor_file.load(path)
+    if text.get("format") != FORMAT:
+        raise InputError(f"{path} is not a rankscope network: its metadata lacks format = {FORMAT!r}")
+    metadata: dict[str, Any] = dict(text)
+    try:
+        metadata["architecture"] = json.loads(text["architecture"])
+        has_initial = json.loads(text.get("initial", "false"))
+    except (KeyError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} has no readable architecture in its metadata") from error
+    if not isinstance(metadata["architecture"], dict):
+        raise InputError(f"{path} has an architecture that is not a mapping, got {metadata['architecture']!r:.100}")
+    metadata.setdefault("class", "")
+    after = {name: tensor for name, tensor in stored.items() if not name.startswith(INITIAL)}
+    initial = {name.removeprefix(INITIAL): tensor for name, tensor in stored.items() if name.startswith(INITIAL)}
+    _check_sizes(path, after, metadata["architecture"])
+    return {**after, **initial} if has_initial else None, after, metadata
+
+
+def _check_sizes(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], architecture: Mapping[str, Any]) -> None:
+    """Raise `InputError` if a network of this architecture has many more weights than there are in the file.
+
+    A few bytes can name any size, and building the network allocates the memory for it.
+    """
+    numbers = sum(tensor.numel() for tensor in tensors.values())
+    sizes = {name: architecture[name] for name in SIZES if name in architecture}
+    if not all(isinstance(size, int) and size >= 1 for size in sizes.values()):
+        raise InputError(f"{path} must have an architecture with sizes >= 1, got {sizes!r:.200}")
+    N = sizes.pop("hidden_size", 1)
+    layers = sizes.pop("num_layers", 1)
+    if N * max([N * layers, *sizes.values()]) > numbers:
+        raise InputError(f"{path} is of a network with {N} units in {layers} layers, but holds only {numbers} numbers")
