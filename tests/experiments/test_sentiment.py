@@ -83,7 +83,7 @@ def test_singular_values_whole_and_by_gate(measured):
         for matrix, values in {"initial": W0, "change": W - W0, "trained": W}.items():
             here = measured.sel(weight=weight, matrix=matrix)
             np.testing.assert_allclose(here["singular_value"], np.linalg.svdvals(values), atol=1e-6)
-            for index, gate in enumerate(("input", "forget", "candidate", "output")):
+            for index, gate in enumerate(("input", "forget", "cell", "output")):
                 part = values[8 * index : 8 * (index + 1)]
                 np.testing.assert_allclose(
                     here["gate_singular_value"].sel(gate=gate), np.linalg.svdvals(part), atol=1e-6

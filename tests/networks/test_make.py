@@ -7,7 +7,7 @@ import rankscope as rs
 from rankscope.errors import InputError
 from rankscope.networks import check_spec, make_network
 
-TASK = rs.tasks.FlipFlop(duration=5)
+TASK = rs.tasks.FlipFlop(channels=3, duration=10)
 INPUTS = TASK.sample(2, rng=0).inputs
 
 OWN = """
@@ -32,16 +32,16 @@ def test_a_description_gives_the_network_of_the_class():
 def test_a_function_of_the_user(tmp_path, monkeypatch):
     (tmp_path / "own_networks.py").write_text(OWN)
     network = make_network({"kind": f"{tmp_path}/own_networks.py:make", "size": 3}, TASK, 0)
-    assert network(INPUTS).shape == (2, 10, 3)
+    assert network(INPUTS).shape == (2, 20, 3)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.chdir(tmp_path)
     check_spec({"kind": "own_networks:make"})
     for kind, options, message in [
         ("own_networks.py:make", {"sizes": 3}, r"must be one of 'size', got 'sizes' \(did you mean 'size'\?\)"),
-        ("own_networks.py:mak", {}, r"the name in network kind must be one of .*\(did you mean 'make'\?\)"),
+        ("own_networks.py:mak", {}, "network kind .* must exist, but own_networks.py has no 'mak'"),
         ("own_networks.py:broken", {}, "must name a function"),
-        ("own_network.py:make", {}, "must name a file that exists"),
-        ("no_such_package:make", {}, "must name a module that can be imported, got 'no_such_package'"),
+        ("own_network.py:make", {}, "own_network.py must exist"),
+        ("no_such_package:make", {}, "'no_such_package:make' cannot be imported"),
     ]:
         with pytest.raises(InputError, match=message):
             check_spec({"kind": kind, **options})

@@ -118,7 +118,7 @@ def parametrized(network, name="rnn.weight_hh_l0"):
     return network
 
 
-TASK = rs.tasks.FlipFlop(duration=5)
+TASK = rs.tasks.FlipFlop(channels=3, duration=10)
 INPUTS = TASK.sample(3, rng=0).inputs
 
 
@@ -172,7 +172,7 @@ def test_lengths_reach_networks_that_take_them():
     lengths = torch.tensor([10, 4, 7])
     network = rs.GatedRNN(3, 2, "gru", 6, rng=0, readout="last")
     assert torch.equal(outputs_of(network, INPUTS, 0, lengths), network(INPUTS, lengths))
-    assert outputs_of(Layers(), INPUTS, 0, lengths).shape == (3, 10, 4)  # reads every step, so padding is harmless
-    last = nn.Sequential(nn.Flatten(), nn.Linear(30, 1), nn.Unflatten(1, (1, 1)))
+    assert outputs_of(Layers(), INPUTS, 0, lengths).shape == (3, 20, 4)  # reads every step, so padding is harmless
+    last = nn.Sequential(nn.Flatten(), nn.Linear(60, 1), nn.Unflatten(1, (1, 1)))
     with pytest.raises(InputError, match=r"network must take lengths, as in forward\(inputs, lengths\)"):
         outputs_of(last, INPUTS, 0, lengths)

@@ -1,6 +1,6 @@
 """Singular values of the weights of a gated network, of each matrix as a whole and of the block of each gate.
 
-A recurrent matrix of an LSTM is (4N, N): the blocks of its input, forget, candidate and output gates stacked.
+A recurrent matrix of an LSTM is (4N, N): the blocks of its input, forget, cell and output gates stacked.
 
 Source: Schuessler et al. 2020, Fig. 5 and supplementary figures of the sentiment task.
 """

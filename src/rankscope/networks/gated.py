@@ -23,7 +23,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 from rankscope.errors import InputError
 from rankscope.networks.gates import GATES, Gate
 from rankscope.networks.network_file import SavedNetwork, saved_as
-from rankscope.networks.protocol import apply_parametrizations, channels_of
+from rankscope.networks.protocol import channels_of, parametrizations_applied
 from rankscope.tasks.trials import Task
 from rankscope.validation import RngLike, choice, generator, integer, number
 
@@ -163,17 +163,15 @@ class GatedRNN(SavedNetwork):
             If `inputs` or `lengths` have the wrong shape or range.
         """
         rows = self._checked(inputs).transpose(0, 1)
-        apply_parametrizations(self.rnn)
-        if self.readout_steps == "every":
-            states, _ = self.rnn(self._features(rows))
-            return cast(Tensor, self.readout(self.dropout(states.transpose(0, 1))))
-        if lengths is None:
-            last = self._last_states(rows, [len(rows)], [rows.shape[1]])
-            return cast(Tensor, self.readout(self.dropout(last)))[:, None]
-        lengths = _checked_lengths(lengths, inputs)
-        order = torch.argsort(lengths, descending=True, stable=True)
-        found, counts = torch.unique_consecutive(lengths[order], return_counts=True)
-        last = self._last_states(rows[:, order], found.tolist(), counts.tolist())
+        with parametrizations_applied(self.rnn):
+            if self.readout_steps == "every":
+                states, _ = self.rnn(self._features(rows))
+                return cast(Tensor, self.readout(self.dropout(states.transpose(0, 1))))
+            steps, batch = rows.shape[:2]
+            lengths = torch.full((batch,), steps) if lengths is None else _checked_lengths(lengths, inputs)
+            order = torch.argsort(lengths, descending=True, stable=True)
+            found, counts = torch.unique_consecutive(lengths[order], return_counts=True)
+            last = self._last_states(rows[:, order], found.tolist(), counts.tolist())
         outputs = cast(Tensor, self.readout(self.dropout(last)))
         return outputs[torch.argsort(order)][:, None]
 

@@ -15,7 +15,7 @@ from rankscope.networks.gates import GATES
 from rankscope.networks.protocol import check_network
 from rankscope.networks.rate import RATE_OPTIONS, RateRNN
 from rankscope.tasks.trials import Task
-from rankscope.user_code import is_reference, load_object
+from rankscope.user_code import load_user_code
 from rankscope.validation import RngLike, choice
 
 KINDS = ("rate", *GATES)
@@ -46,7 +46,7 @@ def make_network(spec: Mapping[str, Any], task: Task, rng: RngLike = None) -> nn
         return RateRNN.initialize(task, rng=rng, **options)
     if kind in GATES:
         return GatedRNN.initialize(task, kind, rng=rng, **options)
-    network = load_object(kind, "network kind")(task, rng, **options)
+    network = load_user_code("network kind", kind)(task, rng, **options)
     check_network(f"what {kind} returns", network)
     assert isinstance(network, nn.Module)
     return network
@@ -64,7 +64,7 @@ def check_spec(spec: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         raise InputError(f"network must be a mapping such as {{'kind': 'rate', 'gain': 0.9}}, got {spec!r:.200}")
     options = dict(spec)
     kind = options.pop("kind", "rate")
-    if is_reference(kind):
+    if isinstance(kind, str) and ":" in kind:
         known = _options_of_function(kind)
     else:
         choice("network kind", kind, [*KINDS, "file.py:function"])
@@ -77,7 +77,7 @@ def check_spec(spec: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 def _options_of_function(kind: str) -> list[str] | None:
     """Return the names of the options of a user's function, or None if it takes any."""
-    make = load_object(kind, "network kind")
+    make = load_user_code("network kind", kind)
     if not callable(make):
         raise InputError(f"network kind must name a function make(task, rng, **options), got {kind!r}, a {type(make)}")
     parameters = list(inspect.signature(make).parameters.values())

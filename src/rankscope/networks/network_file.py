@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from rankscope.errors import InputError
-from rankscope.io import tensor_file
+from rankscope.io.tensor_file import read_file, write_tensors
 from rankscope.networks.protocol import architecture_of, effective_state
 
 FORMAT = "rankscope.network.v2"
@@ -82,7 +82,7 @@ class SavedNetwork(nn.Module):
         Raises
         ------
         InputError
-            If the file does not exist, is not a safetensors file, or holds something else.
+            If the file does not exist, is damaged, or holds something else.
         """
         before, after, metadata = _read(path)
         if metadata["class"] != cls.saved_as:
@@ -147,7 +147,7 @@ def save_networks(
         "architecture": json.dumps(architecture_of(after)),
         "initial": json.dumps(before is not None),
     }
-    tensor_file.save(path, {**tensors, **kept}, {**(metadata or {}), **described})
+    write_tensors(path, {**tensors, **kept}, {**(metadata or {}), **described})
 
 
 def load_networks(path: str | os.PathLike[str]) -> tuple[Loaded | None, Loaded]:
@@ -161,7 +161,7 @@ def load_networks(path: str | os.PathLike[str]) -> tuple[Loaded | None, Loaded]:
     Raises
     ------
     InputError
-        If the file does not exist, is not a safetensors file, or holds something else.
+        If the file does not exist, is damaged, or holds something else.
     """
     before, after, metadata = _read(path)
     cls = _CLASSES.get(metadata["class"])
@@ -176,7 +176,8 @@ def _tensors_of(network: nn.Module) -> dict[str, Tensor]:
 
 def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor] | None, dict[str, Tensor], dict[str, Any]]:
     """Return the tensors before and after training, and the metadata with its architecture decoded and checked."""
-    stored, text = tensor_file.load(path)
+    file = read_file(path)
+    stored, text = file.tensors(), file.metadata
     if text.get("format") != FORMAT:
         raise InputError(f"{path} is not a rankscope network: its metadata lacks format = {FORMAT!r}")
     metadata: dict[str, Any] = dict(text)

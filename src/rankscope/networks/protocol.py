@@ -112,12 +112,11 @@ def outputs_of(network: Network, inputs: Tensor, rng: RngLike = None, lengths: T
     options: dict[str, Any] = {}
     if lengths is not None and "lengths" in arguments:
         options["lengths"] = lengths
-    apply_parametrizations(network)
     if "rng" in arguments:
         outputs = network(inputs, rng=rng, **options)
     else:
         like = next(network.parameters(), inputs)
-        with _torch_seeded(rng, like.device):
+        with _torch_seeded(rng, like.device), parametrizations_applied(network):
             outputs = network(inputs.to(like), **options)
     batch, steps = inputs.shape[:2]
     if (
@@ -234,15 +233,23 @@ def evaluating(network: Network) -> Iterator[None]:
             module.training = mode
 
 
-def apply_parametrizations(network: Network) -> None:
-    """Make torch's recurrent layers in `network` use their parametrized weights.
+@contextmanager
+def parametrizations_applied(network: Network) -> Iterator[None]:
+    """Make torch's recurrent layers use their parametrized weights for the duration of a `with` block.
 
     `nn.RNN`, `nn.GRU` and `nn.LSTM` keep a list of the weights that they were built with, and silently go on using it
-    after `register_parametrization` (torch 2.13).
+    after `register_parametrization` (torch 2.13). The list is restored, as a module that holds computed weights cannot
+    be copied.
     """
-    for module in network.modules():
-        if isinstance(module, nn.RNNBase) and parametrize.is_parametrized(module):
-            module._flat_weights = [getattr(module, name) for name in module._flat_weights_names]
+    layers = [m for m in network.modules() if isinstance(m, nn.RNNBase) and parametrize.is_parametrized(m)]
+    built_with = [layer._flat_weights for layer in layers]
+    try:
+        for layer in layers:
+            layer._flat_weights = [getattr(layer, name) for name in layer._flat_weights_names]
+        yield
+    finally:
+        for layer, weights in zip(layers, built_with, strict=True):
+            layer._flat_weights = weights
 
 
 def _matching(wanted: Iterable[str], names: list[str]) -> tuple[str, ...]:
