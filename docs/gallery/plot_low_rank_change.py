@@ -26,7 +26,9 @@ print(f"loss {history.losses[0]:.3f} -> {history.losses[-1]:.5f}")
 # trials, with the trained input and output weights.
 
 change = rs.lowrank.change(before, network)
-losses = rs.lowrank.truncation_losses(before, network, task.sample(256, rng=1), ranks=range(16))
+losses = rs.lowrank.truncation_losses(
+    before, network, task.sample(256, rng=1), ranks=range(16)
+)
 rank = rs.lowrank.functional_rank(losses)
 print(f"|dW| = {change.norm:.2f}, functional rank {rank} of {network.hidden_size}")
 

@@ -18,7 +18,6 @@ from rankscope.linalg.threads import threads_for
 from rankscope.measurements.base import Matrices, Measurement, TrainedNetwork
 from rankscope.networks.gated import GatedRNN
 from rankscope.networks.protocol import Network
-from rankscope.networks.text import GATES
 from rankscope.tasks.trials import Task
 
 Array = NDArray[np.floating[Any]]
@@ -27,7 +26,7 @@ Array = NDArray[np.floating[Any]]
 def compute(trained: TrainedNetwork, rng: np.random.Generator) -> xr.Dataset:
     """Return `singular_value` (weight, matrix, singular_index) and `gate_singular_value` (..., gate, ...)."""
     assert isinstance(trained.after, GatedRNN)
-    gates = GATES[trained.after.kind]
+    gates = [gate.name for gate in trained.after.gates]
     sizes = [min(dW.matrix.shape) for dW in trained.changes.values()]
     whole, by_gate = [], []
     with threads_for(max(sizes)):
@@ -51,7 +50,7 @@ def compute(trained: TrainedNetwork, rng: np.random.Generator) -> xr.Dataset:
         {
             "weight": [name.rpartition(".")[2] for name in trained.changes],
             "matrix": ["initial", "change", "trained"],
-            "gate": list(gates),
+            "gate": gates,
             "singular_index": np.arange(1, max(sizes) + 1),
         },
     )

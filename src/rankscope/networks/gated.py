@@ -137,8 +137,8 @@ class GatedRNN(SavedNetwork):
         for option in options:
             choice("option", option, GATED_OPTIONS)
         for name in ("embedding", "readout"):
-            if getattr(task, name, None) is not None:
-                options.setdefault(name, getattr(task, name))
+            if name not in options and getattr(task, name, None) is not None:
+                options[name] = getattr(task, name)
         return cls(*channels_of(task), kind, hidden_size, num_layers, rng=rng, **options)
 
     def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> Tensor:

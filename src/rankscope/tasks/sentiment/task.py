@@ -61,6 +61,7 @@ class Sentiment(BuiltInTask):
     name: ClassVar[str] = "sentiment"
     dt = 1.0
     loss = "binary_cross_entropy"
+    readout = "last"
 
     data: str = "snippets"
     split: str = "train"
