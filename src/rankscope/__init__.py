@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from rankscope.networks import GatedRNN as GatedRNN
     from rankscope.networks import Network as Network
     from rankscope.networks import RateRNN as RateRNN
+    from rankscope.sweep import Job as Job
     from rankscope.sweep import open_run as open_run
     from rankscope.tasks import Task as Task
     from rankscope.tasks import Trials as Trials
@@ -55,6 +56,7 @@ _PUBLIC = {
     "GatedRNN": "networks",
     "Network": "networks",
     "RateRNN": "networks",
+    "Job": "sweep",
     "open_run": "sweep",
     "Task": "tasks",
     "Trials": "tasks",

@@ -1,0 +1,315 @@
+"""`Job`: the description of one trained and measured network.
+
+A job is data: the same object in Python, in a YAML file and in the result it produced. Two jobs with equal canonical
+JSON have the same result, so the digest of that JSON names the folder of the result.
+
+The canonical JSON contains everything that determines the networks: the task with all its parameters, the network with
+its kind, size and gain spelled out, the options of the training that differ from their defaults, the seed, and the
+labels. The measurements are not part of it: they can be added later without training again.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import inspect
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from pydantic import Field, field_validator
+
+from rankscope import measurements as measuring
+from rankscope.description import Description
+from rankscope.errors import InputError
+from rankscope.measurements import TrainedNetwork
+from rankscope.networks import Network
+from rankscope.networks.gated import GatedRNN
+from rankscope.networks.protocol import hidden_size_of
+from rankscope.networks.rate import RateRNN
+from rankscope.tasks import OPTIONAL_TASKS, Task, make
+from rankscope.tasks.custom import as_built_in
+from rankscope.training import History, TrainingConfig, train
+from rankscope.validation import integer
+
+FORMAT = "rankscope.job.2"
+"""Part of every digest. To be changed with the default of an option or the meaning of a field."""
+
+LARGEST_JSON = 1_000_000
+Progress = Callable[[int, int, float], None]
+"""progress(done, total, loss), called after every epoch."""
+
+Label = bool | int | float | str
+
+
+class Job(Description):
+    """One network to train and measure.
+
+    Parameters
+    ----------
+    task
+        Name of a task ("flipflop"), a mapping {"name": ..., **parameters}, a class of your own as "file.py:Class" or
+        "package.module:Class", or a task.
+    network
+        {"kind": "rate", "rnn", "gru", "lstm" or "file.py:function", **options}; the default kind is "rate".
+    training
+        A `TrainingConfig`, or its fields.
+    measurements
+        Names of measurements; None are those that `rankscope.measurements` makes by default.
+    seed
+        Source of all randomness.
+    labels
+        Numbers, words and booleans by name that become coordinates of the result, for example {"sample": 3}.
+
+    Raises
+    ------
+    InputError
+        If a field is unknown or has an impossible value.
+    """
+
+    task: Any
+    network: dict[str, Any] = Field(default_factory=lambda: {"kind": "rate"})
+    training: TrainingConfig = Field(default_factory=TrainingConfig)
+    measurements: tuple[str, ...] | None = None
+    seed: int = 0
+    labels: dict[str, Label] = Field(default_factory=dict)
+
+    @field_validator("task", mode="before")
+    @classmethod
+    def _task(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"name": value}
+        if isinstance(value, Mapping):
+            if not isinstance(value.get("name"), str):
+                raise InputError(f"task must be a mapping with a name, got {dict(value)!r:.200}")
+            return dict(value)
+        if isinstance(value, type) or not isinstance(value, Task):
+            raise InputError(f"task must be a name, a mapping or have a method sample(batch_size, rng), got {value!r}")
+        return value
+
+    @field_validator("network", mode="before")
+    @classmethod
+    def _network(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            raise InputError(f"network must be a mapping such as {{'kind': 'rate', 'gain': 0.9}}, got {value!r:.200}")
+        return {"kind": "rate", **value}
+
+    @field_validator("training", mode="before")
+    @classmethod
+    def _training(cls, value: Any) -> Any:
+        return TrainingConfig(**value) if isinstance(value, Mapping) else value
+
+    @field_validator("measurements", mode="before")
+    @classmethod
+    def _measurements(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            raise InputError(f"measurements must be a list of names, got the text {value!r}; write [{value!r}]")
+        return value
+
+    @field_validator("seed", mode="before")
+    @classmethod
+    def _seed(cls, value: Any) -> Any:
+        return integer("seed", value, minimum=0)
+
+    @cached_property
+    def description(self) -> dict[str, Any]:
+        """Everything that determines the networks, as plain values in canonical form."""
+        return {
+            "task": self._describe_task(),
+            "network": self._filled_network(),
+            "training": self.training.model_dump(mode="json", exclude_defaults=True),
+            "seed": self.seed,
+            "labels": self.labels,
+        }
+
+    @cached_property
+    def digest(self) -> str:
+        """Twelve hexadecimal digits of the SHA-256 of the canonical JSON."""
+        text = FORMAT + _json(self.description)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def to_json(self) -> str:
+        """Return the canonical JSON, with the measurements if they are given."""
+        wanted = {} if self.measurements is None else {"measurements": list(self.measurements)}
+        return _json(self.description | wanted)
+
+    @classmethod
+    def from_json(cls, text: str) -> Job:
+        """Return the job that `to_json` described.
+
+        Raises
+        ------
+        InputError
+            If the text does not describe a job.
+        """
+        if len(text) > LARGEST_JSON:
+            raise InputError(f"a job must have at most {LARGEST_JSON} characters of JSON, got {len(text)}")
+        try:
+            fields = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"a job must be JSON, got {text!r:.100}: {error}") from error
+        if not isinstance(fields, dict):
+            raise InputError(f"a job must be a JSON object, got {text!r:.100}")
+        return cls(**fields)
+
+    def make_task(self) -> Any:
+        """Return the task.
+
+        Raises
+        ------
+        InputError
+            If it cannot be made here, for example because an optional package is missing.
+        """
+        if isinstance(self.task, dict):
+            return make(**self.task)
+        return as_built_in(self.task)
+
+    def check(self) -> None:
+        """Build task and network once, without training.
+
+        Raises
+        ------
+        InputError
+            If the job cannot be run here as described.
+        """
+        self.wanted_measurements(self.initial_network(), self.make_task())
+
+    def initial_network(self, task: Task | None = None) -> Network:
+        """Return the network before training, as `run` draws it."""
+        weights, _ = self.random_streams()
+        return _make_network(self.network, self.make_task() if task is None else task, weights)
+
+    def random_streams(self) -> tuple[np.random.Generator, np.random.Generator]:
+        """Return the random streams of the weights and of the training, at their beginning."""
+        weights, training = np.random.SeedSequence(self.seed).spawn(2)
+        return np.random.default_rng(weights), np.random.default_rng(training)
+
+    def wanted_measurements(self, network: Network, task: Task) -> tuple[str, ...]:
+        """Return the measurements of this job, those by default included."""
+        return measuring.chosen(self.measurements, network, task, self.training.matrices)
+
+    def run(self, progress: Progress | None = None, checkpoint: str | os.PathLike[str] | None = None) -> Done:
+        """Train the network and measure it.
+
+        Parameters
+        ----------
+        progress, checkpoint
+            As in `train`; an interrupted job continues from the checkpoint, with identical results.
+
+        Raises
+        ------
+        InputError
+            If the job cannot be run as described.
+        """
+        task = self.make_task()
+        network = self.initial_network(task)
+        names = self.wanted_measurements(network, task)
+        before = copy.deepcopy(network)
+        _, rng = self.random_streams()
+        config = self.training
+        history = train(network, task, config.epochs, rng, config=config, progress=progress, checkpoint=checkpoint)
+        trained = TrainedNetwork(before, network, task, history, config.loss, config.matrices)
+        measured = measuring.measure(trained, names, self.seed)
+        return Done(self, before, network, history, self.labelled(measured, network), names)
+
+    def measure(self, before: Network, after: Network, history: xr.Dataset, names: tuple[str, ...]) -> xr.Dataset:
+        """Return further measurements of a network that was trained earlier.
+
+        Parameters
+        ----------
+        history
+            The stored measurements, which contain the record of the training.
+        names
+            The measurements to make.
+
+        Raises
+        ------
+        InputError
+            If a measurement is unknown or does not apply.
+        """
+        trained = TrainedNetwork(before, after, self.make_task(), history, self.training.loss, self.training.matrices)
+        return self.labelled(measuring.measure(trained, names, self.seed), after)
+
+    def labelled(self, measured: xr.Dataset, network: Network) -> xr.Dataset:
+        """Return measurements with the coordinates of this job: task, kind, gain, hidden_size, seed and its labels."""
+        spec = self._filled_network()
+        gain = {"gain": float(spec["gain"])} if spec.get("gain") is not None else {}
+        coordinates = {
+            "task": self.task_name,
+            "kind": spec["kind"],
+            **gain,
+            "hidden_size": hidden_size_of(network),
+            "seed": self.seed,
+            **self.labels,
+        }
+        return measured.assign_coords(coordinates)
+
+    @property
+    def task_name(self) -> str:
+        """The name of the task; of a class of your own, its name without the file."""
+        name = str(self.description["task"]["name"])
+        return name.rpartition(":")[2] if ":" in name else name
+
+    def _describe_task(self) -> dict[str, Any]:
+        if not isinstance(self.task, dict):
+            return _describe(self.task)
+        if self.task["name"] not in OPTIONAL_TASKS:
+            return _describe(self.make_task())
+        # What needs a package or data may be described where it cannot be made.
+        return dict(self.task)
+
+    def _filled_network(self) -> dict[str, Any]:
+        """Return the network with the defaults that size and gain have for its kind."""
+        kind = self.network["kind"]
+        defaults: dict[str, Any] = {}
+        if kind == "rate":
+            options = inspect.signature(RateRNN.initialize).parameters
+            defaults = {name: options[name].default for name in ("hidden_size", "gain")}
+        return defaults | self.network
+
+
+@dataclass(frozen=True, eq=False)
+class Done:
+    """A finished job.
+
+    Attributes
+    ----------
+    job
+        The job.
+    before, after
+        The network before and after training.
+    history
+        The record of the training.
+    measurements
+        Everything measured.
+    names
+        Names of the measurements.
+    """
+
+    job: Job
+    before: Network
+    after: Network
+    history: History
+    measurements: xr.Dataset
+    names: tuple[str, ...]
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _make_network(spec: Mapping[str, Any], task: Task, rng: np.random.Generator) -> RateRNN | GatedRNN:
+    options = {name: value for name, value in spec.items() if name != "kind"}
+    if spec["kind"] == "rate":
+        return RateRNN.initialize(task, rng=rng, **options)
+    return GatedRNN.initialize(task, kind=spec["kind"], rng=rng, **options)
+
+
+def _describe(task: Task) -> dict[str, Any]:
+    complete = as_built_in(task)
+    return {"name": complete.name, **complete.parameters()}
