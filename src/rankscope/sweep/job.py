@@ -32,8 +32,7 @@ from rankscope.networks import Network
 from rankscope.networks.gated import GatedRNN
 from rankscope.networks.protocol import hidden_size_of
 from rankscope.networks.rate import RateRNN
-from rankscope.tasks import OPTIONAL_TASKS, Task, make
-from rankscope.tasks.custom import as_built_in
+from rankscope.tasks import OPTIONAL_TASKS, Task, describe, make
 from rankscope.training import History, TrainingConfig, train
 from rankscope.validation import integer
 
@@ -165,9 +164,7 @@ class Job(Description):
         InputError
             If it cannot be made here, for example because an optional package is missing.
         """
-        if isinstance(self.task, dict):
-            return make(**self.task)
-        return as_built_in(self.task)
+        return make(self.task)
 
     def check(self) -> None:
         """Build task and network once, without training.
@@ -257,9 +254,9 @@ class Job(Description):
 
     def _describe_task(self) -> dict[str, Any]:
         if not isinstance(self.task, dict):
-            return _describe(self.task)
+            return describe(self.task)
         if self.task["name"] not in OPTIONAL_TASKS:
-            return _describe(self.make_task())
+            return describe(self.make_task())
         # What needs a package or data may be described where it cannot be made.
         return dict(self.task)
 
@@ -308,8 +305,3 @@ def _make_network(spec: Mapping[str, Any], task: Task, rng: np.random.Generator)
     if spec["kind"] == "rate":
         return RateRNN.initialize(task, rng=rng, **options)
     return GatedRNN.initialize(task, kind=spec["kind"], rng=rng, **options)
-
-
-def _describe(task: Task) -> dict[str, Any]:
-    complete = as_built_in(task)
-    return {"name": complete.name, **complete.parameters()}
