@@ -93,6 +93,21 @@ def test_a_gated_network_is_a_job_like_any_other():
     assert np.isfinite(done.measurements["change_norm"].item())
 
 
+def test_a_network_of_your_own(tmp_path):
+    file = tmp_path / "own.py"
+    text = "from torch.nn import Linear, Sequential\n\n\ndef make(task, rng, width=3):\n"
+    text += "    return Sequential(Linear(2, width), Linear(width, 2))\n"
+    file.write_text(text)
+    job = tiny(network={"kind": f"{file}:make", "width": 5}, measurements=("norms",))
+    done = job.run()
+    assert done.measurements["kind"].item() == "make"
+    assert rs.Job.from_json(job.to_json()).digest == job.digest
+    file.write_text(text.replace("width=3", "width=4"))
+    assert tiny(network={"kind": f"{file}:make", "width": 5}).digest != job.digest
+    with pytest.raises(InputError, match="it has changed"):
+        rs.Job.from_json(job.to_json())
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

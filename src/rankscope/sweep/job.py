@@ -28,12 +28,11 @@ from rankscope import measurements as measuring
 from rankscope.description import Description
 from rankscope.errors import InputError
 from rankscope.measurements import TrainedNetwork
-from rankscope.networks import Network
-from rankscope.networks.gated import GatedRNN
+from rankscope.networks import GatedRNN, Network, RateRNN, check_spec, make_network
 from rankscope.networks.protocol import hidden_size_of
-from rankscope.networks.rate import RateRNN
 from rankscope.tasks import OPTIONAL_TASKS, Task, describe, make
 from rankscope.training import History, TrainingConfig, train
+from rankscope.user_code import is_reference, load_user_code, source_hash
 from rankscope.validation import integer
 
 FORMAT = "rankscope.job.2"
@@ -96,7 +95,14 @@ class Job(Description):
     def _network(cls, value: Any) -> Any:
         if not isinstance(value, Mapping):
             raise InputError(f"network must be a mapping such as {{'kind': 'rate', 'gain': 0.9}}, got {value!r:.200}")
-        return {"kind": "rate", **value}
+        spec = {"kind": "rate", **value}
+        source = spec.pop("source", None) if is_reference(spec["kind"]) else None
+        check_spec(spec)
+        if source is not None and source != _source_of(spec):
+            raise InputError(
+                f"network kind {spec['kind']!r} must have the source {source}, got {_source_of(spec)}: it has changed"
+            )
+        return spec
 
     @field_validator("training", mode="before")
     @classmethod
@@ -179,7 +185,7 @@ class Job(Description):
     def initial_network(self, task: Task | None = None) -> Network:
         """Return the network before training, as `run` draws it."""
         weights, _ = self.random_streams()
-        return _make_network(self.network, self.make_task() if task is None else task, weights)
+        return make_network(self.network, self.make_task() if task is None else task, weights)
 
     def random_streams(self) -> tuple[np.random.Generator, np.random.Generator]:
         """Return the random streams of the weights and of the training, at their beginning."""
@@ -238,7 +244,7 @@ class Job(Description):
         gain = {"gain": float(spec["gain"])} if spec.get("gain") is not None else {}
         coordinates = {
             "task": self.task_name,
-            "kind": spec["kind"],
+            "kind": _short_name(spec["kind"]),
             **gain,
             "hidden_size": hidden_size_of(network),
             "seed": self.seed,
@@ -249,8 +255,7 @@ class Job(Description):
     @property
     def task_name(self) -> str:
         """The name of the task; of a class of your own, its name without the file."""
-        name = str(self.description["task"]["name"])
-        return name.rpartition(":")[2] if ":" in name else name
+        return _short_name(self.description["task"]["name"])
 
     def _describe_task(self) -> dict[str, Any]:
         if not isinstance(self.task, dict):
@@ -261,12 +266,12 @@ class Job(Description):
         return dict(self.task)
 
     def _filled_network(self) -> dict[str, Any]:
-        """Return the network with the defaults that size and gain have for its kind."""
+        """Return the network with size and gain spelled out, or a function of your own with a hash of its source."""
         kind = self.network["kind"]
-        defaults: dict[str, Any] = {}
-        if kind == "rate":
-            options = inspect.signature(RateRNN.initialize).parameters
-            defaults = {name: options[name].default for name in ("hidden_size", "gain")}
+        if is_reference(kind):
+            return self.network | {"source": _source_of(self.network)}
+        options = inspect.signature((RateRNN if kind == "rate" else GatedRNN).initialize).parameters
+        defaults = {name: options[name].default for name in ("hidden_size", "gain") if name in options}
         return defaults | self.network
 
 
@@ -300,8 +305,9 @@ def _json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def _make_network(spec: Mapping[str, Any], task: Task, rng: np.random.Generator) -> RateRNN | GatedRNN:
-    options = {name: value for name, value in spec.items() if name != "kind"}
-    if spec["kind"] == "rate":
-        return RateRNN.initialize(task, rng=rng, **options)
-    return GatedRNN.initialize(task, kind=spec["kind"], rng=rng, **options)
+def _source_of(spec: Mapping[str, Any]) -> str:
+    return source_hash(load_user_code("network kind", spec["kind"]))
+
+
+def _short_name(reference: str) -> str:
+    return reference.rpartition(":")[2]
