@@ -16,7 +16,7 @@ from rankscope.cli import main
 from rankscope.experiments import EXPERIMENTS, NeuroGymCell, run, run_cells, seconds_for
 from rankscope.experiments.cell import EVALUATION_TRIALS
 from rankscope.experiments.claims import check_claims
-from rankscope.experiments.neurogym_cell import STEPS, against_what_was_reached, last_steps, scores
+from rankscope.experiments.neurogym_cell import STEPS, against_what_was_reached, scores
 from rankscope.experiments.user_sweep import SweepFile, cells_of
 from rankscope.tasks import NeuroGym, Trials
 from rankscope.tasks.neurogym import installed
@@ -186,12 +186,6 @@ def test_convergence_and_rank_are_measured_against_what_was_reached():
     rising = against_what_was_reached(one.assign(loss=one["loss"][::-1], truncation_loss=0 * one["truncation_loss"]))
     assert np.isnan(rising["fall_epoch"].item())
     assert np.isnan(rising["excess_rank"].item())
-
-
-def test_the_last_step_of_each_trial():
-    mask = torch.tensor([[0, 1, 1, 0, 0], [0.0, 0, 2, 2, 2], [0, 0, 0, 0, 0]])[..., None]
-    trials = Trials(torch.zeros(3, 5, 1), torch.zeros(3, 5, 1), mask)
-    assert last_steps(trials).mask[..., 0].tolist() == [[0, 0, 1, 0, 0], [0, 0, 0, 0, 2], [0] * 5]
 
 
 def made_up(score=0.9, unknowable=0.5, rank=4.0, epochs=(300.0, 100.0), norm=(3.0, 2.0), status="finished"):

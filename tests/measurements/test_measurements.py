@@ -7,8 +7,8 @@ from torch import nn
 
 import rankscope as rs
 from rankscope.measurements import MEASUREMENTS, TrainedNetwork, chosen, generator_of, measure
-from rankscope.measurements.score import fall_epoch, last_steps, unexplained, wrong
-from rankscope.tasks import FixedPoint, FlipFlop, Trials
+from rankscope.measurements.score import fall_epoch, unexplained, wrong
+from rankscope.tasks import FixedPoint, FlipFlop
 from rankscope.training import squared_loss
 
 TASK = FlipFlop(duration=12.0)
@@ -172,12 +172,6 @@ def test_explained_variance_of_the_mean_is_zero():
     mask = torch.tensor([[[1.0], [1.0], [0.0]]])
     assert float(unexplained(torch.full((1, 3, 1), 2.0), targets, mask)) == 1
     assert float(unexplained(targets, targets, mask)) == 0
-
-
-def test_last_steps_keep_one_step_a_trial():
-    mask = torch.tensor([[[0.0], [1.0], [2.0], [0.0]], [[1.0], [0.0], [0.0], [0.0]]])
-    kept = last_steps(Trials(torch.zeros(2, 4, 1), torch.zeros(2, 4, 1), mask)).mask
-    assert kept[..., 0].tolist() == [[0, 0, 2, 0], [1, 0, 0, 0]]
 
 
 def test_fall_epoch_of_a_step():

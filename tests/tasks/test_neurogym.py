@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 
 import rankscope as rs
 from rankscope.errors import InputError
-from rankscope.experiments.neurogym_cell import PARAMETERS, STEPS
-from rankscope.tasks import TASKS, NeuroGym, make
-from rankscope.tasks.neurogym import environments, installed, obstacle
+from rankscope.tasks import TASKS, NeuroGym, describe, make, steps_per_epoch
+from rankscope.tasks.neurogym import PARAMETERS, STEPS, environments, installed, obstacle
+from rankscope.tasks.neurogym_environments import session
+from rankscope.training import find_loss
 
 needs_neurogym = pytest.mark.skipif(
     not installed(), reason="NeuroGym is not installed: pip install 'rankscope[neurogym]'"
@@ -39,6 +40,11 @@ def same(one, other):
 
 def task_of(environment, **parameters):
     return NeuroGym(environment, **PARAMETERS.get(environment, {}), **parameters)
+
+
+def session_of(task, count, rng):
+    """Return the trials of the environment itself."""
+    return session(task.environment, task.dt * task.tau, task.options, count, np.random.default_rng(rng))
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +93,7 @@ def test_every_supervised_environment_is_a_task(name):
     if task.loss == "cross_entropy":
         assert torch.equal(trials.targets.sum(-1), trials.mask[..., 0])
         assert set(trials.targets.unique().tolist()) == {0.0, 1.0}
-    loss = rs.training.find_loss(None, task)(torch.zeros_like(trials.targets), trials.targets, trials.mask)
+    loss = find_loss(None, task)(torch.zeros_like(trials.targets), trials.targets, trials.mask)
     assert float(loss) == pytest.approx(np.log(task.output_size)) or task.loss == "squared"
     assert set(task.decision_periods) <= set(task.periods)
 
@@ -96,8 +102,8 @@ OTHER_PROCESS = """
 import hashlib, os, sys, warnings
 import numpy as np
 import matplotlib
-from rankscope.experiments.neurogym_cell import PARAMETERS
 from rankscope.tasks import NeuroGym
+from rankscope.tasks.neurogym import PARAMETERS
 NeuroGym.__doc__
 np.random.seed(int(sys.argv[1]))
 before = dict(os.environ), list(warnings.filters), np.random.get_state()[1].tolist(), sorted(sys.modules)
@@ -132,14 +138,14 @@ def test_another_process_draws_the_same_bits_and_nothing_global_is_changed():
 def test_sources_of_randomness_have_streams_of_their_own():
     # NeuroGym gives one seed to all: then the first two periods of a trial, drawn from one law, are alike.
     task = NeuroGym("HierarchicalReasoning-v0")
-    trials = task._trials(60, np.random.default_rng(0))
+    trials = session_of(task, 60, 0)
     first, second = (
         np.array([np.subtract(*trial.periods[name][::-1]) for trial in trials]) for name in ("fixation", "fixation2")
     )
     assert (first != second).sum() > 20
     assert abs(np.corrcoef(first, second)[0, 1]) < 0.4
     context = NeuroGym("ContextDecisionMaking-v0")
-    starts = np.array([context._trials(1, np.random.default_rng(seed))[0] for seed in range(60)], dtype=object)
+    starts = np.array([session_of(context, 1, seed)[0] for seed in range(60)], dtype=object)
     delays = np.array([np.subtract(*trial[2]["delay"][::-1]) for trial in starts])
     answers = np.array([trial[1][-1] for trial in starts])
     assert {1, 2} == set(answers)
@@ -152,7 +158,7 @@ def test_sources_of_randomness_have_streams_of_their_own():
 def test_blocks_and_schedules_move_on_within_a_batch():
     rules = [
         trial.ground_truth[trial.periods["rule_target"][0]]
-        for trial in NeuroGym("HierarchicalReasoning-v0")._trials(60, np.random.default_rng(1))
+        for trial in session_of(NeuroGym("HierarchicalReasoning-v0"), 60, 1)
     ]
     assert {1, 2} == set(rules)
     assert 2 <= np.abs(np.diff(rules)).sum() <= 6
@@ -202,7 +208,7 @@ def test_continuous_actions_are_taken_as_they_are():
 def test_padding_changes_nothing_of_a_trial(variable, seed, batch):
     network = rs.RateRNN.initialize(variable, hidden_size=6, gain=1.0, rng=0)
     trials = variable.sample(batch, rng=seed)
-    alone = variable._trials(batch, np.random.default_rng(seed))
+    alone = session_of(variable, batch, seed)
     outputs = network(trials.inputs)
     losses, weights = [], []
     for row, trial in enumerate(alone):
@@ -220,7 +226,7 @@ def test_padding_changes_nothing_of_a_trial(variable, seed, batch):
         truth = torch.as_tensor(trial.ground_truth)
         losses.append((weight * torch.nn.functional.cross_entropy(network(own)[0], truth, reduction="none")).sum())
         weights.append(weight.sum())
-    whole = rs.training.find_loss(None, variable)(outputs, trials.targets, trials.mask)
+    whole = find_loss(None, variable)(outputs, trials.targets, trials.mask)
     assert float(whole) == pytest.approx(float(sum(losses) / sum(weights)), rel=1e-5)
 
 
@@ -229,7 +235,7 @@ def test_a_trial_longer_than_usual_is_not_cut(variable):
     task = replace(variable)
     vars(task)["steps"] = 40
     trials = task.sample(20, rng=0)
-    longest = max(len(trial.ground_truth) for trial in task._trials(20, np.random.default_rng(0)))
+    longest = max(len(trial.ground_truth) for trial in session_of(task, 20, 0))
     assert trials.steps == longest > 40
 
 
@@ -239,11 +245,33 @@ def test_a_trial_longer_than_usual_is_not_cut(variable):
 def test_balanced_gives_decisions_their_share(variable, share):
     task = variable.balanced(share)
     counted = task.sample(300, rng=5)
-    decided = variable.for_decisions().sample(300, rng=5).mask
+    decided = variable.decisions(300, rng=5).mask
     assert set(decided.unique().tolist()) == {0.0, 1.0}
     assert (decided[..., 0].sum(1) == 6).all()
     assert float(counted.mask[decided > 0].sum() / counted.mask.sum()) == pytest.approx(share, abs=0.01)
     assert set(task.weights) == {"decision"}
+
+
+@needs_neurogym
+def test_weights_can_be_balanced_by_name(variable):
+    task = make("neurogym", environment=VARIABLE, weights="balanced")
+    assert task == NeuroGym(VARIABLE).balanced()
+    assert make(describe(task)) == task
+
+
+@needs_neurogym
+def test_an_environment_that_asks_too_early_is_judged_by_the_last_step():
+    task = NeuroGym("ToneDetection-v0", pool=5)
+    mask = task.decisions(40, rng=0).mask[..., 0]
+    assert (mask.sum(1) == 1).all()
+    assert (mask[:, task.steps - 1] == 1).all()
+
+
+def test_steps_are_known_without_neurogym(monkeypatch):
+    monkeypatch.setitem(sys.modules, "neurogym", None)
+    assert steps_per_epoch({"name": "neurogym", "environment": "GoNogo-v0"}) == 30
+    assert steps_per_epoch("flipflop") == 100
+    assert steps_per_epoch("sentiment", 64) > 3000
 
 
 @needs_neurogym
@@ -271,7 +299,8 @@ def test_steps_are_dt_times_tau_milliseconds(dt, tau, steps):
 def test_a_pool_is_drawn_once_and_from_its_own_seed(gonogo):
     # Noise makes every trial of this environment unlike any other.
     task = NeuroGym("PerceptualDecisionMaking-v0", pool=50)
-    pool = {trial.tobytes() for trial in task._pooled.observations}
+    padded = session_of(task, 50, 0)
+    pool = {trial.observations.astype(np.float32).tobytes() for trial in padded}
     assert len(pool) == 50
     rng = np.random.default_rng(3)
     batches = [task.sample(32, rng=rng) for _ in range(24)]
@@ -309,7 +338,7 @@ def test_training_on_a_pool_goes_on_bit_for_bit(tmp_path):
     assert torch.equal(one.recurrent_weights, two.recurrent_weights)
     first = task.sample(4, rng=np.random.default_rng(1))
     untrained = rs.RateRNN.initialize(task, hidden_size=8, rng=0)
-    assert losses[0] == pytest.approx(rs.training.evaluate(untrained, first, loss="cross_entropy"))
+    assert losses[0] == pytest.approx(rs.evaluate(untrained, first, loss="cross_entropy"))
 
 
 @needs_neurogym
@@ -342,13 +371,13 @@ def test_tasks_are_values():
         ({"environment": "PulseDecisionMaking-v0"}, "dt must be at most 0.1, so that the period 'cue0'"),
         ({"options": {"sigm": 1}}, "cannot be made .*sigm"),
         ({"options": {"dt": 10}}, "options must leave dt to the task"),
-        ({"options": {"sigma": float("nan")}}, "options must be plain values"),
-        ({"options": {"sigma": object()}}, "options must be plain values"),
+        ({"options": {"sigma": float("nan")}}, "options must have values that JSON"),
+        ({"options": {"sigma": object()}}, "options must have values that JSON"),
         ({"options": ["sigma"]}, "options must be a mapping"),
         ({"weights": {"decison": 1}}, "did you mean 'decision'"),
         ({"weights": {"decision": -1}}, r"weights\['decision'\] must be a finite number >= 0"),
         ({"weights": 2}, "weights must be a mapping"),
-        ({"weights": dict.fromkeys(["stimulus", "delay", "decision"], 0)}, "weights must leave something"),
+        ({"weights": dict.fromkeys(["stimulus", "delay", "decision"], 0)}, "weights must leave some step"),
         ({"loss": "entropy"}, "loss must be one of"),
         ({"environment": "ReachingDelayResponse-v0", "loss": "cross_entropy"}, "loss must be 'squared'"),
         ({"pool": -1}, "pool must be a whole number >= 0"),

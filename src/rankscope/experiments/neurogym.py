@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from rankscope.experiments.base import PAPER_SIZE, Experiment, seed_of, work
 from rankscope.experiments.claims import NOT_IN_THIS_RUN, Claim, Finding
-from rankscope.experiments.neurogym_cell import PARAMETERS, STEPS, UNSUITABLE, NeuroGymCell
-from rankscope.tasks.neurogym import environments, installed
+from rankscope.experiments.neurogym_cell import UNSUITABLE, NeuroGymCell
+from rankscope.tasks.neurogym import PARAMETERS, STEPS, environments, installed
 
 TAG = "supervised"
 GAINS, QUICK_GAINS = (0.0, 0.9, 1.5), (0.0, 0.9)

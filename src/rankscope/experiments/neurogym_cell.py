@@ -25,58 +25,13 @@ from rankscope.errors import InputError
 from rankscope.experiments.cell import EVALUATION_TRIALS, RANKS, measure, provenance
 from rankscope.networks.rate import RateRNN
 from rankscope.sweep.processes import Report
-from rankscope.tasks.neurogym import MISSING, NeuroGym, installed
+from rankscope.tasks.neurogym import MISSING, STEPS, USUAL_STEPS, NeuroGym, installed
 from rankscope.tasks.trials import Trials
 from rankscope.training import train
 from rankscope.validation import integer
 
 UNSUITABLE = "unsuitable"
 """Status of an environment that is no task for these networks; its `obstacle` says why."""
-
-STEPS = {
-    "AnnubesEnv-v0": 30,
-    "ContextDecisionMaking-v0": 78,
-    "DelayComparison-v0": 52,
-    "DelayMatchCategory-v0": 56,
-    "DelayMatchSample-v0": 64,
-    "DelayMatchSampleDistractor1D-v0": 106,
-    "DelayPairedAssociation-v0": 90,
-    "DualDelayMatchSample-v0": 80,
-    "GoNogo-v0": 30,
-    "HierarchicalReasoning-v0": 92,
-    "IntervalDiscrimination-v0": 73,
-    "MotorTiming-v0": 130,
-    "MultiSensoryIntegration-v0": 23,
-    "OneTwoThreeGo-v0": 125,
-    "PerceptualDecisionMaking-v0": 44,
-    "PerceptualDecisionMakingDelayResponse-v0": 133,
-    "ProbabilisticReasoning-v0": 70,
-    "PulseDecisionMaking-v0": 250,
-    "ReachingDelayResponse-v0": 60,
-    "ReadySetGo-v0": 90,
-    "ToneDetection-v0": 40,
-    "perceptualdecisionmaking.ibl20-v0": 44,
-    "perceptualdecisionmaking.roitman02-v0": 44,
-    "yang19.dmc-v0": 64,
-    "yang19.dms-v0": 64,
-    "yang19.dnmc-v0": 64,
-    "yang19.dnms-v0": 64,
-}
-"""Steps of a trial of the supervised environments of NeuroGym 2.3.1: to tell how long the study takes, and what it is
-about where NeuroGym is not installed. What is run is what the installed NeuroGym has."""
-USUAL_STEPS = 64
-
-PARAMETERS: dict[str, dict[str, Any]] = {
-    # Has no defaults for the first two: light or sound or, in half of the trials, neither. A cue to fixate as others
-    # have, for without any input a network without bias says nothing.
-    "AnnubesEnv-v0": {"options": {"session": {"v": 0.5, "a": 0.5}, "catch_prob": 0.5, "fix_intensity": 1}},
-    # Its pulses last 10 ms.
-    "PulseDecisionMaking-v0": {"dt": 0.1},
-}
-"""Parameters of `NeuroGym` that an environment needs."""
-
-JUDGED_AT_THE_END = ("ToneDetection-v0",)
-"""Environments that ask for the answer from the first step on, before there is anything to know it from."""
 
 KEPT = 0.95
 SMOOTHED = 20
@@ -184,9 +139,7 @@ class NeuroGymCell:
         )
         fresh = task.fresh()
         measured = measure(before, network, history, fresh, evaluation_rng, ("truncation", "trial"))
-        decisions = fresh.for_decisions().sample(EVALUATION_TRIALS, evaluation_rng)
-        if self.environment in JUDGED_AT_THE_END:
-            decisions = last_steps(decisions)
+        decisions = fresh.decisions(EVALUATION_TRIALS, evaluation_rng)
         found = xr.merge(
             [measured, against_what_was_reached(measured), scores(before, network, decisions, task.loss)],
             join="exact",
@@ -265,13 +218,6 @@ def scores(before: RateRNN, after: RateRNN, decisions: Trials, loss: str | None)
         },
         {"rank": ranks},
     )
-
-
-def last_steps(trials: Trials) -> Trials:
-    """Return trials of which only the last step that counts does."""
-    counted = (trials.mask > 0).double()
-    last = counted.flip(1).cumsum(1).flip(1) == 1
-    return Trials(trials.inputs, trials.targets, trials.mask * (last & (counted > 0)))
 
 
 def _classes(trials: Trials) -> list[int]:

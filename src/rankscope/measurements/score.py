@@ -29,22 +29,18 @@ from rankscope.measurements.base import (
 )
 from rankscope.networks.protocol import Network
 from rankscope.tasks.neurogym import NeuroGym
-from rankscope.tasks.trials import Task, Trials
+from rankscope.tasks.trials import Task
 from rankscope.training import evaluate
 from rankscope.training.convergence import convergence_epoch
 
 KEPT = 0.95
 SMOOTHED = 20
-LAST_STEP_ONLY = ("ToneDetection-v0",)
-"""Environments whose right answer is wanted from the first step on, before the stimulus."""
 
 
 def compute(trained: TrainedNetwork, rng: np.random.Generator) -> xr.Dataset:
     """Return scores before and after learning and over `rank`, chance, score rank, fall epoch, steps of a trial."""
     task: Any = trained.evaluation_task
-    decisions = task.for_decisions().sample(EVALUATION_TRIALS, rng)
-    if task.environment in LAST_STEP_ONLY:
-        decisions = last_steps(decisions)
+    decisions = task.decisions(EVALUATION_TRIALS, rng)
     discrete = task.loss == "cross_entropy"
     error = wrong if discrete else unexplained
     kind = "balanced accuracy" if discrete else "explained variance"
@@ -84,13 +80,6 @@ def fall_epoch(losses: np.ndarray[Any, Any]) -> float | None:
     smooth = np.convolve(losses, np.full(window, 1 / window), mode="valid")
     epoch = convergence_epoch(smooth - smooth[-1], 1 - KEPT) if smooth[0] > smooth[-1] else None
     return None if epoch is None else float(epoch)
-
-
-def last_steps(trials: Trials) -> Trials:
-    """Return trials with the mask reduced to the last counting step of each."""
-    counts = trials.mask > 0
-    last = counts.flip(1).cumsum(1).flip(1) == 1
-    return Trials(trials.inputs, trials.targets, trials.mask * (last & counts))
 
 
 def wrong(outputs: Tensor, targets: Tensor, mask: Tensor) -> Tensor:

@@ -91,3 +91,27 @@ def describe(task: Task) -> dict[str, Any]:
     if isinstance(complete, CustomTask):
         return complete.describe()
     return {"name": complete.name, **plain(complete.parameters(), "task")}
+
+
+def steps_per_epoch(task: str | Mapping[str, Any] | Task, batch_size: int = 32) -> int:
+    """Return the approximate number of time steps of an epoch, for estimates of cost.
+
+    Neither data nor an extra is needed for a task given by name or description.
+
+    Parameters
+    ----------
+    task
+        As for `make`.
+    batch_size : int
+        Trials of a batch. An epoch is one batch, or one pass over finite data.
+
+    Raises
+    ------
+    InputError
+        As for `make`.
+    """
+    if not isinstance(task, (str, Mapping)):
+        task = describe(task)
+    described = {"name": task} if isinstance(task, str) else dict(task)
+    kind = (TASKS | OPTIONAL_TASKS).get(described.pop("name", ""))
+    return make(task).steps if kind is None else kind.expected_steps(batch_size, **described)

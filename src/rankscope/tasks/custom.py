@@ -187,7 +187,7 @@ def plain(values: Mapping[str, Any], argument: str) -> dict[str, Any]:
         converted: dict[str, Any] = json.loads(json.dumps(dict(values), allow_nan=False))
     except (TypeError, ValueError) as error:
         raise InputError(
-            f"{argument} must have parameters that JSON can represent (finite numbers, text, lists), got "
+            f"{argument} must have values that JSON can represent (finite numbers, text, lists, mappings), got "
             f"{dict(values)!r}: {error}"
         ) from error
     return converted

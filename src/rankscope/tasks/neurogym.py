@@ -1,14 +1,13 @@
-"""Tasks of NeuroGym: dozens of environments from neuroscience, as tasks like the others.
+"""Tasks of NeuroGym: environments from cognitive neuroscience as tasks like the others.
 
-An environment of NeuroGym draws one trial after another: observations, the action that would be right at each step
-(its ground truth), and the periods of the trial. Here a trial becomes a row of a batch, one-hot targets where the
-actions are discrete, and a mask that says how much each period counts. NeuroGym is an extra (`pip install
-'rankscope[neurogym]'`) and is imported only when such a task is made.
+A trial of an environment consists of observations, the correct action at each step (its ground truth), and periods. It
+becomes a row of a batch, with one-hot targets where actions are discrete, and a mask with the weight of each period.
+Trials are never cut; shorter ones are padded. NeuroGym is an extra (`pip install 'rankscope[neurogym]'`), imported when
+such a task is made; `neurogym_environments.py` holds everything that depends on it.
 
-Two things are done otherwise than in NeuroGym's own `Dataset`. That one lays trials end to end and cuts the stream
-into pieces; here trials are whole, and shorter ones are padded. And its environments cannot be seeded exactly: their
-`seed` leaves out some sources of randomness and gives the same seed to several, so that a delay, say, would tell the
-right answer. Here every source gets a stream of its own, all of them derived from `rng`.
+References
+----------
+Molano-Mazon et al. 2022, NeuroGym: an open resource for developing and sharing neuroscience tasks.
 """
 
 from __future__ import annotations
@@ -17,36 +16,40 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from rankscope.errors import InputError
+from rankscope.tasks.custom import plain
 from rankscope.tasks.neurogym_environments import (
-    MISSING as MISSING,
-)
-from rankscope.tasks.neurogym_environments import (
+    ANSWERED_AT_THE_END,
+    Array,
     Trial,
     check_known,
-    next_trial,
-    quiet,
-    registration,
-    seeded,
+    check_learnable,
+    check_step,
+    make_environment,
+    session,
 )
+from rankscope.tasks.neurogym_environments import MISSING as MISSING
+from rankscope.tasks.neurogym_environments import PARAMETERS as PARAMETERS
+from rankscope.tasks.neurogym_environments import STEPS as STEPS
+from rankscope.tasks.neurogym_environments import USUAL_STEPS as USUAL_STEPS
 from rankscope.tasks.neurogym_environments import environments as environments
 from rankscope.tasks.neurogym_environments import installed as installed
 from rankscope.tasks.trials import BuiltInTask, Trials
-from rankscope.validation import choice, integer, number
+from rankscope.validation import RngLike, choice, generator, integer, number
 
 LOSSES = ("cross_entropy", "squared")
-# Trials looked at to find out how long they are and what their periods ask for.
+BALANCED = "balanced"
 PROBED = 512
-# Enough to reach into a second block, where NeuroGym's environments have blocks of their own.
+"""Trials drawn to determine the number of steps, the periods, and which of them are decisions."""
 COMPARED = 24
+"""Trials compared between two sessions of one seed; enough to reach a second block where environments have blocks."""
 EXAMPLE_SEED = PROBE_SEED = 0
-
-Array = NDArray[Any]
 
 
 class Padded(NamedTuple):
@@ -59,46 +62,41 @@ class Padded(NamedTuple):
 
 @dataclass(frozen=True)
 class NeuroGym(BuiltInTask):
-    """An environment of NeuroGym as a task.
+    """Solve an environment of NeuroGym.
 
-    A batch is the beginning of a session: a fresh environment draws one trial a row, in the order in which it would
-    present them. Batches are padded to the longest trial; padding has input, target and mask 0. Trials are never cut.
+    A batch is the beginning of a session: a new environment draws one trial a row, in the order in which it presents
+    them. Batches are padded to the longest trial; padding has input, target and mask 0.
 
     Parameters
     ----------
     environment : str
-        Name in NeuroGym's registry, such as "GoNogo-v0", or of one that you registered there ("module:Name-v0" is
-        imported first).
+        Name in NeuroGym's registry, such as "GoNogo-v0", or of an environment that you registered with Gymnasium
+        ("module:Name-v0" imports the module first).
     dt : float
-        Length of a step in time constants, as everywhere here.
+        Length of a step in time constants.
     tau : float
-        The time constant in milliseconds, which is what environments count in: they get a step of dt * tau. With the
-        defaults that is 50 ms.
+        The time constant in milliseconds, the unit of environments: their step is dt * tau, by default 50 ms.
     options : mapping
-        Keyword arguments of the environment but dt, as plain values: {"sigma": 0.5, "timing": {"delay": 500}}.
-    weights : mapping
-        Period -> how much its steps count; 0 drops them. Periods that are not named count 1, so by default all of a
-        trial counts alike, fixation too. See also `balanced`.
+        Keyword arguments of the environment except dt, as plain values: {"sigma": 0.5, "timing": {"delay": 500}}.
+    weights : mapping or "balanced"
+        Period -> weight of each of its steps in the loss; 0 drops them. Other periods have weight 1. "balanced" gives
+        the decision periods half of the weight, as `balanced()` does, and is replaced by the resulting weights.
     loss : str or None
-        "cross_entropy" or "squared", what `train` minimizes. None chooses by the actions: cross-entropy where they are
-        discrete, squared otherwise.
+        "cross_entropy" or "squared", what `train` minimizes. None selects cross-entropy for discrete actions and
+        squared otherwise.
     pool : int
-        0 draws fresh trials. Otherwise so many trials are drawn once, from `pool_seed`, and batches are taken from
-        them with replacement, which takes next to no time.
+        0 draws new trials for every batch. Otherwise this many trials are drawn once, from `pool_seed`, and batches
+        are drawn from them with replacement, which takes negligible time.
     pool_seed : int
         Seed of the pool.
 
     Raises
     ------
     InputError
-        If NeuroGym is missing; if the environment is unknown, cannot be made with these options, or is not one to
-        learn from examples: without ground truth, with observations or actions that are not vectors, or with
-        randomness that cannot be seeded; if `dt` leaves a period without a step; if `weights` names a period that
-        there is not, or leaves nothing that counts.
-
-    References
-    ----------
-    Molano-Mazon et al. 2022, NeuroGym: an open resource for developing and sharing neuroscience tasks.
+        If NeuroGym is missing; if the environment is unknown, cannot be made with these options, or cannot be learned
+        from examples: without ground truth, with observations or actions that are not vectors, or with randomness that
+        cannot be seeded; if `dt` leaves a period without a step; if `weights` names an unknown period or leaves
+        nothing that counts.
     """
 
     name: ClassVar[str] = "neurogym"
@@ -107,7 +105,7 @@ class NeuroGym(BuiltInTask):
     dt: float = 0.5
     tau: float = 100.0
     options: Mapping[str, Any] = field(default_factory=dict)
-    weights: Mapping[str, float] = field(default_factory=dict)
+    weights: Mapping[str, float] | str = field(default_factory=dict)
     loss: str | None = None
     pool: int = 0
     pool_seed: int = 0
@@ -115,16 +113,16 @@ class NeuroGym(BuiltInTask):
     def __post_init__(self) -> None:
         self._check_number("dt", above=0)
         self._check_number("tau", above=0)
-        self._settle("options", _plain(self.options))
-        self._settle("weights", _checked_weights(self.weights))
+        self._settle("options", _checked_options(self.options))
+        balance = self.weights == BALANCED
+        self._settle("weights", {} if balance else _checked_weights(self.weights))
         self._settle("pool", integer("pool", self.pool, minimum=0))
         self._settle("pool_seed", integer("pool_seed", self.pool_seed, minimum=0))
         if self.loss is not None:
             choice("loss", self.loss, LOSSES)
         check_known(self.environment)
-        self._check_periods()
-        trials = self._trials(COMPARED, np.random.default_rng(PROBE_SEED))
-        self._check_trials(trials)
+        check_step(self.environment, self._step, self.tau, self.options)
+        self._check_trials()
         if self.loss is None:
             self._settle("loss", "squared" if self._classes is None else "cross_entropy")
         if self.loss == "cross_entropy" and (self._classes or 0) < 2:
@@ -132,13 +130,19 @@ class NeuroGym(BuiltInTask):
                 f"loss must be 'squared' for {self.environment}, which has no two or more discrete actions, "
                 f"got {self.loss!r}"
             )
+        if balance:
+            self._settle("weights", self._balanced_weights(0.5))
+
+    @classmethod
+    def expected_steps(cls, batch_size: int, **parameters: Any) -> int:
+        """Return the steps of a trial from a table, without NeuroGym."""
+        return STEPS.get(str(parameters.get("environment", cls.environment)), USUAL_STEPS)
 
     def __hash__(self) -> int:
         return hash(json.dumps(self.parameters(), sort_keys=True))
 
     def __getstate__(self) -> dict[str, Any]:
-        # Without what was cached: a pool is large, and is drawn again where it is needed.
-        return self.parameters()
+        return self.parameters()  # without the cached pool, which is large and can be drawn again
 
     @cached_property
     def input_size(self) -> int:
@@ -152,7 +156,7 @@ class NeuroGym(BuiltInTask):
 
     @cached_property
     def steps(self) -> int:
-        """Number of time steps to which trials are padded: of the longest of some hundred (a longer one is not cut)."""
+        """Number of time steps to which trials are padded: the longest of several hundred (a longer one is not cut)."""
         return max(len(trial.ground_truth) for trial in self._probe)
 
     @cached_property
@@ -166,7 +170,7 @@ class NeuroGym(BuiltInTask):
 
     @cached_property
     def decision_periods(self) -> tuple[str, ...]:
-        """Names of the periods in which the right answer is not always the same; all if there is none."""
+        """Names of the periods in which the correct answer differs between trials; all periods if there is none."""
         undecided = []
         for period in self.periods:
             pieces = (
@@ -180,7 +184,7 @@ class NeuroGym(BuiltInTask):
     def balanced(self, share: float = 0.5) -> NeuroGym:
         """Return this task with weights that give the decision periods `share` of the weight of all steps.
 
-        Decisions are often a few steps at the end of a long trial, of which most ask for nothing but fixation.
+        Decisions are often a few steps at the end of a long trial that otherwise requires fixation only.
 
         Parameters
         ----------
@@ -192,31 +196,43 @@ class NeuroGym(BuiltInTask):
         InputError
             If `share` is out of range.
         """
-        number("share", share, above=0, below=1)
-        counts = np.zeros(2)
-        for trial in self._probe:
-            decided = self._in_decision(trial)
-            counts += (~decided).sum(), decided.sum()
-        if not counts.all():
-            return self._with(weights={})
-        weight = float(f"{share / (1 - share) * counts[0] / counts[1]:.4g}")
-        return self._with(weights=dict.fromkeys(self.decision_periods, weight))
+        return self._with(weights=self._balanced_weights(number("share", share, above=0, below=1)))
 
     def fresh(self) -> NeuroGym:
-        """Return this task without a pool: what to evaluate on, where the training had one."""
+        """Return the task to evaluate on: this task without a pool."""
         return self._with(pool=0)
 
-    def for_decisions(self) -> NeuroGym:
-        """Return this task with only the decision periods counting, each of their steps 1."""
+    def decisions(self, batch_size: int, rng: RngLike = None) -> Trials:
+        """Draw new trials in which only the steps of decision periods count, each with weight 1.
+
+        Environments whose ground truth is the answer from the first step on (ToneDetection) count with the last step
+        alone.
+
+        Parameters
+        ----------
+        batch_size, rng
+            As for `sample`.
+
+        Raises
+        ------
+        InputError
+            As for `sample`.
+        """
         others = [period for period in self.periods if period not in self.decision_periods]
-        return self._with(weights=dict.fromkeys(others, 0.0))
+        judged = self._with(weights=dict.fromkeys(others, 0.0), pool=0)
+        trials = judged.sample(batch_size, generator(rng))
+        if self.environment not in ANSWERED_AT_THE_END:
+            return trials
+        counted = trials.mask > 0
+        remaining = counted.flip(1).cumsum(1).flip(1)  # steps that count, from each step on
+        return Trials(trials.inputs, trials.targets, torch.where(counted & (remaining == 1), trials.mask, 0))
 
     def example(self) -> Trials:
         """Return the first trial of one fixed session."""
         return self._batch(self._padded(self._trials(1, np.random.default_rng(EXAMPLE_SEED))))
 
     def _with(self, **changes: Any) -> NeuroGym:
-        """Return this task with other weights or another pool; what is known of its environment stays known."""
+        """Return this task with other weights or another pool, sharing the trials that describe the environment."""
         other = replace(self, **changes)
         vars(other)["_probe"] = self._probe
         return other
@@ -235,12 +251,16 @@ class NeuroGym(BuiltInTask):
     def _probe(self) -> list[Trial]:
         return self._trials(PROBED, np.random.default_rng(PROBE_SEED))
 
+    @property
+    def _step(self) -> float:
+        """Length of a step in milliseconds."""
+        return self.dt * self.tau
+
     @cached_property
     def _spaces(self) -> tuple[Any, Any]:
         """Spaces of observations and actions."""
-        with quiet():
-            environment = self._made()
-            return environment.get_wrapper_attr("observation_space"), environment.get_wrapper_attr("action_space")
+        environment = make_environment(self.environment, self._step, self.options)
+        return environment.get_wrapper_attr("observation_space"), environment.get_wrapper_attr("action_space")
 
     @cached_property
     def _classes(self) -> int | None:
@@ -248,34 +268,18 @@ class NeuroGym(BuiltInTask):
         actions = getattr(self._spaces[1], "n", None)
         return None if actions is None or self._spaces[1].shape else int(actions)
 
-    def _made(self) -> Any:
-        """Return a fresh environment, not yet seeded."""
-        step = round(self.dt * self.tau, 9)
-        try:
-            return registration().make(self.environment, **self.options, dt=int(step) if step.is_integer() else step)
-        except Exception as error:  # whatever the environment raises
-            raise InputError(
-                f"environment {self.environment!r} cannot be made with a step of {step:g} ms and "
-                f"options = {self.options!r}: {error}"
-            ) from error
-
     def _trials(self, count: int, rng: np.random.Generator) -> list[Trial]:
-        """Return the first trials of a session."""
-        seed = np.random.SeedSequence(rng.integers(2**32, size=4).tolist())
-        with quiet():
-            environment = self._made()
-            bases = seeded(environment, seed)
-            try:
-                new_trial = environment.get_wrapper_attr("new_trial")
-                trials = [next_trial(environment, new_trial, bases) for _ in range(count)]
-            except Exception as error:  # whatever the environment raises
-                raise InputError(
-                    f"environment {self.environment!r} must be one that draws trials (new_trial), got "
-                    f"{type(error).__name__}: {error}"
-                ) from error
-        if any(trial.ground_truth is None for trial in trials):
-            raise InputError(f"environment {self.environment!r} must set a ground truth in every trial, got none")
-        return trials
+        return session(self.environment, self._step, self.options, count, rng)
+
+    def _balanced_weights(self, share: float) -> dict[str, float]:
+        counts = np.zeros(2)
+        for trial in self._probe:
+            decided = self._in_decision(trial)
+            counts += (~decided).sum(), decided.sum()
+        if not counts.all():
+            return {}
+        weight = float(f"{share / (1 - share) * counts[0] / counts[1]:.4g}")
+        return dict.fromkeys(self.decision_periods, weight)
 
     def _in_decision(self, trial: Trial) -> NDArray[np.bool_]:
         decided = np.zeros(len(trial.ground_truth), dtype=bool)
@@ -297,7 +301,7 @@ class NeuroGym(BuiltInTask):
             padded.observations[row, :steps] = trial.observations
             padded.ground_truth[row, :steps] = trial.ground_truth
             padded.weights[row, :steps] = 1
-            for period, weight in self.weights.items():
+            for period, weight in cast(Mapping[str, float], self.weights).items():
                 if period in trial.periods:
                     padded.weights[row, slice(*trial.periods[period])] = weight
         return padded
@@ -307,52 +311,18 @@ class NeuroGym(BuiltInTask):
         if self._classes is not None:
             start = int(getattr(self._spaces[1], "start", 0))
             truth = truth[..., None] == np.arange(start, start + self._classes)
-            truth &= _inside(padded)[..., None]
+            truth &= (padded.weights > 0)[..., None]
         mask = np.repeat(padded.weights[..., None], self.output_size, axis=2)
         return Trials.from_arrays(padded.observations, truth, mask)
 
-    def _check_periods(self) -> None:
-        """Check that every period whose length is fixed lasts a step."""
-        with quiet():
-            timing = getattr(self._made().unwrapped, "timing", {})
-        step = self.dt * self.tau
-        for period, duration in timing.items():
-            lengths = duration if isinstance(duration, (list, tuple)) else [duration]
-            for length in lengths:
-                is_number = isinstance(length, (int, float)) and not isinstance(length, bool)
-                if is_number and 0 < length < step * (1 - 1e-9):
-                    raise InputError(
-                        f"dt must be at most {length / self.tau:g}, so that the period {period!r} of "
-                        f"{self.environment} ({length:g} ms with tau = {self.tau:g} ms) lasts one step or more, "
-                        f"got {self.dt!r}"
-                    )
-
-    def _check_trials(self, trials: list[Trial]) -> None:
-        """Check that trials are such as can be learned from."""
-        name = f"environment {self.environment!r}"
-        observations, actions = self._spaces
-        if len(getattr(observations, "shape", None) or ()) != 1:
-            raise InputError(f"{name} must have observations that are vectors, got the space {observations}")
-        if self._classes is None and len(getattr(actions, "shape", None) or ()) != 1:
-            raise InputError(f"{name} must have actions that are discrete or vectors, got the space {actions}")
-        shape = () if self._classes is not None else actions.shape
-        for trial in trials:
-            steps = len(trial.observations)
-            if trial.observations.shape != (steps, *observations.shape) or trial.ground_truth.shape != (steps, *shape):
-                raise InputError(
-                    f"{name} must have an observation and a ground truth at every step, got shapes "
-                    f"{trial.observations.shape} and {trial.ground_truth.shape}"
-                )
-        again = self._trials(len(trials), np.random.default_rng(PROBE_SEED))
-        if not all(map(_equal, trials, again)):
-            raise InputError(
-                f"{name} must draw the same trials from the same seed, got others: it has a source of randomness that "
-                "is not an attribute"
-            )
+    def _check_trials(self) -> None:
+        """Check that trials can be learned from and drawn again, and that the weights fit them."""
+        trials, again = (self._trials(COMPARED, np.random.default_rng(PROBE_SEED)) for _ in range(2))
+        check_learnable(self.environment, *self._spaces, trials, again)
         for period in self.weights:
             choice(f"weights of {self.environment}: period", period, self.periods)
         if self.weights and not any(self._padded([trial]).weights.any() for trial in self._probe):
-            raise InputError(f"weights must leave something of a trial that counts, got {self.weights!r}")
+            raise InputError(f"weights must leave some step of a trial with a weight above 0, got {self.weights!r}")
 
 
 def obstacle(environment: str, **parameters: Any) -> str | None:
@@ -364,35 +334,15 @@ def obstacle(environment: str, **parameters: Any) -> str | None:
     return None
 
 
-def _inside(padded: Padded) -> NDArray[np.bool_]:
-    """Return where there is a target to show: not in the padding, nor where the weight is 0."""
-    inside: NDArray[np.bool_] = padded.weights > 0
-    return inside
-
-
-def _equal(one: Trial, other: Trial) -> bool:
-    return (
-        np.array_equal(one.observations, other.observations)
-        and np.array_equal(one.ground_truth, other.ground_truth)
-        and one.periods == other.periods
-    )
-
-
-def _plain(options: object) -> dict[str, Any]:
+def _checked_options(options: object) -> dict[str, Any]:
     if not isinstance(options, Mapping) or not all(isinstance(key, str) for key in options):
         raise InputError(f"options must be a mapping of the environment's arguments, got {options!r}")
     if "dt" in options:
         raise InputError(f"options must leave dt to the task (dt times tau milliseconds), got {dict(options)!r}")
-    try:
-        plain: dict[str, Any] = json.loads(json.dumps(dict(options), allow_nan=False))
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            f"options must be plain values (numbers, words, lists, mappings), got {dict(options)!r}: {error}"
-        ) from error
-    return plain
+    return plain(options, "options")
 
 
 def _checked_weights(weights: object) -> dict[str, float]:
     if not isinstance(weights, Mapping) or not all(isinstance(period, str) for period in weights):
-        raise InputError(f"weights must be a mapping of periods to numbers, got {weights!r}")
+        raise InputError(f"weights must be a mapping of periods to numbers or {BALANCED!r}, got {weights!r}")
     return {period: number(f"weights[{period!r}]", weight, minimum=0) for period, weight in weights.items()}

@@ -1,7 +1,7 @@
-"""NeuroGym's environments, one trial at a time and exactly seeded.
+"""NeuroGym's environments: the registry, exact seeding, and the trials of a session.
 
-What the task (`neurogym.py`) needs of the library is here: its registry, imported without side effects; every source of
-randomness in an environment, given a stream of its own; and one trial after the other.
+NeuroGym's own `seed` leaves out some sources of randomness and gives one seed to several, so that the length of a
+delay, for example, can predict the correct answer. `session` gives every source a stream of its own.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import importlib
 import importlib.util
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +21,51 @@ from rankscope.errors import InputError
 from rankscope.validation import choice
 
 MISSING = "NeuroGym is not installed; its tasks need the extra rankscope[neurogym]: pip install 'rankscope[neurogym]'"
+
+STEPS = {
+    "AnnubesEnv-v0": 30,
+    "ContextDecisionMaking-v0": 78,
+    "DelayComparison-v0": 52,
+    "DelayMatchCategory-v0": 56,
+    "DelayMatchSample-v0": 64,
+    "DelayMatchSampleDistractor1D-v0": 106,
+    "DelayPairedAssociation-v0": 90,
+    "DualDelayMatchSample-v0": 80,
+    "GoNogo-v0": 30,
+    "HierarchicalReasoning-v0": 92,
+    "IntervalDiscrimination-v0": 73,
+    "MotorTiming-v0": 130,
+    "MultiSensoryIntegration-v0": 23,
+    "OneTwoThreeGo-v0": 125,
+    "PerceptualDecisionMaking-v0": 44,
+    "PerceptualDecisionMakingDelayResponse-v0": 133,
+    "ProbabilisticReasoning-v0": 70,
+    "PulseDecisionMaking-v0": 250,
+    "ReachingDelayResponse-v0": 60,
+    "ReadySetGo-v0": 90,
+    "ToneDetection-v0": 40,
+    "perceptualdecisionmaking.ibl20-v0": 44,
+    "perceptualdecisionmaking.roitman02-v0": 44,
+    "yang19.dmc-v0": 64,
+    "yang19.dms-v0": 64,
+    "yang19.dnmc-v0": 64,
+    "yang19.dnms-v0": 64,
+}
+"""Steps of a trial of the environments that NeuroGym 2.3.1 tags as supervised: the study's list and its cost where
+NeuroGym is not installed."""
+USUAL_STEPS = 64
+
+PARAMETERS: dict[str, dict[str, Any]] = {
+    # Without defaults for the first two: light, sound or, in half of the trials, neither. The fixation cue is there
+    # because a network without bias cannot respond without any input.
+    "AnnubesEnv-v0": {"options": {"session": {"v": 0.5, "a": 0.5}, "catch_prob": 0.5, "fix_intensity": 1}},
+    # Its pulses last 10 ms.
+    "PulseDecisionMaking-v0": {"dt": 0.1},
+}
+"""Parameters of the task `NeuroGym` that an environment needs."""
+
+ANSWERED_AT_THE_END = ("ToneDetection-v0",)
+"""Environments whose ground truth is the answer from the first step on, before the stimulus that determines it."""
 
 Array = NDArray[Any]
 
@@ -32,6 +77,14 @@ class Trial(NamedTuple):
     ground_truth: Any
     periods: dict[str, tuple[int, int]]
 
+    def equals(self, other: Trial) -> bool:
+        """Return whether both trials have the same content."""
+        return (
+            np.array_equal(self.observations, other.observations)
+            and np.array_equal(self.ground_truth, other.ground_truth)
+            and self.periods == other.periods
+        )
+
 
 def environments(tag: str | None = None) -> tuple[str, ...]:
     """Return the names of NeuroGym's environments, in alphabetical order, its collections last.
@@ -39,7 +92,7 @@ def environments(tag: str | None = None) -> tuple[str, ...]:
     Parameters
     ----------
     tag
-        Only those that NeuroGym tags so, such as "supervised".
+        Return only those with this tag, such as "supervised".
 
     Raises
     ------
@@ -47,22 +100,20 @@ def environments(tag: str | None = None) -> tuple[str, ...]:
         If NeuroGym is not installed.
     """
     registry = registration()
-    native, collections = (sorted(registry.ALL_ENVS), sorted(registry.ALL_COLLECTIONS_ENVS))
-    if tag is None:
-        return (*native, *collections)
-    return tuple(name for name in (*native, *collections) if tag in _tags(name))
+    names = (*sorted(registry.ALL_ENVS), *sorted(registry.ALL_COLLECTIONS_ENVS))
+    return names if tag is None else tuple(name for name in names if tag in _tags(name))
 
 
 def installed() -> bool:
-    """Return whether NeuroGym can be imported; does not import it."""
+    """Return whether NeuroGym can be imported, without importing it."""
     return importlib.util.find_spec("neurogym") is not None
 
 
 def registration() -> Any:
-    """Return NeuroGym's registry, imported without what the import would change.
+    """Import NeuroGym's registry without side effects, and return it.
 
-    Gymnasium, on which NeuroGym is built, changes the filters of warnings and sets variables of the process for
-    pygame, which nothing here uses.
+    Gymnasium, on which NeuroGym is built, changes the warning filters and sets environment variables for pygame, which
+    is not used here.
     """
     variables = dict(os.environ)
     try:
@@ -77,7 +128,7 @@ def registration() -> Any:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep warnings of Gymnasium about NeuroGym to themselves; the filters are as they were afterwards."""
+    """Suppress Gymnasium's warnings about NeuroGym, and restore the filters afterwards."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -91,10 +142,101 @@ def check_known(environment: object) -> None:
         choice("environment", environment, known)
 
 
-def seeded(environment: Any, seed: np.random.SeedSequence) -> list[Any]:
-    """Seed every source of randomness in an environment with a stream of its own; return what draws its trials.
+def make_environment(name: str, step: float, options: Mapping[str, Any]) -> Any:
+    """Return a new environment with steps of `step` milliseconds, not yet seeded.
 
-    Sources are numpy's generators among its attributes, those of what it wraps, and those of its schedules and
+    Raises
+    ------
+    InputError
+        If the environment does not accept the step and the options.
+    """
+    step = round(step, 9)
+    try:
+        with quiet():
+            return registration().make(name, **options, dt=int(step) if step.is_integer() else step)
+    except InputError:
+        raise
+    except Exception as error:  # whatever the environment raises
+        raise InputError(
+            f"environment {name!r} cannot be made with a step of {step:g} ms and options = {dict(options)!r}: {error}"
+        ) from error
+
+
+def session(name: str, step: float, options: Mapping[str, Any], count: int, rng: np.random.Generator) -> list[Trial]:
+    """Return the first `count` trials of a new environment, in the order in which it presents them.
+
+    Raises
+    ------
+    InputError
+        If the environment cannot be made, does not draw trials, or leaves a trial without ground truth.
+    """
+    seed = np.random.SeedSequence(rng.integers(2**32, size=4).tolist())
+    environment = make_environment(name, step, options)
+    with quiet():
+        bases = _seed(environment, seed)
+        try:
+            new_trial = environment.get_wrapper_attr("new_trial")
+            trials = [_next_trial(environment, new_trial, bases) for _ in range(count)]
+        except Exception as error:  # whatever the environment raises
+            raise InputError(
+                f"environment {name!r} must be one that draws trials (new_trial), got {type(error).__name__}: {error}"
+            ) from error
+    if any(trial.ground_truth is None for trial in trials):
+        raise InputError(f"environment {name!r} must set a ground truth in every trial, got none")
+    return trials
+
+
+def check_step(name: str, step: float, tau: float, options: Mapping[str, Any]) -> None:
+    """Raise `InputError` unless every period of fixed length lasts a step; `step` and `tau` are in milliseconds."""
+    timing = getattr(make_environment(name, step, options).unwrapped, "timing", {})
+    for period, duration in timing.items():
+        lengths = duration if isinstance(duration, (list, tuple)) else [duration]
+        for length in lengths:
+            is_number = isinstance(length, (int, float)) and not isinstance(length, bool)
+            if is_number and 0 < length < step * (1 - 1e-9):
+                raise InputError(
+                    f"dt must be at most {length / tau:g}, so that the period {period!r} of {name} ({length:g} ms with "
+                    f"tau = {tau:g} ms) lasts one step or more, got {step / tau!r}"
+                )
+
+
+def check_learnable(name: str, observations: Any, actions: Any, trials: list[Trial], again: list[Trial]) -> None:
+    """Raise `InputError` unless a network can learn from the trials of an environment.
+
+    Parameters
+    ----------
+    name
+        Name of the environment.
+    observations, actions
+        Its spaces.
+    trials, again
+        Trials of two sessions with the same seed.
+    """
+    about = f"environment {name!r}"
+    discrete = getattr(actions, "n", None) is not None and not actions.shape
+    if len(getattr(observations, "shape", None) or ()) != 1:
+        raise InputError(f"{about} must have observations that are vectors, got the space {observations}")
+    if not discrete and len(getattr(actions, "shape", None) or ()) != 1:
+        raise InputError(f"{about} must have actions that are discrete or vectors, got the space {actions}")
+    shape = () if discrete else actions.shape
+    for trial in trials:
+        steps = len(trial.observations)
+        if trial.observations.shape != (steps, *observations.shape) or trial.ground_truth.shape != (steps, *shape):
+            raise InputError(
+                f"{about} must have an observation and a ground truth at every step, got shapes "
+                f"{trial.observations.shape} and {trial.ground_truth.shape}"
+            )
+    if not all(map(Trial.equals, trials, again)):
+        raise InputError(
+            f"{about} must draw the same trials from the same seed, got different ones: it has a source of randomness "
+            "that is not an attribute"
+        )
+
+
+def _seed(environment: Any, seed: np.random.SeedSequence) -> list[Any]:
+    """Seed every source of randomness in an environment with a stream of its own; return the environments it wraps.
+
+    Sources are numpy generators among the attributes of the environment, of those it wraps, and of its schedules and
     distributions of durations.
     """
     gymnasium = importlib.import_module("gymnasium")
@@ -117,23 +259,23 @@ def seeded(environment: Any, seed: np.random.SeedSequence) -> list[Any]:
             waiting += found.values()
         elif isinstance(found, gymnasium.Env) or hasattr(found, "rng"):
             if isinstance(found, gymnasium.Env) and not isinstance(found, gymnasium.Wrapper):
-                # Gymnasium's own source, which is made when it is first asked for.
+                # Gymnasium creates its own source on first access.
                 found.np_random = np.random.default_rng(0)
                 if hasattr(found, "start_ind"):
                     bases.append(found)
             waiting += vars(found).values()
     for base in bases:
-        # HierarchicalReasoning draws its first block when it is made, before anybody can seed it.
+        # HierarchicalReasoning draws its first block when it is made, before it can be seeded.
         new_block = getattr(base, "new_block", None)
         if callable(new_block):
             new_block()
     return bases
 
 
-def next_trial(environment: Any, new_trial: Any, bases: list[Any]) -> Trial:
-    """Have an environment draw its next trial, and return it; `bases` is what `seeded` returned."""
+def _next_trial(environment: Any, new_trial: Any, bases: list[Any]) -> Trial:
+    """Make an environment draw its next trial, and return it."""
     for base in bases:
-        # Periods and ground truth of the trial before must not pass for this one's.
+        # Otherwise the periods and ground truth of the previous trial remain where this one sets none.
         for name in ("start_ind", "end_ind"):
             getattr(base, name).clear()
         vars(base).pop("gt", None)
@@ -149,7 +291,7 @@ def _tags(name: str) -> list[str]:
     registry = registration()
     module, _, kind = registry.ALL_EXTENDED_ENVS[name].partition(":")
     entry = getattr(importlib.import_module(module), kind)
-    if not isinstance(entry, type):  # a function that makes one, which has to be asked
+    if not isinstance(entry, type):  # a function: only what it returns has tags
         with quiet():
             entry = registry.make(name).unwrapped
     return list(entry.metadata.get("tags") or [])

@@ -265,8 +265,15 @@ class BuiltInTask(ABC):
         return self._draw(integer("batch_size", batch_size, minimum=1), generator(rng))
 
     def fresh(self) -> BuiltInTask:
-        """Return what to evaluate on: this task, or where it draws from a pool of trials, the same without one."""
+        """Return the task to evaluate on: this one, unless it draws from a fixed set of trials."""
         return self
+
+    @classmethod
+    def expected_steps(cls, batch_size: int, **parameters: Any) -> int:
+        """Return the approximate number of time steps in an epoch, without any data or library that the task needs."""
+        make: Any = cls
+        steps: int = make(**parameters).steps
+        return steps
 
     def parameters(self) -> dict[str, Any]:
         """Return the parameters by name; `type(task)(**task.parameters()) == task`."""

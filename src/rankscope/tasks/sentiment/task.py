@@ -98,6 +98,11 @@ class Sentiment(BuiltInTask):
         """Word vectors (vocabulary, size). Row 0, all zeros, stands for every word without a vector."""
         return self.prepared.vectors
 
+    @classmethod
+    def expected_steps(cls, batch_size: int, **parameters: Any) -> int:
+        """Return the approximate number of words in a pass over one row of each batch, validation included."""
+        return sum(WORDS[choice("data", parameters.get("data", cls.data), SETS)]) // batch_size
+
     def batches(self, batch_size: int, rng: RngLike = None) -> list[Trials]:
         """Return all sentences once, in random order, in batches of similar length.
 
