@@ -4,11 +4,13 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 import rankscope
+from rankscope.extras import EXTRAS, needs
 
 PACKAGE = Path(rankscope.__file__).parent
 PAGE = Path(__file__).parents[1] / "docs" / "architecture.md"
@@ -65,3 +67,15 @@ def test_every_public_name_is_there_and_known_to_type_checkers():
     assert all(getattr(rankscope, name) is not None for name in dir(rankscope))
     with pytest.raises(AttributeError, match="RateRNNN"):
         _ = rankscope.RateRNNN
+
+
+def test_every_extra_is_in_pyproject_and_a_missing_one_is_named():
+    project = tomllib.loads((PAGE.parents[1] / "pyproject.toml").read_text())["project"]
+    assert set(EXTRAS) == set(project["optional-dependencies"]) - {"all", "docs", "dev"}
+    with (
+        pytest.raises(rankscope.InputError, match=r"format 'zarr' needs zarr: pip install 'rankscope\[zarr\]'"),
+        needs("zarr", "format 'zarr'"),
+    ):
+        raise ModuleNotFoundError("No module named 'zarr.storage'", name="zarr.storage")
+    with pytest.raises(ModuleNotFoundError), needs("zarr", "format 'zarr'"):
+        raise ModuleNotFoundError("No module named 'numcodecs_x'", name="numcodecs_x")
