@@ -110,7 +110,7 @@ def of_theory(curves: xr.Dataset, name: str, rate: float) -> Any:
     if name == "loss curve":
         return loss[:-1]
     if name == "convergence_time":
-        epoch = rs.lowrank.convergence_epoch(loss)
+        epoch = rs.convergence_epoch(loss)
         return np.nan if epoch is None else epoch * rate
     if name in ("s1", "s2"):
         index = int(name[1]) - 1

@@ -6,8 +6,8 @@
     network = rs.RateRNN.initialize(task, hidden_size=256, gain=0.9, rng=0)
     before = network.snapshot()
     history = rs.train(network, task, epochs=1000, rng=0)
-    losses = rs.lowrank.truncation_losses(before, network, task.sample(512, rng=1))
-    print(rs.lowrank.convergence_epoch(history.losses), rs.lowrank.functional_rank(losses))
+    curve = rs.truncation_curve(before, network, task.sample(512, rng=1))
+    print(rs.convergence_epoch(history.losses), rs.functional_rank(curve))
 
 The science is that of Schuessler, Mastrogiuseppe, Dubreuil, Ostojic and Barak, "The interplay between randomness and
 structure during learning in RNNs", NeurIPS 2020.
@@ -26,8 +26,10 @@ if TYPE_CHECKING:
     from rankscope import tasks as tasks
     from rankscope import theory as theory
     from rankscope.checkpoints import compare as compare
-    from rankscope.checkpoints import functional_rank as functional_rank
     from rankscope.checkpoints import low_rank_factors as low_rank_factors
+    from rankscope.lowrank import change as change
+    from rankscope.lowrank import functional_rank as functional_rank
+    from rankscope.lowrank import truncation_curve as truncation_curve
     from rankscope.networks import GatedRNN as GatedRNN
     from rankscope.networks import Network as Network
     from rankscope.networks import RateRNN as RateRNN
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from rankscope.training import squared_loss as squared_loss
     from rankscope.training import train as train
     from rankscope.training import train_together as train_together
+    from rankscope.training.convergence import convergence_epoch as convergence_epoch
 
 # Public name -> the folder it is imported from; a folder itself has "". A new name also needs its line above, which
 # type checkers read.
@@ -51,8 +54,10 @@ _PUBLIC = {
     "tasks": "",
     "theory": "",
     "compare": "checkpoints",
-    "functional_rank": "checkpoints",
     "low_rank_factors": "checkpoints",
+    "change": "lowrank",
+    "functional_rank": "lowrank",
+    "truncation_curve": "lowrank",
     "GatedRNN": "networks",
     "Network": "networks",
     "RateRNN": "networks",
@@ -63,6 +68,7 @@ _PUBLIC = {
     "History": "training",
     "TrainingConfig": "training",
     "accuracy": "training",
+    "convergence_epoch": "training.convergence",
     "cross_entropy_loss": "training",
     "evaluate": "training",
     "squared_loss": "training",

@@ -62,7 +62,7 @@ def test_a_network_does_what_the_theory_of_its_own_weights_says(gain, target):
     for index in (1, 2, 3):
         ours = measured["singular_value_history"].sel(leading_index=index)
         np.testing.assert_allclose(ours, before["singular_value"].sel(singular_index=index), atol=2e-6, rtol=0)
-    assert measured["convergence_epoch"] == rs.lowrank.convergence_epoch(before["loss"])
+    assert measured["convergence_epoch"] == rs.convergence_epoch(before["loss"])
     until = int(measured["convergence_epoch"])
     assert measured["average_gradient"].item() == pytest.approx(float(before["gradient_norm"][:until].mean()), rel=1e-5)
     assert measured["change_norm"].item() == pytest.approx(float(last["change_norm"]), rel=1e-5)

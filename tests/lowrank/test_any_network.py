@@ -5,11 +5,11 @@ import copy
 import numpy as np
 import pytest
 import torch
+from rankscope.lowrank.any_network import losses_with
 from torch import nn
 
 import rankscope as rs
 from rankscope.errors import InputError
-from rankscope.lowrank.any_network import losses_with
 from rankscope.tasks import FlipFlop
 
 TASK = FlipFlop(duration=15)

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from rankscope.lowrank.joint_truncation import truncated_together
 
 from rankscope.errors import InputError
 from rankscope.lowrank import change
-from rankscope.lowrank.joint_truncation import truncated_together
 
 SHAPES = ((12, 5), (7, 7), (3, 9))
 

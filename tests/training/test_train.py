@@ -206,7 +206,7 @@ def test_stop_below():
     again = network(task)
     rs.train(again, task, n, 0, batch_size=1)
     assert same(weights(net), weights(again))
-    assert rs.lowrank.convergence_epoch(full.losses, 0.2) == n - 1
+    assert rs.convergence_epoch(full.losses, 0.2) == n - 1
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])

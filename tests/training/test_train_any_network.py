@@ -289,4 +289,4 @@ def test_what_is_no_such_network(network, message):
 def test_a_gated_network_learns_the_flip_flop():
     net = rs.GatedRNN.initialize(FlipFlop(channels=1, duration=20), "lstm", 24, rng=0)
     history = rs.train(net, FlipFlop(channels=1, duration=20), 120, 0, learning_rate=0.02)
-    assert rs.lowrank.convergence_epoch(history.losses) is not None
+    assert rs.convergence_epoch(history.losses) is not None

@@ -34,6 +34,7 @@ from rankscope.sweep.worker import Cell as Described
 from rankscope.tasks.custom import as_task
 from rankscope.tasks.trials import BuiltInTask, OneTrialTask, Trials
 from rankscope.training import History, Loss, evaluate, find_loss, train
+from rankscope.training.convergence import convergence_epoch
 from rankscope.training.history import record_schedule
 from rankscope.training.train import Progress
 from rankscope.validation import choice, integer
@@ -244,16 +245,15 @@ def measure(
     judge = find_loss(loss, task)
     trials = task.sample(evaluation_trials(task, after.noise_std), rng)
     initial_loss = float(history.losses[0])
-    convergence = lowrank.convergence_epoch(history.losses)
+    convergence = convergence_epoch(history.losses)
     change = lowrank.change(before, after)
     parts = [history.to_dataset()]
     rank = None
     if "truncation" in measurements:
-        ranks = [rank for rank in RANKS if rank <= after.hidden_size]
-        losses = lowrank.truncation_losses(before, after, trials, ranks, rng, judge)
-        rank = lowrank.functional_rank(losses)
-        curve = ("rank", losses, {"long_name": "loss with the change truncated to this rank"})
-        parts.append(xr.Dataset({"truncation_loss": curve}, {"rank": ranks}))
+        truncated = lowrank.truncation_curve(before, after, trials, rng=rng, loss=judge)
+        rank = lowrank.functional_rank(truncated)
+        curve = ("rank", truncated.scores, {"long_name": "loss with the change truncated to this rank"})
+        parts.append(xr.Dataset({"truncation_loss": curve}, {"rank": list(truncated.ranks)}))
     if "spectra" in measurements:
         parts.append(lowrank.spectra(change))
     if "trial" in measurements:

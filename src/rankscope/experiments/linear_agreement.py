@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from scipy.special import stdtr
 
 from rankscope.experiments.claims import NOT_IN_THIS_RUN, Finding, standard_error, values
-from rankscope.lowrank import convergence_epoch
 from rankscope.theory import InfiniteWidth
+from rankscope.training.convergence import convergence_epoch
 
 SCALARS = ("convergence_epoch", "average_gradient", "change_norm", "outlier", "shuffled_loss")
 # Differences that mean nothing: an epoch is a whole number; of a loss that has vanished rounding is left, and of a

@@ -28,6 +28,7 @@ from rankscope.sweep.processes import Report
 from rankscope.tasks.neurogym import MISSING, STEPS, USUAL_STEPS, NeuroGym, installed
 from rankscope.tasks.trials import Trials
 from rankscope.training import train
+from rankscope.training.convergence import convergence_epoch
 from rankscope.validation import integer
 
 UNSUITABLE = "unsuitable"
@@ -166,9 +167,11 @@ def against_what_was_reached(measured: xr.Dataset) -> xr.Dataset:
     losses = np.asarray(measured["loss"].values, dtype=np.float64)
     window = min(SMOOTHED, len(losses))
     smooth = np.convolve(losses, np.full(window, 1 / window), mode="valid")
-    fallen = lowrank.convergence_epoch(smooth - smooth[-1], 1 - KEPT) if smooth[0] > smooth[-1] else None
-    excess = measured["truncation_loss"].values - measured["evaluation_loss"].item()
-    rank = lowrank.functional_rank(excess) if excess[0] > 0 else None
+    fallen = convergence_epoch(smooth - smooth[-1], 1 - KEPT) if smooth[0] > smooth[-1] else None
+    curve = lowrank.TruncationCurve(
+        range(measured.sizes["rank"]), measured["truncation_loss"].values, measured["evaluation_loss"].item()
+    )
+    rank = lowrank.functional_rank(curve, "recovered") if curve.scores[0] > curve.full else None
     return xr.Dataset(
         {
             "fall_epoch": (
@@ -203,20 +206,23 @@ def scores(before: RateRNN, after: RateRNN, decisions: Trials, loss: str | None)
             for network in (before, after)
         )
     chance = 1 / len(_classes(decisions)) if loss == "cross_entropy" else 0.0
-    ranks = [rank for rank in RANKS if rank <= after.hidden_size]
-    curve = 1 - lowrank.truncation_losses(before, after, decisions, ranks, rng=0, loss=judge)
-    enough = np.flatnonzero(curve >= chance + KEPT * (last - chance))
-    rank = float(ranks[enough[0]]) if enough.size and last > chance else float("nan")
+    wrong = lowrank.truncation_curve(before, after, decisions, rng=0, loss=judge)
+    curve = lowrank.TruncationCurve(wrong.ranks, 1 - wrong.scores, last, higher_is_better=True)
+    rank = lowrank.functional_rank(curve, "recovered", baseline=chance) if last > chance else None
     kind = "balanced accuracy" if loss == "cross_entropy" else "explained variance"
     return xr.Dataset(
         {
             "score": ((), last, {"long_name": f"{kind} of the decisions, on fresh trials"}),
             "initial_score": ((), first, {"long_name": "the same before learning"}),
             "chance": ((), chance, {"long_name": "score without knowing anything"}),
-            "score_rank": ((), rank, {"long_name": "smallest rank that keeps 95 % of the score above chance"}),
-            "truncation_score": ("rank", curve, {"long_name": "score with the change truncated to this rank"}),
+            "score_rank": (
+                (),
+                float("nan") if rank is None else float(rank),
+                {"long_name": "smallest rank that keeps 95 % of the score above chance"},
+            ),
+            "truncation_score": ("rank", curve.scores, {"long_name": "score with the change truncated to this rank"}),
         },
-        {"rank": ranks},
+        {"rank": list(curve.ranks)},
     )
 
 

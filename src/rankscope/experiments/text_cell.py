@@ -7,6 +7,7 @@ of every inner matrix before, after, and of the change, whole and gate by gate. 
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from rankscope.errors import InputError
 from rankscope.experiments.cell import provenance
-from rankscope.lowrank.joint_truncation import truncated_together
+from rankscope.lowrank import TruncationCurve, functional_rank, truncation_curve
 from rankscope.networks.text import GATES, TextClassifier
 from rankscope.sweep.processes import Report
 from rankscope.tasks.sentiment import SentimentData, load_data
@@ -173,6 +174,7 @@ def run_text(
     )
     held_out = in_order(data.validation, EVALUATION_BATCH)
     initial_loss, initial_accuracy = evaluate(network, held_out)
+    start = copy.deepcopy(network)
     before = _state(network)
     history = train_classifier(
         network, data, cell.epochs, int(training_seed), progress=progress, checkpoint=checkpoint, **cell.training
@@ -181,7 +183,7 @@ def run_text(
     inner = list(network.inner_weights())
     W0, W = ([state[f"layers.{name}"].double().numpy() for name in inner] for state in (before, after))
     loss, accuracy = evaluate(network, held_out)
-    curves = _truncations(network, W0, W, cell.ranks, lambda: evaluate(network, held_out))
+    curves = _truncations(start, network, cell.ranks, held_out)
     enough = {
         kind: _first_enough(curves["truncation_accuracy"].sel(truncated=kind), accuracy)
         for kind in ("change", "trained")
@@ -240,23 +242,19 @@ def state_dicts(network: xr.Dataset) -> tuple[dict[str, Tensor], dict[str, Tenso
     return weights[0], weights[1]
 
 
-@torch.no_grad()
-def _truncations(
-    network: TextClassifier, W0: list[Array], W: list[Array], ranks: Iterable[int], score: Any
-) -> xr.Dataset:
-    """Return accuracy and loss over `truncated` and `rank`; the network is left as it was."""
+def _truncations(before: TextClassifier, after: TextClassifier, ranks: Iterable[int], held_out: Any) -> xr.Dataset:
+    """Return accuracy and loss over `truncated` and `rank`."""
     ranks = list(ranks)
-    weights = list(network.inner_weights().values())
-    trained = [weight.clone() for weight in weights]
-    zeros = [np.zeros_like(matrix) for matrix in W]
-    found = []
-    for start in (W0, zeros):
-        for matrices in truncated_together(start, W, ranks):
-            for weight, matrix in zip(weights, matrices, strict=True):
-                weight.copy_(torch.from_numpy(matrix))
-            found.append(score())
-    for weight, own in zip(weights, trained, strict=True):
-        weight.copy_(own)
+    names = [f"layers.{name}" for name in after.inner_weights()]
+    found: list[tuple[float, float]] = []
+
+    def accuracy(network: Any) -> float:
+        found.append(evaluate(network, held_out))
+        return found[-1][1]
+
+    for kind in ("change", "weights"):
+        truncation_curve(before, after, ranks=ranks, score=accuracy, matrices=names, truncate=kind)
+        found.pop()  # with nothing truncated
     losses, accuracies = np.array(found).reshape(2, len(ranks), 2).transpose(2, 0, 1)
     dims = ("truncated", "rank")
     return xr.Dataset(
@@ -269,10 +267,10 @@ def _truncations(
 
 
 def _first_enough(curve: xr.DataArray, accuracy: float) -> float:
-    """Return the smallest rank from which on the accuracy stays within the tolerance; NaN if the last is not."""
-    short = np.flatnonzero(curve.values < accuracy - TOLERANCE - 1e-9)
-    first = int(short[-1]) + 1 if short.size else 0
-    return float(curve["rank"][first]) if first < curve.size else float("nan")
+    """Return the smallest rank from which on the accuracy stays within 0.01; NaN if the last is not."""
+    ranks = [int(rank) for rank in curve["rank"]]
+    rank = functional_rank(TruncationCurve(ranks, curve.values, accuracy, higher_is_better=True), "accuracy")
+    return float("nan") if rank is None else float(rank)
 
 
 def _singular_values(inner: list[str], W0: list[Array], W: list[Array], gates: tuple[str, ...]) -> xr.Dataset:

@@ -1,7 +1,7 @@
 """Singular values and eigenvalues of the connectivity before and after learning, and of the change.
 
 A random W0 of gain g fills a disc of radius g with eigenvalues and has singular values from 0 to 2g; what learning adds
-shows as a few outliers of both. (paper section 3 and supplement)
+shows as a few outliers of both (Schuessler et al. 2020, supplement).
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from rankscope.errors import InputError
 from rankscope.linalg.threads import threads_for
-from rankscope.lowrank.change import Change, change
+from rankscope.lowrank.change import Change
+from rankscope.lowrank.matrices import change
 from rankscope.networks.protocol import Network
 
 
@@ -37,8 +38,8 @@ def spectra(before: Network | Change, after: Network | None = None) -> xr.Datase
         If the two do not fit together, or the matrices are not square.
     """
     dW = before if isinstance(before, Change) else change(before, after)  # type: ignore[arg-type]
-    if dW.matrix.shape[0] != dW.matrix.shape[1]:
-        raise InputError(f"before must be a change of square matrices, got shape {dW.matrix.shape}")
+    if dW.shape[0] != dW.shape[1]:
+        raise InputError(f"before must be a change of square matrices, got shape {dW.shape}")
     matrices = {"initial": dW.before, "change": dW.matrix, "trained": dW.after}
     with threads_for(len(dW.matrix)):
         singular = np.stack(
@@ -65,7 +66,7 @@ def spectra(before: Network | Change, after: Network | None = None) -> xr.Datase
 
 def eigenvalues(matrix: NDArray[np.float64]) -> NDArray[np.complex128]:
     """Return the eigenvalues of a square matrix, largest modulus first; of a conjugate pair, the upper one first."""
-    # torch's LAPACK takes a twentieth of the time of numpy's.
+    # torch's LAPACK is twenty times faster here than numpy's.
     values = torch.linalg.eigvals(torch.as_tensor(matrix)).numpy()
     order = np.lexsort((-values.imag, -np.abs(values)))
     ordered: NDArray[np.complex128] = values[order]

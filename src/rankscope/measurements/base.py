@@ -24,8 +24,6 @@ from rankscope.tasks.trials import OneTrialTask, Task, Trials, as_trials
 from rankscope.training import History, Loss, find_loss
 
 EVALUATION_TRIALS = 512
-RANKS = range(26)
-"""Ranks of a truncation curve, as in Schuessler et al. 2020, Fig. 1."""
 
 Scalar = tuple[tuple[()], Any, dict[str, str]]
 Matrices = tuple[str, ...]
@@ -71,8 +69,7 @@ class TrainedNetwork:
     @cached_property
     def changes(self) -> dict[str, Change]:
         """Name -> change of each measured weight matrix."""
-        before, after = dict(self.before.named_parameters()), dict(self.after.named_parameters())
-        return {name: lowrank.change(before[name], after[name]) for name in self.names}
+        return lowrank.changes(self.before, self.after, self.names)
 
     @cached_property
     def change(self) -> Change:
@@ -126,11 +123,6 @@ class Measurement:
 def scalar(value: Any, long_name: str) -> Scalar:
     """Return a variable without dimensions; None becomes NaN."""
     return (), float("nan") if value is None else value, {"long_name": long_name}
-
-
-def ranks_up_to(size: int) -> list[int]:
-    """Return the ranks of a truncation curve for matrices of full rank `size`."""
-    return [rank for rank in RANKS if rank <= size]
 
 
 def one_square_matrix(network: Network, task: Task, matrices: Matrices) -> str | None:

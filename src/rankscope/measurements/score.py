@@ -24,7 +24,6 @@ from rankscope.measurements.base import (
     Matrices,
     Measurement,
     TrainedNetwork,
-    ranks_up_to,
     scalar,
 )
 from rankscope.networks.protocol import Network
@@ -45,25 +44,28 @@ def compute(trained: TrainedNetwork, rng: np.random.Generator) -> xr.Dataset:
     error = wrong if discrete else unexplained
     kind = "balanced accuracy" if discrete else "explained variance"
     first, last = (1 - evaluate(network, decisions, rng, error) for network in (trained.before, trained.after))
-    ranks = ranks_up_to(max(min(dW.matrix.shape) for dW in trained.changes.values()))
-    curve = 1 - lowrank.truncation_losses(trained.before, trained.after, decisions, ranks, rng, error, trained.names)
+    truncated = lowrank.truncation_curve(
+        trained.before, trained.after, decisions, rng=rng, loss=error, matrices=trained.names
+    )
+    curve = lowrank.TruncationCurve(truncated.ranks, 1 - truncated.scores, last, higher_is_better=True)
     chance = 1 / len(_classes(decisions.targets, decisions.mask)) if discrete else 0.0
-    enough = np.flatnonzero(curve >= chance + KEPT * (last - chance))
-    rank = float(ranks[enough[0]]) if enough.size and last > chance else None
+    rank = lowrank.functional_rank(curve, "recovered", baseline=chance) if last > chance else None
     return xr.Dataset(
         {
             "score": scalar(last, f"{kind} of the decisions, on fresh trials"),
             "initial_score": scalar(first, f"{kind} of the decisions before learning"),
             "chance": scalar(chance, "score of a guess"),
-            "score_rank": scalar(rank, "smallest rank that keeps 95 % of the score above chance"),
-            "truncation_score": ("rank", curve, {"long_name": "score with the change truncated to this rank"}),
+            "score_rank": scalar(
+                None if rank is None else float(rank), "smallest rank that keeps 95 % of the score above chance"
+            ),
+            "truncation_score": ("rank", curve.scores, {"long_name": "score with the change truncated to this rank"}),
             "fall_epoch": scalar(
                 fall_epoch(trained.record["loss"].values),
                 f"first epoch from which the loss over {SMOOTHED} epochs has made 95 % of its fall",
             ),
             "steps": scalar(task.steps, "steps of a trial"),
         },
-        {"rank": ranks},
+        {"rank": list(curve.ranks)},
     )
 
 

@@ -13,31 +13,29 @@ import numpy as np
 import xarray as xr
 
 from rankscope import lowrank
-from rankscope.measurements.base import Measurement, TrainedNetwork, ranks_up_to, scalar
+from rankscope.measurements.base import Measurement, TrainedNetwork, scalar
 
 
 def compute(trained: TrainedNetwork, rng: np.random.Generator) -> xr.Dataset:
     """Return `truncation_loss` over `rank`, and `functional_rank`."""
-    ranks = ranks_up_to(max(min(dW.matrix.shape) for dW in trained.changes.values()))
-    losses = lowrank.truncation_losses(
+    curve = lowrank.truncation_curve(
         trained.before,
         trained.after,
         trained.evaluation_trials(rng),
-        ranks,
-        rng,
-        trained.loss_function,
-        trained.names,
+        rng=rng,
+        loss=trained.loss_function,
+        matrices=trained.names,
     )
-    rank = lowrank.functional_rank(losses)
+    rank = lowrank.functional_rank(curve)
     return xr.Dataset(
         {
-            "truncation_loss": ("rank", losses, {"long_name": "loss with the change truncated to this rank"}),
+            "truncation_loss": ("rank", curve.scores, {"long_name": "loss with the change truncated to this rank"}),
             "functional_rank": scalar(
                 None if rank is None else float(rank),
                 "smallest rank with a truncation loss below 5 % of that of rank 0",
             ),
         },
-        {"rank": ranks},
+        {"rank": list(curve.ranks)},
     )
 
 

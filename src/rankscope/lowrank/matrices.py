@@ -1,0 +1,174 @@
+"""Changes of the matrices of a network, by name: whole matrices, or gates of recurrent weights in brackets."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable
+from functools import reduce
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+
+from rankscope.errors import InputError
+from rankscope.lowrank.change import Change
+from rankscope.lowrank.gates import BRACKETS, gates_of
+from rankscope.networks.protocol import Network, recurrent_names
+from rankscope.validation import choice
+
+
+class Block(NamedTuple):
+    """A matrix of a network, or the rows of one of its gates.
+
+    Attributes
+    ----------
+    matrix
+        Name of the whole matrix.
+    rows
+        Rows of it; `slice(None)` for the whole.
+    gate
+        Name of the gate, or None.
+    """
+
+    matrix: str
+    rows: slice = slice(None)
+    gate: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the matrix, with the gate in brackets."""
+        return self.matrix if self.gate is None else f"{self.matrix}[{self.gate}]"
+
+
+def change(
+    before: Network | Tensor | ArrayLike, after: Network | Tensor | ArrayLike, matrices: Iterable[str] | None = None
+) -> Change:
+    """Return the change of one weight matrix.
+
+    Parameters
+    ----------
+    before, after
+        Two networks, or two matrices of one shape.
+    matrices
+        Name of the matrix of the networks, as in `train`; by default the recurrent weights.
+
+    Raises
+    ------
+    InputError
+        If shapes differ, a matrix holds values that are not finite, or several matrices are named.
+    """
+    if isinstance(before, Network) and isinstance(after, Network):
+        found = blocks_of(after, matrices)
+        if len(found) > 1:
+            raise InputError(
+                f"matrices must name one matrix, got {[block.name for block in found]}; "
+                "rankscope.lowrank.changes returns the change of each"
+            )
+        return change_of(before, after, found[0])
+    return Change(_matrix("before", before), _matrix("after", after))
+
+
+def changes(
+    before: Network, after: Network, matrices: Iterable[str] | None = None, gates: bool = False
+) -> dict[str, Change]:
+    """Return the changes of several weight matrices of a network, by name.
+
+    Parameters
+    ----------
+    before, after
+        The network before and after learning.
+    matrices
+        Names or patterns, as in `train`, and gates of recurrent weights in brackets: ``"rnn.weight_hh_l0[z]"``
+        (r, z, n of a GRU, i, f, g, o of an LSTM), or ``"rnn.weight_hh_l0[*]"`` for each. By default the recurrent
+        weights.
+    gates
+        Add the gates of each matrix.
+
+    Raises
+    ------
+    InputError
+        If the networks do not fit together, a name is unknown, or a matrix holds values that are not finite.
+    """
+    return {block.name: change_of(before, after, block) for block in blocks_of(after, matrices, gates)}
+
+
+def blocks_of(network: Network, matrices: Iterable[str] | None = None, gates: bool = False) -> list[Block]:
+    """Return the matrices and gates that `matrices` names, in the order of the network."""
+    if isinstance(matrices, str):
+        raise InputError(f"matrices must be a list of names, got the text {matrices!r}; write [{matrices!r}]")
+    patterns = None if matrices is None else list(matrices)
+    whole = None if patterns is None else [pattern for pattern in patterns if not BRACKETS.fullmatch(pattern)]
+    names = set() if patterns and not whole else set(recurrent_names(network, whole))
+    shapes = {name: tuple(weights.shape) for name, weights in network.named_parameters()}
+    every = {
+        name: [Block(name, rows, gate) for gate, rows in gates_of(name, shapes).items()]
+        for name, shape in shapes.items()
+        if len(shape) == 2
+    }
+    chosen = {block.name for name in names if gates for block in every[name]}
+    known = [block.name for blocks in every.values() for block in blocks]
+    for pattern in patterns or ():
+        bracket = BRACKETS.fullmatch(pattern)
+        if bracket is None:
+            continue
+        fitting = {
+            block.name
+            for blocks in every.values()
+            for block in blocks
+            if fnmatch.fnmatchcase(block.matrix, bracket[1]) and fnmatch.fnmatchcase(str(block.gate), bracket[2])
+        }
+        if not known:
+            raise InputError(f"matrices must name matrices, got {pattern!r}, but no matrix has gates")
+        chosen |= fitting or {choice("matrices", pattern, known)}
+    blocks = [block for name, gated in every.items() for block in (Block(name), *gated)]
+    return [block for block in blocks if block.name in chosen or (block.gate is None and block.matrix in names)]
+
+
+def matrix_of(network: Network, name: str) -> Tensor:
+    """Return the effective matrix of that name: torch's parametrizations are applied."""
+    matrix: Any = reduce(getattr, name.split("."), network)
+    detached: Tensor = matrix.detach()
+    return detached
+
+
+def assignable_matrix(network: nn.Module, name: str) -> Tensor:
+    """Return the matrix of that name as a plain parameter; its parametrizations are removed and their value kept."""
+    path, _, attribute = name.rpartition(".")
+    module = network.get_submodule(path)
+    if nn.utils.parametrize.is_parametrized(module, attribute):
+        nn.utils.parametrize.remove_parametrizations(module, attribute)
+    return matrix_of(module, attribute)
+
+
+def change_of(before: Network, after: Network, block: Block) -> Change:
+    """Return the change of a matrix or gate from one network to another."""
+    if before is after:
+        raise InputError("before must be the network before learning (network.snapshot()), got the one after learning")
+    try:
+        W0 = matrix_of(before, block.matrix)
+    except AttributeError:
+        raise InputError(f"before must have the parameters of after, got a network without {block.matrix!r}") from None
+    W = matrix_of(after, block.matrix)
+    if W0.shape != W.shape:
+        raise InputError(
+            f"after must have the shape of before, got {block.matrix!r} of shapes {tuple(W0.shape)}, {tuple(W.shape)}"
+        )
+    # Copies: a network may go on learning.
+    return Change(W0[block.rows].clone(), W[block.rows].clone())
+
+
+def _matrix(name: str, value: Network | Tensor | ArrayLike) -> Tensor:
+    if isinstance(value, Network):
+        found = blocks_of(value)
+        if len(found) > 1:
+            raise InputError(f"{name} must be one matrix, got a network with {[block.name for block in found]}")
+        return matrix_of(value, found[0].name).clone()
+    try:
+        matrix = value.detach().clone() if isinstance(value, Tensor) else torch.tensor(np.asarray(value, dtype=None))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} must be a network or a matrix of numbers, got {type(value).__name__}") from error
+    if matrix.ndim != 2 or matrix.is_complex():
+        raise InputError(f"{name} must be a network or a matrix, got shape {tuple(matrix.shape)}")
+    return matrix

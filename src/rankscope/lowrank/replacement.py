@@ -1,0 +1,97 @@
+"""A copy of a network in which chosen matrices are replaced by others, and its outputs with each of them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from rankscope.linalg.threads import threads_for
+from rankscope.lowrank.matrices import Block, assignable_matrix
+from rankscope.networks.many import outputs_of_many
+from rankscope.networks.protocol import Network, hidden_size_of, outputs_of
+from rankscope.networks.rate import RateRNN
+from rankscope.tasks.trials import Trials
+from rankscope.validation import RngLike, generator
+
+Array = NDArray[np.float64]
+Metric = Callable[[Tensor, Tensor, Tensor], Tensor | float]
+Matrices = Mapping[str, Array]
+
+
+class Replacement:
+    """A copy of a network, in evaluation mode, whose matrices can be replaced.
+
+    Parameters
+    ----------
+    network
+        The network; it is not changed.
+    blocks
+        The matrices and gates that may be replaced.
+    """
+
+    def __init__(self, network: Network, blocks: Iterable[Block]) -> None:
+        self._network = cast(nn.Module, copy.deepcopy(network)).eval()
+        self._targets = {block.name: assignable_matrix(self._network, block.matrix)[block.rows] for block in blocks}
+        self._own = {name: target.clone() for name, target in self._targets.items()}
+
+    @torch.no_grad()
+    def network(self, matrices: Matrices) -> nn.Module:
+        """Return the copy with these matrices, and its own ones otherwise; the next call changes it in place."""
+        for name, target in self._targets.items():
+            target.copy_(torch.as_tensor(matrices[name]) if name in matrices else self._own[name])
+        return self._network
+
+
+def metric_of_replacements(
+    network: Network, blocks: Sequence[Block], trials: Trials, rng: RngLike, metric: Metric
+) -> Callable[[Iterable[Matrices]], list[float]]:
+    """Return a function that evaluates a metric of the outputs for each of several sets of matrices.
+
+    Parameters
+    ----------
+    rng
+        Source of the network's noise, the same for all sets.
+    metric
+        Function of outputs, targets and mask.
+    """
+    if isinstance(network, RateRNN) and [block.name for block in blocks] == ["recurrent_weights"]:
+        return _of_rate_network(network, trials, rng, metric)
+    replacement = Replacement(network, blocks)
+    seed = int(generator(rng).integers(2**63 - 1))
+
+    @torch.no_grad()
+    def evaluate(sets: Iterable[Matrices]) -> list[float]:
+        values = []
+        with threads_for(hidden_size_of(network)):
+            for matrices in sets:
+                outputs = outputs_of(replacement.network(matrices), trials.inputs, np.random.default_rng(seed))
+                values.append(float(metric(outputs, trials.targets.to(outputs), trials.mask.to(outputs))))
+        return values
+
+    return evaluate
+
+
+def _of_rate_network(
+    network: RateRNN, trials: Trials, rng: RngLike, metric: Metric
+) -> Callable[[Iterable[Matrices]], list[float]]:
+    """Return the same for the recurrent weights of a rate network, run with all matrices at once."""
+    own = network.recurrent_weights.detach()
+    inputs = network.checked(trials.inputs)
+    noise = network.draw_noise(inputs, rng)
+    targets, mask = trials.targets.to(own), trials.mask.to(own)
+
+    def evaluate(sets: Iterable[Matrices]) -> list[float]:
+        recurrent = [
+            torch.as_tensor(matrices["recurrent_weights"]).to(own, copy=True) if matrices else own for matrices in sets
+        ]
+        with threads_for(network.hidden_size):
+            outputs = outputs_of_many(inputs, network.weights, recurrent, network.dynamics, noise)
+        return [float(metric(z, targets, mask)) for z in outputs]
+
+    return evaluate
