@@ -199,7 +199,7 @@ def analysis_subjects() -> dict[str, Subject]:
         before, after, history = learned(name, HIDDEN_SIZE)
         trials, rng = task.sample(TRIALS, rng=1), np.random.default_rng(2)
         subjects[f"measure {name}"] = Timed(partial(measure_network, before, after, history, task, rng))
-        curve = partial(rs.lowrank.truncation_losses, before, after, trials, ranks=RANKS)
+        curve = partial(rs.truncation_curve, before, after, trials, ranks=RANKS)
         subjects[f"truncation {name}"] = Timed(curve)
         # One network of the 26: the plain loop has no other way than one after the other.
         subjects[f"plain truncation {name}"] = Timed(partial(loss_of, PlainRNN(after), trials))

@@ -71,6 +71,6 @@ def test_training_and_measuring_are_single_threaded_and_leave_no_trace(two_threa
     network = rs.RateRNN.initialize(task, hidden_size=16, rng=0)
     start = network.snapshot()
     rs.train(network, task, epochs=2, rng=0, progress=lambda *_: seen.append(counts()))
-    rs.lowrank.truncation_losses(start, network, task.sample(4, rng=0), [0, 1])
+    rs.truncation_curve(start, network, task.sample(4, rng=0), ranks=[0, 1])
     assert all(set(threads) == {1} for threads in seen)
     assert counts() == before

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import rankscope as rs
-from rankscope.lowrank import change, convergence_epoch, functional_rank, shuffled_loss, truncation_losses
+from rankscope import change, convergence_epoch, functional_rank, truncation_curve
+from rankscope.lowrank import shuffled_loss
 
 TASK = rs.tasks.FlipFlop()
 
@@ -32,8 +33,7 @@ def test_a_small_network_learns_in_a_few_directions(gain):
     W0 = change(np.zeros((64, 64)), before)
     assert W0.variance_explained[5] < 0.4 or gain == 0
     trials = TASK.sample(256, rng=99)
-    losses = truncation_losses(before, after, trials)
-    assert functional_rank(losses) in ({2} if gain == 0 else {3, 4, 5})
+    assert functional_rank(truncation_curve(before, after, trials)) in ({2} if gain == 0 else {3, 4, 5})
     shuffled = np.mean([shuffled_loss(before, after, trials, rng=seed) for seed in range(5)]) / history.losses[0]
     if gain == 0:
         assert shuffled < 0.03
@@ -55,7 +55,7 @@ def test_full_size_against_the_reference(gain, reference):
 
     before, after, history = trained(gain, size=256, epochs=1000)
     trials = TASK.sample(512, rng=99)
-    rank = functional_rank(truncation_losses(before, after, trials))
+    rank = functional_rank(truncation_curve(before, after, trials))
     ranks = [run["functional_rank"] for run in runs]
     assert min(ranks) - 1 <= rank <= max(ranks) + 1
     if gain == 0:

@@ -159,9 +159,9 @@ def test_training_and_every_measurement_use_it():
     assert rs.evaluate(after, trials, loss="cross_entropy") == pytest.approx(expected)
     assert expected < 0.05 * history.losses[0]
     assert rs.accuracy(outputs, trials.targets, trials.mask) == 1
-    losses = rs.lowrank.truncation_losses(before, after, trials, [0, 12], loss="cross_entropy")
+    losses = rs.truncation_curve(before, after, trials, ranks=[0, 12], loss="cross_entropy").scores
     assert losses[1] == pytest.approx(expected, rel=1e-3)
-    squared = rs.lowrank.truncation_losses(before, after, trials, [12])
+    squared = rs.truncation_curve(before, after, trials, ranks=[12]).scores
     assert squared[0] == pytest.approx(rs.evaluate(after, trials), rel=1e-3)
     assert squared[0] != pytest.approx(expected, rel=0.01)
     shuffled = [rs.lowrank.shuffled_loss(before, after, trials, 0, loss) for loss in ("squared", "cross_entropy")]

@@ -68,15 +68,15 @@ def test_options_that_there_are_not_and_a_snapshot_that_was_forgotten():
         rs.RateRNN.initialize(TASK, nonlinearity="ReLU")
     network = rs.RateRNN.initialize(TASK, hidden_size=8, rng=0)
     with pytest.raises(rs.InputError, match=r"network\.snapshot\(\)"):
-        rs.lowrank.truncation_losses(network, network, TASK.sample(4, rng=0))
+        rs.truncation_curve(network, network, TASK.sample(4, rng=0))
 
 
 def test_default_ranks_end_where_the_matrix_does():
     network = rs.RateRNN.initialize(TASK, hidden_size=8, rng=0)
     before = network.snapshot()
     rs.train(network, TASK, epochs=4, rng=0, batch_size=4)
-    losses = rs.lowrank.truncation_losses(before, network, TASK.sample(4, rng=0))
-    assert losses.shape == (9,)
+    curve = rs.truncation_curve(before, network, TASK.sample(4, rng=0))
+    assert curve.ranks == tuple(range(9))
 
 
 def test_a_history_shows_in_a_line():

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import rankscope as rs
+from rankscope import convergence_epoch
 from rankscope.errors import InputError
-from rankscope.lowrank import convergence_epoch
 
 
 @pytest.mark.parametrize(
