@@ -22,14 +22,14 @@ history = rs.train(network, task, epochs=400, rng=0)
 print(f"loss {history.losses[0]:.3f} -> {history.losses[-1]:.5f}")
 
 # %%
-# Take the change apart. `truncation_losses` keeps the `R` leading directions of the change and asks for the loss on fresh
-# trials, with the trained input and output weights.
+# `truncation_curve` truncates the change to rank `R` and evaluates the loss on fresh trials, with the trained input and
+# output weights.
 
-change = rs.lowrank.change(before, network)
-losses = rs.lowrank.truncation_losses(
+change = rs.change(before, network)
+curve = rs.truncation_curve(
     before, network, task.sample(256, rng=1), ranks=range(16)
 )
-rank = rs.lowrank.functional_rank(losses)
+rank = rs.functional_rank(curve)
 print(f"|dW| = {change.norm:.2f}, functional rank {rank} of {network.hidden_size}")
 
 # %%
@@ -49,7 +49,7 @@ left.plot(
 )
 left.set(xlabel="index", ylabel="singular value", ylim=(0, None))
 left.legend(frameon=False)
-right.semilogy(losses / losses[0], "o-")
+right.semilogy(curve.ranks, curve.scores / curve.scores[0], "o-")
 right.axhline(0.05, color="grey", linestyle=":")
 right.text(15, 0.055, "5 %", ha="right", color="grey")
 right.axvline(rank, color="C1", linestyle="--", label=f"functional rank {rank}")

@@ -1,6 +1,6 @@
 r"""
-Two checkpoints in hand
-=======================
+Comparing two checkpoints
+=========================
 
 The same question for any PyTorch model: here an LSTM, of which only the weights before and after are known.
 """
@@ -47,27 +47,23 @@ test = torch.randint(2, (512, 15, 1)).float()
 truth = test.sum((1, 2)) > 7.5
 
 
-@torch.no_grad()
 def accuracy(model):
     states, _ = model["lstm"](2 * test - 1)
     return ((model["readout"](states[:, -1])[:, 0] > 0) == truth).float().mean()
 
 
-found = rs.functional_rank(
-    model,
-    before,
-    after,
-    accuracy,
-    layers=["lstm.weight_*"],
-    method="curve",
-    ranks=range(9),
+curve = rs.truncation_curve(
+    rs.load_weights(model, before),
+    rs.load_weights(model, after),
+    score=accuracy,
     higher_is_better=True,
+    matrices=["lstm.weight_*"],
+    ranks=range(9),
 )
+rank = rs.functional_rank(curve, "recovered")
 figure, ax = plt.subplots(figsize=(5, 3.2), layout="constrained")
-ax.plot(list(found.scores), list(found.scores.values()), "o-")
-ax.axvline(
-    found.rank, color="C1", linestyle="--", label=f"functional rank {found.rank}"
-)
+ax.plot(curve.ranks, curve.scores, "o-")
+ax.axvline(rank, color="C1", linestyle="--", label=f"functional rank {rank}")
 ax.set(xlabel=r"rank that every $\Delta W$ is truncated to", ylabel="accuracy")
 ax.legend(frameon=False)
 plt.show()

@@ -183,6 +183,7 @@ def test_a_parametrized_weight_is_truncated_as_what_it_is_in_the_network():
         for pair in ((plain, after), constrained)
     )
     np.testing.assert_allclose(found.scores, expected.scores)
+    torch.testing.assert_close(constrained[1][0].weight, after[0].weight)  # the network itself is still whole
 
 
 @pytest.mark.parametrize("needed", [0, 1, 3, 7])

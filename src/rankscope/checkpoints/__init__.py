@@ -6,6 +6,5 @@ from rankscope.checkpoints.compare import compare as compare
 from rankscope.checkpoints.compare import inspect as inspect
 from rankscope.checkpoints.factors import LowRankFactors as LowRankFactors
 from rankscope.checkpoints.factors import low_rank_factors as low_rank_factors
-from rankscope.checkpoints.functional import FunctionalRank as FunctionalRank
-from rankscope.checkpoints.functional import functional_rank as functional_rank
+from rankscope.checkpoints.load import load_weights as load_weights
 from rankscope.checkpoints.opening import open_checkpoint as open_checkpoint

@@ -9,8 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-GATES = {3: ("r", "z", "n"), 4: ("i", "f", "g", "o")}
-"""Names by the number of gates: reset, update, new of a GRU; input, forget, cell, output of an LSTM."""
+from rankscope.networks.gates import gates_by_count
 
 BRACKETS = re.compile(r"(.+)\[([^\[\]]+)\]")
 """A matrix and one of its gates."""
@@ -38,4 +37,5 @@ def gates_of(name: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, slic
     if not sizes or len(sizes[0]) != 2 or not sizes[0][1] or rows % sizes[0][1]:
         return {}
     hidden = sizes[0][1]
-    return {gate: slice(i * hidden, (i + 1) * hidden) for i, gate in enumerate(GATES.get(rows // hidden, ()))}
+    gates = gates_by_count(rows // hidden)
+    return {gate.letter: slice(i * hidden, (i + 1) * hidden) for i, gate in enumerate(gates)}

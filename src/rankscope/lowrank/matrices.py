@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterable
-from functools import reduce
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from torch import Tensor, nn
+from torch import Tensor
 
 from rankscope.errors import InputError
 from rankscope.lowrank.change import Change
 from rankscope.lowrank.gates import BRACKETS, gates_of
-from rankscope.networks.protocol import Network, recurrent_names
+from rankscope.networks.protocol import Network, effective_parameters, recurrent_names
 from rankscope.validation import choice
 
 
@@ -66,7 +65,7 @@ def change(
                 f"matrices must name one matrix, got {[block.name for block in found]}; "
                 "rankscope.lowrank.changes returns the change of each"
             )
-        return change_of(before, after, found[0])
+        return changes_of(before, after, found)[found[0].name]
     return Change(_matrix("before", before), _matrix("after", after))
 
 
@@ -91,7 +90,7 @@ def changes(
     InputError
         If the networks do not fit together, a name is unknown, or a matrix holds values that are not finite.
     """
-    return {block.name: change_of(before, after, block) for block in blocks_of(after, matrices, gates)}
+    return changes_of(before, after, blocks_of(after, matrices, gates))
 
 
 def blocks_of(network: Network, matrices: Iterable[str] | None = None, gates: bool = False) -> list[Block]:
@@ -101,7 +100,7 @@ def blocks_of(network: Network, matrices: Iterable[str] | None = None, gates: bo
     patterns = None if matrices is None else list(matrices)
     whole = None if patterns is None else [pattern for pattern in patterns if not BRACKETS.fullmatch(pattern)]
     names = set() if patterns and not whole else set(recurrent_names(network, whole))
-    shapes = {name: tuple(weights.shape) for name, weights in network.named_parameters()}
+    shapes = {name: tuple(weights.shape) for name, weights in effective_parameters(network).items()}
     every = {
         name: [Block(name, rows, gate) for gate, rows in gates_of(name, shapes).items()]
         for name, shape in shapes.items()
@@ -126,37 +125,23 @@ def blocks_of(network: Network, matrices: Iterable[str] | None = None, gates: bo
     return [block for block in blocks if block.name in chosen or (block.gate is None and block.matrix in names)]
 
 
-def matrix_of(network: Network, name: str) -> Tensor:
-    """Return the effective matrix of that name: torch's parametrizations are applied."""
-    matrix: Any = reduce(getattr, name.split("."), network)
-    detached: Tensor = matrix.detach()
-    return detached
-
-
-def assignable_matrix(network: nn.Module, name: str) -> Tensor:
-    """Return the matrix of that name as a plain parameter; its parametrizations are removed and their value kept."""
-    path, _, attribute = name.rpartition(".")
-    module = network.get_submodule(path)
-    if nn.utils.parametrize.is_parametrized(module, attribute):
-        nn.utils.parametrize.remove_parametrizations(module, attribute)
-    return matrix_of(module, attribute)
-
-
-def change_of(before: Network, after: Network, block: Block) -> Change:
-    """Return the change of a matrix or gate from one network to another."""
+def changes_of(before: Network, after: Network, blocks: Iterable[Block]) -> dict[str, Change]:
+    """Return the changes of these matrices and gates, by name."""
     if before is after:
         raise InputError("before must be the network before learning (network.snapshot()), got the one after learning")
-    try:
-        W0 = matrix_of(before, block.matrix)
-    except AttributeError:
-        raise InputError(f"before must have the parameters of after, got a network without {block.matrix!r}") from None
-    W = matrix_of(after, block.matrix)
-    if W0.shape != W.shape:
-        raise InputError(
-            f"after must have the shape of before, got {block.matrix!r} of shapes {tuple(W0.shape)}, {tuple(W.shape)}"
-        )
-    # Copies: a network may go on learning.
-    return Change(W0[block.rows].clone(), W[block.rows].clone())
+    initial, trained = effective_parameters(before), effective_parameters(after)
+    found = {}
+    for block in blocks:
+        if block.matrix not in initial:
+            raise InputError(f"before must have the parameters of after, got a network without {block.matrix!r}")
+        W0, W = initial[block.matrix].detach(), trained[block.matrix].detach()
+        if W0.shape != W.shape:
+            raise InputError(
+                f"after must have the shape of before, got {block.matrix!r} of {tuple(W0.shape)} and {tuple(W.shape)}"
+            )
+        # Copies, as a network may go on learning.
+        found[block.name] = Change(W0[block.rows].clone(), W[block.rows].clone())
+    return found
 
 
 def _matrix(name: str, value: Network | Tensor | ArrayLike) -> Tensor:
@@ -164,7 +149,7 @@ def _matrix(name: str, value: Network | Tensor | ArrayLike) -> Tensor:
         found = blocks_of(value)
         if len(found) > 1:
             raise InputError(f"{name} must be one matrix, got a network with {[block.name for block in found]}")
-        return matrix_of(value, found[0].name).clone()
+        return effective_parameters(value)[found[0].name].detach().clone()
     try:
         matrix = value.detach().clone() if isinstance(value, Tensor) else torch.tensor(np.asarray(value, dtype=None))
     except (TypeError, ValueError) as error:

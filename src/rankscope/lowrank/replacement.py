@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from rankscope.linalg.threads import threads_for
-from rankscope.lowrank.matrices import Block, assignable_matrix
+from rankscope.lowrank.matrices import Block
 from rankscope.networks.many import outputs_of_many
 from rankscope.networks.protocol import Network, hidden_size_of, outputs_of
 from rankscope.networks.rate import RateRNN
@@ -35,9 +36,10 @@ class Replacement:
         The matrices and gates that may be replaced.
     """
 
-    def __init__(self, network: Network, blocks: Iterable[Block]) -> None:
+    def __init__(self, network: Network, blocks: Sequence[Block]) -> None:
         self._network = cast(nn.Module, copy.deepcopy(network)).eval()
-        self._targets = {block.name: assignable_matrix(self._network, block.matrix)[block.rows] for block in blocks}
+        matrices = {name: _assignable(self._network, name) for name in {block.matrix for block in blocks}}
+        self._targets = {block.name: matrices[block.matrix][block.rows] for block in blocks}
         self._own = {name: target.clone() for name, target in self._targets.items()}
 
     @torch.no_grad()
@@ -46,6 +48,33 @@ class Replacement:
         for name, target in self._targets.items():
             target.copy_(torch.as_tensor(matrices[name]) if name in matrices else self._own[name])
         return self._network
+
+
+class _Constant(nn.Module):
+    """Stands in for the parametrization of a weight and returns a given matrix."""
+
+    value: Tensor
+
+    def __init__(self, value: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("value", value)
+
+    def forward(self) -> Tensor:
+        """Return the matrix."""
+        return self.value
+
+
+def _assignable(network: nn.Module, name: str) -> Tensor:
+    """Return a weight of `network` to write into; that of a parametrized weight is a constant from then on."""
+    path, _, attribute = name.rpartition(".")
+    module: Any = network.get_submodule(path)
+    if parametrize.is_parametrized(module, attribute):
+        # `remove_parametrizations` would change the class, which a copied module shares with the original.
+        constant: Tensor = getattr(module, attribute).detach().clone()
+        module.parametrizations[attribute] = _Constant(constant)
+        return constant
+    weight: Tensor = getattr(module, attribute)
+    return weight.detach()
 
 
 def metric_of_replacements(
@@ -70,7 +99,8 @@ def metric_of_replacements(
         values = []
         with threads_for(hidden_size_of(network)):
             for matrices in sets:
-                outputs = outputs_of(replacement.network(matrices), trials.inputs, np.random.default_rng(seed))
+                replaced = replacement.network(matrices)
+                outputs = outputs_of(replaced, trials.inputs, np.random.default_rng(seed), trials.lengths)
                 values.append(float(metric(outputs, trials.targets.to(outputs), trials.mask.to(outputs))))
         return values
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from rankscope.lowrank.matrices import blocks_of, change_of
+from rankscope.lowrank.matrices import blocks_of, changes_of
 from rankscope.lowrank.replacement import metric_of_replacements
 from rankscope.networks.protocol import Network
 from rankscope.tasks.trials import Trials
@@ -39,8 +39,8 @@ def shuffled_loss(
     """
     rng = generator(rng)
     blocks = blocks_of(after, matrices)
-    shuffled = {}
-    for block in blocks:
-        dW = change_of(before, after, block)
-        shuffled[block.name] = rng.permutation(dW.before.ravel()).reshape(dW.shape) + dW.matrix
+    shuffled = {
+        name: rng.permutation(dW.before.ravel()).reshape(dW.shape) + dW.matrix
+        for name, dW in changes_of(before, after, blocks).items()
+    }
     return metric_of_replacements(after, blocks, trials, rng, find_loss(loss))([shuffled])[0]

@@ -20,7 +20,7 @@ from rankscope.errors import InputError
 from rankscope.linalg.threads import threads_for
 from rankscope.lowrank.change import Change
 from rankscope.lowrank.curve import Criterion, TruncationCurve, functional_rank
-from rankscope.lowrank.matrices import blocks_of, change_of
+from rankscope.lowrank.matrices import blocks_of, changes_of
 from rankscope.lowrank.replacement import Matrices, Replacement, metric_of_replacements
 from rankscope.networks.protocol import Network, hidden_size_of
 from rankscope.tasks.trials import Trials
@@ -207,7 +207,7 @@ class _Truncation:
             )
         self.names = tuple(block.name for block in self.blocks)
         self.groups = [self.names] if jointly else [(name,) for name in self.names]
-        changes = {block.name: change_of(before, after, block) for block in self.blocks}
+        changes = changes_of(before, after, self.blocks)
         if truncate == "weights":
             weights = {name: torch.from_numpy(change.after) for name, change in changes.items()}
             changes = {name: Change(torch.zeros_like(W), W) for name, W in weights.items()}
