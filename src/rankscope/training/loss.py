@@ -1,7 +1,6 @@
-"""The loss: what the network said against what it should have said, where the mask says that it counts.
+"""Losses of outputs (batch, time, out) against targets, weighted by the mask; and the accuracy for classes.
 
-The paper's is half the masked mean square. For targets that are one of several classes there is the cross-entropy, and
-anybody's own is a function of (outputs, targets, mask). (paper section 1, "Loss")
+The loss of the paper is half the masked mean square error (Schuessler et al. 2020, eq. 3).
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ def squared_loss(outputs: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
     Parameters
     ----------
     outputs, targets, mask
-        (batch, time, out). Where the mask is 0, a target may be anything, NaN too.
+        (batch, time, out). Targets where the mask is 0 are ignored, NaN included.
 
     Raises
     ------
@@ -46,15 +45,15 @@ def cross_entropy_loss(outputs: Tensor, targets: Tensor, mask: Tensor) -> Tensor
     Parameters
     ----------
     outputs, targets
-        (batch, time, out) with two channels or more. Targets are one-hot or probabilities; where the mask is 0, they
-        may be anything, NaN too.
+        (batch, time, out) with two channels or more. Targets are one-hot or probabilities; they are ignored where the
+        mask is 0, NaN included.
     mask
         (batch, time, out), the weight of a time step, the same for all its channels.
 
     Raises
     ------
     InputError
-        If shapes differ, there is one channel only, the mask differs between channels, or targets that count are no
+        If shapes differ, there is only one channel, the mask differs between channels, or targets with a mask are not
         probabilities.
     """
     weight = _check_classes(outputs, targets, mask)
@@ -99,27 +98,31 @@ LOSSES: dict[str, Loss] = {
 
 @torch.no_grad()
 def accuracy(outputs: Tensor, targets: Tensor, mask: Tensor, *, last: bool = False) -> float:
-    """Return in which fraction of the time steps the largest output is that of the wanted class.
+    """Return the fraction of time steps in which the output names the class of the target.
 
     Parameters
     ----------
     outputs, targets
-        (batch, time, out). The wanted class is that of the largest target.
+        (batch, time, out). The class is the channel with the largest value. With one channel, the output is a logit
+        (positive for class 1) and the target a probability.
     mask
-        (batch, time, out), the same for all channels of a step. Steps count by their mask, those of mask 0 not at all.
+        (batch, time, out), the weight of a step, the same for all its channels.
     last
-        Judge each trial by the last of its steps whose mask is not 0, all trials equally: was the final answer right?
-        Trials without any such step do not count.
+        Use only the last step of each trial whose mask is not 0, with equal weights. Trials without one are ignored.
 
     Raises
     ------
     InputError
-        As for the cross-entropy, but for the values of the targets; or if no step counts.
+        If shapes differ, the mask differs between channels, or it is 0 everywhere.
     """
-    weight = _check_classes(outputs, targets, mask)
+    _check_shapes(outputs, targets, mask)
+    weight = mask[..., 0] if mask.shape[-1] == 1 else _check_classes(outputs, targets, mask)
     if not bool((weight > 0).any()):
         raise InputError("mask must be above 0 in at least one time step, got none")
-    right = (outputs.argmax(-1) == targets.argmax(-1)).double()
+    if mask.shape[-1] == 1:
+        right = ((outputs > 0) == (targets > 0.5))[..., 0].double()
+    else:
+        right = (outputs.argmax(-1) == targets.argmax(-1)).double()
     if last:
         steps = torch.arange(weight.shape[1], device=weight.device)
         final = torch.where(weight == 0, -1, steps).amax(1)
@@ -128,19 +131,17 @@ def accuracy(outputs: Tensor, targets: Tensor, mask: Tensor, *, last: bool = Fal
 
 
 def find_loss(loss: str | Loss | None = None, task: object = None) -> Loss:
-    """Return the loss that is meant.
+    """Return a loss function.
 
     Parameters
     ----------
     loss
-        One of `LOSSES`, or a callable as `Loss`; None means the attribute `loss` of `task`, and "squared" where it has
-        none.
+        Name in `LOSSES`, or a function as `Loss`. None is the attribute `loss` of `task`, or "squared".
 
     Raises
     ------
     InputError
-        If it is none of these. The callable that is returned raises it where one of the user's own returns something
-        else than a scalar tensor.
+        If it is neither. The function returned for a user's loss raises it if that does not return a scalar tensor.
     """
     if loss is None:
         loss = getattr(task, "loss", None)
@@ -152,27 +153,32 @@ def find_loss(loss: str | Loss | None = None, task: object = None) -> Loss:
 
 
 def name_of_loss(loss: Loss) -> str:
-    """Return what to write down of a loss: its name in `LOSSES`, or what its author calls it."""
+    """Return the name of a loss in `LOSSES`, or the qualified name of a user's function."""
     known = [name for name, function in LOSSES.items() if function is loss]
     return known[0] if known else str(getattr(loss, "__qualname__", type(loss).__name__))
 
 
 @torch.no_grad()
 def evaluate(network: Network, trials: Trials, rng: RngLike = None, loss: str | Loss = "squared") -> float:
-    """Return the loss of `network` on `trials`, without learning anything.
+    """Return the loss of `network` on `trials`.
 
     Parameters
     ----------
     network
         As in `train`; run in torch's evaluation mode, without dropout.
     rng
-        Source of the network's noise; not touched where a RateRNN has none.
+        Source of the network's noise; unused by a RateRNN without noise.
     loss
         As in `train`.
     """
     with evaluating(network), threads_for(hidden_size_of(network)):
-        outputs = outputs_of(network, trials.inputs, rng)
+        outputs = outputs_on(network, trials, rng)
     return float(find_loss(loss)(outputs, trials.targets.to(outputs), trials.mask.to(outputs)))
+
+
+def outputs_on(network: Network, trials: Trials, rng: RngLike = None) -> Tensor:
+    """Return the outputs of `network` on `trials`, (batch, time, out)."""
+    return outputs_of(network, trials.inputs, rng, trials.lengths)
 
 
 def _checked(loss: Callable[..., Any]) -> Loss:
@@ -183,7 +189,7 @@ def _checked(loss: Callable[..., Any]) -> Loss:
             raise InputError(f"loss must return a scalar tensor, got {got}")
         return value
 
-    # A partial or an instance has no name of its own to take over.
+    # A partial or an instance has no name.
     checked.__qualname__ = str(getattr(loss, "__qualname__", type(loss).__name__))
     return checked
 
@@ -201,5 +207,5 @@ def _check_classes(outputs: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
         raise InputError(f"targets must have a channel for each class, two or more, got {mask.shape[-1]}")
     weight = mask[..., 0]
     if not bool((mask == weight[..., None]).all()):
-        raise InputError("mask must be the same for all channels of a time step, as classes are told apart in steps")
+        raise InputError("mask must be the same for all channels of a time step for losses of classes")
     return weight

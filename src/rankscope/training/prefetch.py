@@ -1,8 +1,8 @@
-"""Trials drawn a few epochs before they are needed.
+"""Draw several batches at a time.
 
-An epoch sweeps several megabytes through the processor's caches, and what draws trials is slow after that: three times
-as slow as when it is called again at once. So a few batches are drawn at a time, from a copy of the source of
-randomness; the source itself is put where it would stand had each batch been drawn when it was wanted.
+An epoch sweeps several megabytes through the processor's caches. Sampling is three times faster while its code and data
+are still cached, so batches are drawn several at a time from a copy of the generator; the generator itself is set to
+the state that it has after each batch.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ BATCHES_AT_A_TIME = 8
 
 
 def drawn_ahead(task: Task, batch_size: int, rng: np.random.Generator) -> Iterator[Trials]:
-    """Yield fresh batches for ever; between two of them, `rng` must be left alone.
+    """Yield fresh batches without end; `rng` must not be used between two of them.
 
     Parameters
     ----------
     task
-        One whose trials depend on nothing but `rng`.
+        A task whose trials depend on nothing but `rng`.
     """
     source = copy.deepcopy(rng)
     while True:

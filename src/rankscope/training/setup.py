@@ -1,95 +1,120 @@
-"""How a training begins, alone or together with others: its options are checked, and its state is laid out."""
+"""Validate the arguments of a training and build its initial state."""
 
 from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Sized
+from typing import Any
 
 import numpy as np
 
 from rankscope.errors import InputError
-from rankscope.networks.protocol import Network, architecture_of, recurrent_names
+from rankscope.networks.protocol import Network, architecture_of, hidden_size_of, matrices_of
 from rankscope.networks.rate import RateRNN
 from rankscope.tasks.trials import BuiltInTask, Task, Trials
-from rankscope.training.history import MatrixRecords, Records, record_schedule
-from rankscope.training.loss import Loss, name_of_loss
+from rankscope.training.config import DEFAULT_EPOCHS, TrainingConfig, make_config
+from rankscope.training.loss import name_of_loss
 from rankscope.training.prefetch import drawn_ahead
-from rankscope.training.rules import DEFAULT_EPOCHS, Rules
+from rankscope.training.recorder import MatrixRecords, Recorder, record_schedule
 from rankscope.training.state_file import TrainingState
 from rankscope.validation import integer
 
 
-class Recording(NamedTuple):
-    """What to record: the arguments of `train` of these names."""
-
-    recorded_epochs: int | Sequence[int] | None = None
-    singular_values: int = 40
-    eigenvalues: int = 0
-    record_weights: bool = False
-    matrices: Iterable[str] | None = None
-
-
-def begin(
-    network: Network,
-    task: Task | Iterable[Trials],
-    rng: np.random.Generator,
-    rules: Rules,
-    loss: Loss,
-    recording: Recording,
-    hidden_size: int,
-) -> tuple[TrainingState, dict[str, Any]]:
-    """Return the state of a training before its first epoch, and the settings that a checkpoint of it has.
+def settle(
+    config: TrainingConfig | None, task: Task | Iterable[Trials], epochs: int | None, options: dict[str, Any]
+) -> TrainingConfig:
+    """Return the configuration with the number of epochs of this task.
 
     Raises
     ------
     InputError
-        If the network has nothing to train, or it cannot be recorded like that.
+        For options out of range, or a task that is none.
     """
-    names = recurrent_names(network, recording.matrices)
-    settings = rules.settings() | {
-        "singular_values": integer("singular_values", recording.singular_values, minimum=1),
-        "eigenvalues": integer("eigenvalues", recording.eigenvalues, minimum=0),
-        "record_weights": bool(recording.record_weights),
-        "architecture": architecture_of(network),
-        "weights": {name: [str(w.dtype), *w.shape] for name, w in network.state_dict().items()},
-        "task": _described(task),
-        "loss": name_of_loss(loss),
-        "matrices": list(names),
-    }
-    parameters = dict(network.named_parameters())
-    epochs = DEFAULT_EPOCHS if rules.total is None else rules.total
-    records = Records(
-        matrices={name: MatrixRecords(parameters[name].detach().clone()) for name in names},
-        schedule=record_schedule(epochs, recording.recorded_epochs, hidden_size),
-        singular_count=settings["singular_values"],
-        keep_weights=settings["record_weights"],
-        eigenvalue_count=settings["eigenvalues"],
+    _check_task(task)
+    given = config is not None or "epochs" in options
+    config = make_config(config, options)
+    if epochs is not None:
+        return config.model_copy(update={"epochs": integer("epochs", epochs, minimum=1)})
+    if given or isinstance(task, Task):
+        return config
+    return config.model_copy(update={"epochs": len(task) if isinstance(task, Sized) else None})
+
+
+def begin(
+    network: Network, task: Task | Iterable[Trials], rng: np.random.Generator, config: TrainingConfig
+) -> TrainingState:
+    """Return the state before the first epoch.
+
+    Raises
+    ------
+    InputError
+        If the network has nothing to train, or cannot be recorded as configured.
+    """
+    N = hidden_size_of(network)
+    initial = {name: matrix.detach().clone() for name, matrix in matrices_of(network, config.matrices).items()}
+    records = Recorder(
+        matrices={name: MatrixRecords(matrix) for name, matrix in initial.items()},
+        schedule=record_schedule(config.epochs or DEFAULT_EPOCHS, config.recorded_epochs, N),
+        singular_count=config.singular_values,
+        keep_weights=config.record_weights,
+        eigenvalue_count=config.eigenvalues,
     )
-    if settings["eigenvalues"] and not any(seen.is_square for seen in records.matrices.values()):
+    if config.eigenvalues and not any(record.is_square for record in records.matrices.values()):
         raise InputError(
-            f"eigenvalues must be 0 as none of the matrices {list(names)} is square, got {settings['eigenvalues']}"
+            f"eigenvalues must be 0 as none of the matrices {list(initial)} is square, got {config.eigenvalues}"
         )
     trained = [weights for weights in network.parameters() if weights.requires_grad]
     if not trained:
         got = f"trained = {network.trained!r}" if isinstance(network, RateRNN) else "no parameter with requires_grad"
         raise InputError(f"network must have something to train, got {got}")
-    return TrainingState(network, rules.make_optimizer(trained), rng, records), settings
+    optimizer = config.make_optimizer(trained, N)
+    settings = config.model_dump(mode="json", exclude={"epochs", "recorded_epochs"}) | {
+        "learning_rate": config.rate_for(N),
+        "architecture": architecture_of(network),
+        "weights": {name: [str(w.dtype), *w.shape] for name, w in network.state_dict().items()},
+        "task": _described(task),
+        "loss": name_of_loss(config.find_loss(task)),
+        "matrices": list(initial),
+    }
+    return TrainingState(
+        network,
+        optimizer,
+        rng,
+        records,
+        settings=json.loads(json.dumps(settings)),
+        learning_rate=config.rate_for(N),
+        scheduler=config.make_scheduler(optimizer),
+        finite=hasattr(task, "batches"),
+    )
 
 
-def batches_of(task: Task | Iterable[Trials], batch_size: int, state: TrainingState) -> Iterator[Trials]:
-    """Yield the batches of a training that stands at `state.epoch`, whose source of randomness is `state.rng`."""
+def batches_of(task: Any, batch_size: int, state: TrainingState) -> Iterator[Iterable[Trials]]:
+    """Yield the batches of each epoch, from `state.epoch` on, drawn from `state.rng`."""
     noiseless = isinstance(state.network, RateRNN) and state.network.noise_std == 0
+    if state.finite:
+        return iter(lambda: task.batches(batch_size, state.rng), None)
     if noiseless and isinstance(task, BuiltInTask) and task.by_rng_alone:
-        return drawn_ahead(task, batch_size, state.rng)
+        return ((trials,) for trials in drawn_ahead(task, batch_size, state.rng))
     if isinstance(task, Task):
-        return iter(lambda: task.sample(batch_size, state.rng), None)
-    return itertools.islice(iter(task), state.epoch, None)
+        return iter(lambda: (task.sample(batch_size, state.rng),), None)
+    return ((trials,) for trials in itertools.islice(iter(task), state.epoch, None))
+
+
+def _check_task(task: object) -> None:
+    if isinstance(task, (type, str, Trials)) or not isinstance(task, (Task, Iterable)):
+        got, hint = repr(task), ""
+        if isinstance(task, type):
+            got, hint = f"the class {task.__name__}", f"; make one of it, as in {task.__name__}()"
+        elif isinstance(task, Trials):
+            hint = "; for one batch write [trials]"
+        raise InputError(
+            f"task must have a method sample(batch_size, rng) or be an iterable of Trials, got {got}{hint}"
+        )
 
 
 def _described(task: Task | Iterable[Trials]) -> Any:
-    """Return what can be written down of a task: all of a built-in one, nothing of any other."""
+    """Return name and parameters of a built-in task, None of any other."""
     if isinstance(task, BuiltInTask):
-        return json.loads(json.dumps([task.name, task.parameters()]))
+        return [task.name, task.parameters()]
     return None

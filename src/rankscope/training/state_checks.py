@@ -1,14 +1,14 @@
-"""What the file of a training must hold before anything of it is believed.
+"""Validation of a state file against the training that is to continue from it.
 
-A checkpoint may come from anywhere, or be damaged where no checksum tells. Everything that would make the training
-fail later on, or go wrong in a library that trusts it, is looked for here, against the training that is to go on.
+A state file may be damaged or come from an untrusted source. Everything that would make the training fail later, or
+that a library would accept unchecked, is refused before the training is touched.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,15 +16,16 @@ import torch
 from torch import Tensor
 
 from rankscope.errors import InputError
-from rankscope.training.history import MatrixRecords, Records
+from rankscope.networks.protocol import Network
+from rankscope.training.recorder import CURVES, MatrixRecords, Recorder
 
 STATUSES = ("", "finished", "diverged", "stopped", "exhausted")
-# Numbers of a generator that say where it is in its block, and the end of the block: numpy does not look at them.
+# Largest positions of a generator within its block: numpy does not check them.
 POSITIONS = {"pos": 624, "buffer_pos": 4}
 
 
 class Metadata(NamedTuple):
-    """What the metadata of a checkpoint say, read."""
+    """Parsed metadata of a state file."""
 
     settings: dict[str, Any]
     epoch: int
@@ -34,12 +35,12 @@ class Metadata(NamedTuple):
 
 
 def read_metadata(path: object, metadata: Mapping[str, str]) -> Metadata:
-    """Return what the metadata of the checkpoint at `path` say.
+    """Parse the metadata of the state file at `path`.
 
     Raises
     ------
     InputError
-        If something is missing or is not what it should be.
+        If an entry is missing or malformed.
     """
     try:
         settings, random_state = json.loads(metadata["settings"]), json.loads(metadata["rng"])
@@ -49,7 +50,7 @@ def read_metadata(path: object, metadata: Mapping[str, str]) -> Metadata:
     if not isinstance(settings, dict) or not isinstance(random_state, dict):
         raise _damaged(path, "its settings and its random state must be JSON objects")
     if epoch < 0 or not 0 <= seconds < math.inf or status not in STATUSES:
-        raise _damaged(path, f"it says epoch {epoch}, {seconds} seconds, status {status[:20]!r}")
+        raise _damaged(path, f"it has epoch {epoch}, {seconds} seconds, status {status[:20]!r}")
     return Metadata(settings, epoch, seconds, status, random_state)
 
 
@@ -57,64 +58,76 @@ def check_tensors(
     path: object,
     tensors: Mapping[str, Tensor],
     epoch: int,
-    network: Mapping[str, Tensor],
-    parameters: Iterable[Tensor],
-    records: Records,
+    network: Network,
+    parameters: list[Tensor],
+    optimizer: object,
+    records: Recorder,
 ) -> None:
-    """Raise `InputError` unless the tensors of the checkpoint at `path` are those of such a training.
+    """Raise `InputError` unless the tensors of the state file at `path` are those of this training.
 
     Parameters
     ----------
     epoch
-        Epochs done.
-    network
-        The `state_dict` of the network that is to go on.
+        Number of completed epochs.
     parameters
-        Those that the optimizer changes, in its order.
+        Trained parameters, in the optimizer's order.
+    optimizer
+        Name of the optimizer; anything else for the user's own.
     records
-        What is recorded: of which matrices, and how many values of each.
+        Names, shapes and counts of what is recorded.
     """
-    check_weights(path, tensors, network)
-    check_optimizer(path, tensors, list(parameters))
-    for name in ("losses", "gradient_norms"):
-        check_tensor(path, tensors, name, (epoch,), torch.float64)
+    _check_weights(path, tensors, network.state_dict())
+    _check_optimizer(path, tensors, parameters, optimizer)
+    for name in CURVES:
+        rows = tensors.get(name)
+        absent = name.startswith("validation") and rows is not None and len(rows.shape) == 1 and not len(rows)
+        _check_tensor(path, tensors, name, (0,) if absent else (epoch,), torch.float64)
     recorded = tensors.get("recorded_epochs")
     if recorded is None or recorded.dtype != torch.int64 or recorded.ndim != 1:
         raise _damaged(path, "recorded_epochs must be a row of whole numbers")
-    looks = len(recorded)
-    for key, name, seen in keyed(records):
-        shape = tuple(seen.initial.shape)
-        check_tensor(path, tensors, f"initial{key}", shape, seen.initial.dtype)
-        # Rows are there from the first look on.
-        expected = {"singular_values": (looks, min(records.singular_count, *shape)), "weights": (looks, *shape)}
-        expected["eigenvalues"] = (looks, min(records.eigenvalue_count, shape[0]), 2)
+    rows_expected = len(recorded)
+    for key, name, record in keyed(records):
+        shape = tuple(record.initial.shape)
+        _check_tensor(path, tensors, f"initial{key}", shape, record.initial.dtype)
+        expected = {
+            "singular_values": (rows_expected, min(records.singular_count, *shape)),
+            "weights": (rows_expected, *shape),
+            "eigenvalues": (rows_expected, min(records.eigenvalue_count, shape[0]), 2),
+        }
         for what, size in expected.items():
             rows = tensors.get(what + key)
             if rows is not None and (tuple(rows.shape) != size or rows.dtype not in (torch.float32, torch.float64)):
-                raise _damaged(
-                    path, f"{what} of {name} must be numbers of shape {size}, for {looks} looks, got {_of(rows)}"
-                )
-        if looks and f"singular_values{key}" not in tensors:
+                raise _damaged(path, f"{what} of {name} must be numbers of shape {size}, got {_of(rows)}")
+        if rows_expected and f"singular_values{key}" not in tensors:
             raise _damaged(path, f"it has no singular_values of {name}")
 
 
-def keyed(records: Records) -> Iterator[tuple[str, str, MatrixRecords]]:
-    """Yield what to add to the names of a matrix's tensors in the file, nothing for the first; its name and records."""
-    for index, (name, seen) in enumerate(records.matrices.items()):
-        yield f"/{name}" if index else "", name, seen
+def keyed(records: Recorder) -> Iterator[tuple[str, str, MatrixRecords]]:
+    """Yield, for each matrix, the suffix of its tensors' names ("" for the first), its name and its records."""
+    for index, (name, record) in enumerate(records.matrices.items()):
+        yield f"/{name}" if index else "", name, record
 
 
-def check_weights(path: object, tensors: Mapping[str, Tensor], network: Mapping[str, Tensor]) -> None:
-    """Raise `InputError` unless the checkpoint at `path` has the weights of `network`, and no others."""
+def _check_weights(path: object, tensors: Mapping[str, Tensor], network: Mapping[str, Tensor]) -> None:
     for name, ours in network.items():
-        check_tensor(path, tensors, f"network.{name}", tuple(ours.shape), ours.dtype)
+        _check_tensor(path, tensors, f"network.{name}", tuple(ours.shape), ours.dtype)
     unknown = {name for name in tensors if name.startswith("network.")} - {f"network.{name}" for name in network}
     if unknown:
         raise _damaged(path, f"the network has no {min(unknown)[:100]!r}")
 
 
-def check_optimizer(path: object, tensors: Mapping[str, Tensor], parameters: list[Tensor]) -> None:
-    """Raise `InputError` unless what the optimizer kept, in the checkpoint at `path`, is of such parameters."""
+KEPT = {
+    "adam": {"step", "exp_avg", "exp_avg_sq"},
+    "adamw": {"step", "exp_avg", "exp_avg_sq"},
+    "rmsprop": {"step", "square_avg"},
+    "sgd": set(),
+}
+"""State that each named optimizer keeps of a parameter."""
+
+
+def _check_optimizer(
+    path: object, tensors: Mapping[str, Tensor], parameters: list[Tensor], optimizer: object
+) -> None:
     kept: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         if not name.startswith("optimizer."):
@@ -125,22 +138,57 @@ def check_optimizer(path: object, tensors: Mapping[str, Tensor], parameters: lis
         kept.setdefault(int(index), {})[entry] = tensor
     for number, entries in kept.items():
         theirs = parameters[number]
-        if entries.keys() not in ({"step", "exp_avg", "exp_avg_sq"}, {"momentum_buffer"}):
+        if isinstance(optimizer, str) and entries.keys() != KEPT[optimizer]:
             raise _damaged(path, f"the optimizer keeps other things than {sorted(entries)!r:.200}")
         for entry, tensor in entries.items():
-            shape = () if entry == "step" else tuple(theirs.shape)
-            kind = torch.float32 if entry == "step" else theirs.dtype
+            scalar = entry == "step" or (not isinstance(optimizer, str) and not tensor.ndim)
+            shape, kind = ((), torch.float32) if scalar else (tuple(theirs.shape), theirs.dtype)
             if tuple(tensor.shape) != shape or tensor.dtype != kind:
                 raise _damaged(path, f"optimizer.{number}.{entry} must be {kind} of shape {shape}, got {_of(tensor)}")
 
 
-def generator_at(path: object, generator: np.random.BitGenerator, state: Mapping[str, Any]) -> np.random.BitGenerator:
-    """Return a generator of the same kind as `generator` that is in `state`.
+def restore_schedule(path: object, text: str, optimizer: torch.optim.Optimizer, scheduler: Any) -> None:
+    """Restore a learning rate scheduler, and the learning rate and other numbers it set in the optimizer.
 
     Raises
     ------
     InputError
-        If it is the state of another kind, or none.
+        If `text` is not what was saved for such a scheduler.
+    """
+    if scheduler is None:
+        return
+    try:
+        saved = json.loads(text)
+        ours, theirs = scheduler.state_dict(), saved["scheduler"]
+        if set(theirs) - set(ours) or len(saved["groups"]) != len(optimizer.param_groups):
+            raise ValueError("it belongs to another scheduler")
+        changes = [
+            {name: _like(group[name], value) for name, value in numbers.items()}
+            for group, numbers in zip(optimizer.param_groups, saved["groups"], strict=True)
+        ]
+        scheduler.load_state_dict(theirs)
+        for group, change in zip(optimizer.param_groups, changes, strict=True):
+            group.update(change)
+    except (LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise _damaged(path, f"its schedule cannot be used: {error!r:.200}") from error
+
+
+def _like(ours: Any, saved: Any) -> Any:
+    """Return a saved number, or tuple of numbers (betas), for an option of the optimizer that is `ours`."""
+    if isinstance(ours, tuple) and isinstance(saved, list) and len(ours) == len(saved):
+        return tuple(_like(one, value) for one, value in zip(ours, saved, strict=True))
+    if not isinstance(ours, float) or not isinstance(saved, float) or not math.isfinite(saved):
+        raise ValueError(f"expected a finite number, got {saved!r:.40}")
+    return saved
+
+
+def generator_at(path: object, generator: np.random.BitGenerator, state: Mapping[str, Any]) -> np.random.BitGenerator:
+    """Return a new generator of the same kind as `generator`, in `state`.
+
+    Raises
+    ------
+    InputError
+        If `state` belongs to another kind of generator, or is malformed.
     """
     ours = type(generator).__name__
     if state.get("bit_generator") != ours:
@@ -170,10 +218,9 @@ def _arrays(value: Any) -> Any:
     return value
 
 
-def check_tensor(
+def _check_tensor(
     path: object, tensors: Mapping[str, Tensor], name: str, shape: tuple[int, ...], kind: torch.dtype
 ) -> None:
-    """Raise `InputError` unless the checkpoint at `path` has such a tensor."""
     found = tensors.get(name)
     if found is None or tuple(found.shape) != shape or found.dtype != kind:
         got = "none" if found is None else _of(found)

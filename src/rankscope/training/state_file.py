@@ -1,14 +1,15 @@
-"""A training frozen between two epochs, in one file, from which it goes on bit for bit.
+"""State file of a training: everything needed to continue it bit for bit.
 
-The file is safetensors: weights, optimizer state and records as tensors; the random state and the settings of the
-training as JSON in the metadata. It is replaced atomically, so an interruption leaves the previous one.
+The file is safetensors: weights, optimizer state and records as tensors; random state, learning rates and settings as
+JSON in the metadata. It is replaced atomically, so an interrupted write leaves the previous file.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,152 +21,218 @@ from torch import Tensor
 
 from rankscope.errors import InputError
 from rankscope.io.atomic import replacing
-from rankscope.networks.protocol import Network
-from rankscope.training.history import Records, Status
-from rankscope.training.state_checks import check_tensors, generator_at, keyed, read_metadata
+from rankscope.networks.protocol import Network, matrices_of
+from rankscope.tasks.trials import Trials
+from rankscope.training.history import History, Status
+from rankscope.training.recorder import CURVES, Recorder
+from rankscope.training.state_checks import check_tensors, generator_at, keyed, read_metadata, restore_schedule
 
-FORMAT = "rankscope.training.v1"
+FORMAT = "rankscope.training.v2"
 RECORDED = ("singular_values", "eigenvalues", "weights")
-# Files from before there was a choice do not name these.
-SINCE_THEN = {"loss": "squared", "matrices": ["recurrent_weights"]}
+
+Contents = tuple[dict[str, Tensor], dict[str, str]]
+"""Tensors and metadata of a state file."""
 
 
 @dataclass
 class TrainingState:
-    """Everything that changes while a network trains."""
+    """Everything that changes while a network is trained.
+
+    Attributes
+    ----------
+    batches
+        Yields the batches of each epoch: one for a task that draws trials, those of a pass for finite data.
+    finite
+        Whether an epoch is a pass over finite data, in several steps.
+    settings
+        Description of the training. A state file with other settings is refused.
+    learning_rate
+        Initial learning rate.
+    epoch
+        Number of completed epochs.
+    """
 
     network: Network
     optimizer: torch.optim.Optimizer
     rng: np.random.Generator
-    records: Records
+    records: Recorder
+    settings: dict[str, Any]
+    learning_rate: float
+    scheduler: Any = None
+    batches: Iterator[Iterable[Trials]] = field(default_factory=lambda: iter(()))
+    finite: bool = False
     epoch: int = 0
     seconds: float = 0.0
     status: Status | None = None
-    epoch_begun: int = -1
-    changing: bool = False
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """The trained parameters, in the optimizer's order."""
+        return [weights for group in self.optimizer.param_groups for weights in group["params"]]
+
+    def extend(self, total: int | None) -> None:
+        """Continue a finished training if it has more epochs now."""
+        if self.status in ("finished", "exhausted") and self.epoch != total:
+            self.status = None
+
+    def history(self) -> History:
+        """Return the history of a training that has ended."""
+        assert self.status is not None
+        return self.records.finish(self.status, self.learning_rate, self.seconds)
 
 
-def save(path: str | os.PathLike[str], state: TrainingState, settings: dict[str, Any]) -> None:
-    """Write `state` to `path`, with the settings it belongs to."""
-    write(path, *contents(state, settings))
+def save(path: str | os.PathLike[str], state: TrainingState) -> None:
+    """Write `state` to `path`."""
+    write(path, contents(state))
 
 
-def contents(state: TrainingState, settings: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors and the metadata of a file that holds `state`."""
+def contents(state: TrainingState) -> Contents:
+    """Return the tensors and the metadata of a file with `state`.
+
+    Raises
+    ------
+    InputError
+        If the optimizer's state is more than tensors.
+    """
     records = state.records
     tensors: dict[str, Tensor] = {f"network.{k}": v.detach() for k, v in state.network.state_dict().items()}
-    for key, _, seen in keyed(records):
-        tensors[f"initial{key}"] = seen.initial
+    for key, _, record in keyed(records):
+        tensors[f"initial{key}"] = record.initial
         for name in RECORDED:
-            if rows := getattr(seen, name):
+            if rows := getattr(record, name):
                 tensors[f"{name}{key}"] = torch.stack(rows)
-    for index, entries in state.optimizer.state_dict()["state"].items():
-        # SGD without momentum keeps a buffer that is None.
-        tensors |= {f"optimizer.{index}.{k}": v for k, v in entries.items() if isinstance(v, Tensor)}
-    tensors["losses"] = torch.tensor(records.losses, dtype=torch.float64)
-    tensors["gradient_norms"] = torch.tensor(records.gradient_norms, dtype=torch.float64)
+    for index, parameter in enumerate(state.parameters):
+        for name, value in state.optimizer.state.get(parameter, {}).items():
+            # SGD without momentum keeps a buffer that is None.
+            if isinstance(value, Tensor):
+                tensors[f"optimizer.{index}.{name}"] = value
+            elif value is not None:
+                kind = type(state.optimizer).__name__
+                raise InputError(f"optimizer must keep tensors to be saved, got {type(value).__name__} in {kind}")
+    for name in CURVES:
+        tensors[name] = torch.tensor(getattr(records, name), dtype=torch.float64)
     tensors["recorded_epochs"] = torch.tensor(records.recorded_epochs, dtype=torch.int64)
     metadata = {
         "format": FORMAT,
-        "settings": json.dumps(settings),
+        "settings": json.dumps(state.settings),
         "epoch": str(state.epoch),
         "seconds": repr(state.seconds),
         "status": state.status or "",
         "rng": json.dumps(state.rng.bit_generator.state, default=_plain),
+        "schedule": json.dumps(_schedule(state)),
     }
     return tensors, metadata
 
 
-def write(path: str | os.PathLike[str], tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a file, atomically."""
+def copied(state: TrainingState) -> Contents:
+    """Return `contents` in memory of their own."""
+    tensors, metadata = contents(state)
+    return {name: tensor.clone() for name, tensor in tensors.items()}, metadata
+
+
+def put_back(state: TrainingState, found: Contents) -> None:
+    """Give network and generator the state that `contents` returned before."""
+    tensors, metadata = found
+    state.network.load_state_dict({k.removeprefix("network."): v for k, v in _under(tensors, "network.").items()})
+    state.rng.bit_generator.state = generator_at("", state.rng.bit_generator, json.loads(metadata["rng"])).state
+
+
+def write(path: str | os.PathLike[str], found: Contents) -> None:
+    """Write a state file, atomically."""
+    tensors, metadata = found
     with replacing(path) as temporary:
         save_file({k: v.contiguous().cpu().clone() for k, v in tensors.items()}, temporary, metadata=metadata)
 
 
-def restore(path: str | os.PathLike[str], state: TrainingState, settings: dict[str, Any], total: int | None) -> None:
-    """Bring `state` to where the checkpoint at `path` left it, on the way to `total` epochs.
+def restore(path: str | os.PathLike[str], state: TrainingState, total: int | None) -> None:
+    """Bring `state` to where the state file at `path` left it.
+
+    Parameters
+    ----------
+    total
+        Epochs of the training in all.
 
     Raises
     ------
     InputError
-        If the file is not a checkpoint, belongs to a training with other settings, or is beyond `total`. `state` is
-        then as it was.
+        If the file is not a state file, is damaged, belongs to a training with other settings or of another network,
+        or is beyond `total`. `state` is then unchanged.
     """
-    take_over(path, *read(Path(path)), state, settings, total)
-
-
-def take_over(
-    path: str | os.PathLike[str],
-    tensors: dict[str, Tensor],
-    metadata: dict[str, str],
-    state: TrainingState,
-    settings: dict[str, Any],
-    total: int | None,
-) -> None:
-    """Do what `restore` does with what the file at `path` holds, and raise what it raises."""
+    tensors, metadata = _read(Path(path))
     known = read_metadata(path, metadata)
-    theirs = SINCE_THEN | known.settings
-    # Of a task of the user's own nothing is known, so that nothing can be held against it.
-    unknown = {name for name in ("task",) if None in (settings[name], theirs.get(name))}
-    different = [name for name, value in settings.items() if name not in unknown and theirs.get(name) != value]
-    if different:
-        name = different[0]
-        raise InputError(
-            f"checkpoint {path} belongs to a training with {name} = {theirs.get(name)!r}, not {settings[name]!r}; "
-            "remove it or name another"
-        )
-    records = state.records
-    ours = state.network.state_dict()
-    parameters = state.optimizer.param_groups[0]["params"]
-    check_tensors(path, tensors, known.epoch, ours, parameters, records)
-    for key, name, _ in keyed(records):
-        if not any(torch.equal(ours[name].cpu(), tensors[saved]) for saved in (f"initial{key}", f"network.{name}")):
+    # The parameters of a user's task may be unknown, so they cannot be compared.
+    unknown = {"task"} if None in (state.settings["task"], known.settings.get("task")) else set()
+    for name, value in state.settings.items():
+        if name not in unknown and known.settings.get(name) != value:
             raise InputError(
-                f"network must be the one that checkpoint {path} began with or left behind, got other {name}; "
-                "remove the checkpoint or name another"
+                f"checkpoint {path} belongs to a training with {name} = {known.settings.get(name)!r:.200}, "
+                f"not {value!r}; remove it or name another"
             )
+    records, parameters = state.records, state.parameters
+    check_tensors(path, tensors, known.epoch, state.network, parameters, state.settings["optimizer"], records)
+    _check_network(path, tensors, state)
     if total is not None and known.epoch > total:
-        raise InputError(f"epochs must be >= {known.epoch}, which checkpoint {path} has behind it, got {total}")
+        raise InputError(f"epochs must be >= {known.epoch}, which checkpoint {path} has, got {total}")
     random_state = generator_at(path, state.rng.bit_generator, known.random_state).state
+    restore_schedule(path, metadata.get("schedule", ""), state.optimizer, state.scheduler)
     state.network.load_state_dict({k.removeprefix("network."): v for k, v in _under(tensors, "network.").items()})
     layout = state.optimizer.state_dict()
     layout["state"] = {}
     for key, value in _under(tensors, "optimizer.").items():
-        _, index, name = key.split(".")
+        _, index, name = key.split(".", 2)
         parameter = parameters[int(index)]
         if value.shape == parameter.shape:
-            # The fused optimizers walk through memory: it has to be laid out as the weights are.
+            # The fused optimizers need the memory layout of the weights.
             value = torch.empty_like(parameter, requires_grad=False).copy_(value)
         layout["state"].setdefault(int(index), {})[name] = value
     state.optimizer.load_state_dict(layout)
     state.rng.bit_generator.state = random_state
-    records.losses = tensors["losses"].tolist()
-    records.gradient_norms = tensors["gradient_norms"].tolist()
+    for name in CURVES:
+        setattr(records, name, tensors[name].tolist())
     records.recorded_epochs = tensors["recorded_epochs"].tolist()
-    for key, _, seen in keyed(records):
-        seen.initial = tensors[f"initial{key}"].to(seen.initial.device)
+    for key, _, record in keyed(records):
+        record.initial = tensors[f"initial{key}"].to(record.initial.device)
         for name in RECORDED:
-            setattr(seen, name, list(tensors.get(f"{name}{key}", ())))
+            setattr(record, name, list(tensors.get(f"{name}{key}", ())))
     state.epoch, state.seconds = known.epoch, known.seconds
     state.status = known.status or None  # type: ignore[assignment]
 
 
-def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors and the metadata of the checkpoint at `path`.
+def _check_network(path: object, tensors: dict[str, Tensor], state: TrainingState) -> None:
+    """Raise `InputError` unless the network is as it was before the training, or as the file holds it."""
+    now = matrices_of(state.network, state.records.matrices)
+    for key, name, _ in keyed(state.records):
+        left = tensors.get(f"network.{name}")
+        if not any(saved is not None and torch.equal(now[name].cpu(), saved) for saved in (tensors[f"initial{key}"], left)):
+            ours = state.network.state_dict().items()
+            if all(torch.equal(value.cpu(), tensors[f"network.{k}"]) for k, value in ours):
+                return
+            raise InputError(
+                f"network must be the one that checkpoint {path} began with or left behind, got other {name}; "
+                "remove the checkpoint or name another"
+            )
 
-    Raises
-    ------
-    InputError
-        If the file is not a checkpoint.
-    """
+
+def _read(path: Path) -> Contents:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
-                raise InputError(f"checkpoint {path} is not one of ours: its metadata lacks format = {FORMAT!r}")
+                raise InputError(f"checkpoint {path} is not a state file: its metadata lacks format = {FORMAT!r}")
             return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise InputError(f"checkpoint {path} is not a readable safetensors file: {error}") from error
+
+
+def _schedule(state: TrainingState) -> dict[str, Any]:
+    """Return the scheduler's state and the options of the optimizer that a scheduler changes; {} without scheduler."""
+    if state.scheduler is None:
+        return {}
+    groups = [
+        {name: value for name, value in group.items() if isinstance(value, (float, tuple))}
+        for group in state.optimizer.param_groups
+    ]
+    return {"scheduler": state.scheduler.state_dict(), "groups": groups}
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -1,0 +1,282 @@
+"""The training loop, for one network or many, trials drawn afresh or finite data, and any gradient.
+
+The order of an epoch: the recorder looks up the schedule and records the matrices; each batch gives a loss and a
+gradient, which is clipped and makes a step, unless the training diverges; then come validation, the learning rate
+schedule and the callbacks. All randomness comes from the state's generator in this order, so that a seed repeats a
+training exactly and a state file continues it exactly.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rankscope.networks.protocol import evaluating
+from rankscope.tasks.trials import Trials, as_trials
+from rankscope.training import state_file
+from rankscope.training.config import TrainingConfig
+from rankscope.training.gradients import Gradient
+from rankscope.training.loss import Loss, accuracy, outputs_on
+from rankscope.training.state_file import Contents, TrainingState
+
+LARGEST_STEP = 1e30
+"""A longer step would take single-precision weights out of range."""
+
+Progress = Callable[[int, int, float], None]
+"""Called after every epoch with the number of completed epochs, their total, and the loss."""
+Callback = Callable[[TrainingState], object]
+"""Called after every epoch with the state; returning True stops the training."""
+Validate = Callable[[TrainingState], tuple[float, float]]
+"""Returns validation loss and accuracy."""
+
+
+@dataclass
+class Files:
+    """State files of a training.
+
+    Attributes
+    ----------
+    paths
+        One for each network; none: nothing is saved.
+    seconds
+        Time between two saves.
+    """
+
+    paths: Sequence[str | os.PathLike[str]] = ()
+    seconds: float = 60.0
+
+
+@dataclass
+class _Begun:
+    """State at the beginning of an epoch, to which an interruption returns."""
+
+    rng: list[dict[str, object]]
+    buffers: list[tuple[Tensor, Tensor]]
+    passes: list[Contents]
+
+
+def fit(
+    states: Sequence[TrainingState],
+    gradient: Gradient,
+    config: TrainingConfig,
+    *,
+    validate: Validate | None = None,
+    callbacks: Sequence[Callback] = (),
+    progress: Progress | None = None,
+    files: Files | None = None,
+) -> None:
+    """Train until every state has a status.
+
+    An interruption or an error undoes the epoch that it cut short, and saves. If it hits while weights are being
+    changed, the last file remains.
+
+    Parameters
+    ----------
+    states
+        Networks to train; those with a status are left alone.
+    gradient
+        Computes the gradients of all of them.
+    config
+        `epochs` is the total, None to train until the batches end.
+    validate
+        Called after every `validation_every` epochs.
+    """
+    run = _Run(states, gradient, config, validate, files or Files())
+    started = saved = time.perf_counter()
+    before = [state.seconds for state in states]
+    try:
+        while learning := [state for state in states if state.status is None]:
+            run.begin(learning)
+            trained = run.epoch(learning)
+            now = time.perf_counter()
+            for state, seconds in zip(states, before, strict=True):
+                state.seconds = seconds + (now - started) / len(states)
+            for state in trained:
+                if any([callback(state) is True for callback in callbacks]) and state.status is None:
+                    state.status = "stopped"
+            if now - saved >= run.files.seconds:
+                run.save()
+                saved = time.perf_counter()
+            if progress is not None and trained:
+                loss = trained[0].records.losses[-1]
+                if len(trained) > 1:
+                    loss = float(np.mean([state.records.losses[-1] for state in trained]))
+                done = trained[0].epoch
+                progress(done, config.epochs or done, loss)
+        run.save()
+    except BaseException:
+        if run.undo():
+            run.save()
+        raise
+
+
+class _Run:
+    """One call of `fit`."""
+
+    def __init__(
+        self,
+        states: Sequence[TrainingState],
+        gradient: Gradient,
+        config: TrainingConfig,
+        validate: Validate | None,
+        files: Files,
+    ) -> None:
+        self.files = files
+        self._states, self._gradient, self._config, self._validate = states, gradient, config, validate
+        self._buffers = [buffer for state in states for buffer in state.network.buffers()]
+        self._learning: Sequence[TrainingState] = ()
+        self._begun = _Begun([], [], [])
+        self._complete = True  # no epoch has begun, or it is in the records
+        self._dirty = False  # weights, records and status do not belong to one epoch
+        self._in_file: dict[int, tuple[int, object]] = {}
+
+    def begin(self, learning: Sequence[TrainingState]) -> None:
+        """Keep what `undo` needs."""
+        self._learning = learning
+        self._begun = _Begun(
+            [state.rng.bit_generator.state for state in learning],
+            [(buffer, buffer.clone()) for buffer in self._buffers],
+            [state_file.copied(state) for state in learning if state.finite and self.files.paths],
+        )
+        self._complete = False
+
+    def epoch(self, learning: Sequence[TrainingState]) -> Sequence[TrainingState]:
+        """Run one epoch; return the states that had batches for it."""
+        states, passes = [], []
+        for state in learning:
+            batches = None if state.epoch == self._config.epochs else next(state.batches, None)
+            if batches is not None:
+                states.append(state)
+                passes.append(batches)
+            elif self._config.epochs in (None, state.epoch):
+                state.status = "finished"
+            else:
+                state.status = "exhausted"
+        for state in states:
+            state.records.record_matrices(state.epoch, state.network)
+        found: list[list[tuple[float, float, int]]] = [[] for _ in states]
+        diverged = [False] * len(states)
+        for batches in zip(*passes, strict=True):
+            self._step(states, [as_trials(trials) for trials in batches], found, diverged)
+            if all(diverged):
+                break
+        if states:
+            self._commit(states, found, diverged)
+        self._complete = True
+        return states
+
+    def _step(
+        self,
+        states: Sequence[TrainingState],
+        batches: Sequence[Trials],
+        found: list[list[tuple[float, float, int]]],
+        diverged: list[bool],
+    ) -> None:
+        moving = []
+        for i, (loss, norm) in enumerate(self._gradient(states, batches)):
+            found[i].append((loss, norm, batches[i].batch_size))
+            # Steps of Adam are about as long as the learning rate, those of SGD as its product with the gradient.
+            longest = states[i].learning_rate * max(norm, 1.0)
+            if math.isfinite(loss) and math.isfinite(norm) and longest < LARGEST_STEP:
+                if self._config.clip_norm is not None:
+                    _clip(states[i], norm, self._config.clip_norm)
+                moving.append(states[i])
+            else:
+                batches[i].check_content()  # wrong trials are an error of the task, no divergence
+                diverged[i] = True
+        self._dirty = True
+        self._gradient.step(moving)
+
+    def _commit(
+        self, states: Sequence[TrainingState], found: list[list[tuple[float, float, int]]], diverged: list[bool]
+    ) -> None:
+        """Enter the epoch into the records, and set the status of trainings that it ended."""
+        config = self._config
+        for state, steps, has_diverged in zip(states, found, diverged, strict=True):
+            records = state.records
+            loss, norm, _ = steps[0]
+            if len(steps) > 1:
+                losses, norms, sizes = zip(*steps, strict=True)
+                loss, norm = float(np.average(losses, weights=sizes)), float(np.mean(norms))
+            if self._validate is not None:
+                due = (state.epoch + 1) % config.validation_every == 0 or state.epoch + 1 == config.epochs
+                checked = self._validate(state) if due else (math.nan, math.nan)
+                records.validation_losses.append(checked[0])
+                records.validation_accuracies.append(checked[1])
+            records.losses.append(loss)
+            records.gradient_norms.append(norm)
+            state.epoch += 1
+            if has_diverged:
+                state.status = "diverged"
+            elif config.stop_below is not None and loss < config.stop_below * records.losses[0]:
+                state.status = "stopped"
+            elif state.epoch == config.epochs:
+                state.status = "finished"
+            if state.scheduler is not None and not has_diverged:
+                plateau = isinstance(state.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
+                state.scheduler.step(*([loss] if plateau else []))
+        self._dirty = False
+
+    def undo(self) -> bool:
+        """Return to the beginning of an epoch that was cut short; return whether the states can now be saved."""
+        if self._complete:
+            return True
+        if self._begun.passes:
+            for state, kept in zip(self._learning, self._begun.passes, strict=True):
+                state_file.put_back(state, kept)
+                state_file.write(self.files.paths[self._states.index(state)], kept)
+            return False  # already saved
+        if self._dirty:
+            return False
+        for state, random_state in zip(self._learning, self._begun.rng, strict=True):
+            state.rng.bit_generator.state = random_state
+            state.records.drop_from(state.epoch)
+        for buffer, value in self._begun.buffers:
+            buffer.copy_(value)
+        return True
+
+    def save(self) -> None:
+        """Write the state files that are out of date."""
+        for i, path in enumerate(self.files.paths):
+            state = self._states[i]
+            if self._in_file.get(i) != (state.epoch, state.status):
+                state_file.save(path, state)
+                self._in_file[i] = (state.epoch, state.status)
+
+
+def validation_of(batches: Sequence[Trials], loss: Loss, loss_name: object) -> Validate:
+    """Return a function that evaluates a network on `batches`: mean loss and accuracy over all trials.
+
+    The accuracy is NaN for losses that are not of classes.
+    """
+    classes = loss_name in ("cross_entropy", "binary_cross_entropy")
+    sizes = [trials.batch_size for trials in batches]
+
+    @torch.no_grad()
+    def validate(state: TrainingState) -> tuple[float, float]:
+        losses, right = [], []
+        with evaluating(state.network):
+            for trials in batches:
+                outputs = outputs_on(state.network, trials, 0)
+                targets, mask = trials.targets.to(outputs), trials.mask.to(outputs)
+                losses.append(float(loss(outputs, targets, mask)))
+                right.append(accuracy(outputs, targets, mask) if classes else math.nan)
+        return float(np.average(losses, weights=sizes)), float(np.average(right, weights=sizes))
+
+    return validate
+
+
+def _clip(state: TrainingState, norm: float, largest: float) -> None:
+    """Scale the gradient down to the norm `largest`."""
+    gradients = [weights.grad for weights in state.parameters if weights.grad is not None]
+    factor = torch.clamp(largest / (torch.tensor(norm, dtype=gradients[0].dtype) + 1e-6), max=1.0)
+    for gradient in gradients:
+        gradient.mul_(factor.to(gradient.device))
+

@@ -1,0 +1,143 @@
+"""`Recorder`: losses, gradient norms, and the spectrum of W - W0 while a network is trained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rankscope.errors import InputError
+from rankscope.linalg import leading_eigenvalues, leading_singular_values
+from rankscope.networks.protocol import Network, matrices_of
+from rankscope.training.history import History, MatrixHistory, Status
+
+
+@dataclass
+class MatrixRecords:
+    """Records of one matrix."""
+
+    initial: Tensor
+    singular_values: list[Tensor] = field(default_factory=list)
+    eigenvalues: list[Tensor] = field(default_factory=list)  # (k, 2), real and imaginary: safetensors has no complex
+    weights: list[Tensor] = field(default_factory=list)
+
+    @property
+    def is_square(self) -> bool:
+        """Whether the matrix has eigenvalues."""
+        return self.initial.shape[0] == self.initial.shape[1]
+
+
+@dataclass
+class Recorder:
+    """A history under construction.
+
+    Attributes
+    ----------
+    matrices
+        Records of each matrix, by its name in the network.
+    schedule
+        Epochs at which the matrices are recorded.
+    singular_count, eigenvalue_count, keep_weights
+        As in `TrainingConfig`.
+    losses, gradient_norms
+        One entry an epoch.
+    validation_losses, validation_accuracies
+        One entry an epoch, NaN where there was no validation; empty for tasks without validation data.
+    """
+
+    matrices: dict[str, MatrixRecords]
+    schedule: frozenset[int]
+    singular_count: int
+    keep_weights: bool
+    eigenvalue_count: int = 0
+    losses: list[float] = field(default_factory=list)
+    gradient_norms: list[float] = field(default_factory=list)
+    validation_losses: list[float] = field(default_factory=list)
+    validation_accuracies: list[float] = field(default_factory=list)
+    recorded_epochs: list[int] = field(default_factory=list)
+
+    def record_matrices(self, epoch: int, network: Network) -> None:
+        """Record the matrices of `network` if `epoch` is in the schedule."""
+        if epoch not in self.schedule:
+            return
+        self.recorded_epochs.append(epoch)
+        current = matrices_of(network, self.matrices)
+        for name, records in self.matrices.items():
+            now = current[name].detach()
+            change = now - records.initial
+            # A finite sum settles the question in a tenth of the time; an infinite one may be an overflow.
+            if math.isfinite(float(change.sum())) or bool(torch.isfinite(change).all()):
+                leading = leading_singular_values(change, self.singular_count).cpu()
+            else:
+                # The decomposition needs finite numbers. The loss of this epoch will show the divergence.
+                leading = torch.full((min(self.singular_count, *change.shape),), torch.nan, dtype=change.dtype)
+            records.singular_values.append(leading)
+            if self.eigenvalue_count and records.is_square:
+                records.eigenvalues.append(torch.view_as_real(leading_eigenvalues(now, self.eigenvalue_count)))
+            if self.keep_weights:
+                records.weights.append(now.cpu().clone())
+
+    def drop_from(self, epoch: int) -> None:
+        """Drop the records of matrices at this epoch and later ones."""
+        while self.recorded_epochs and self.recorded_epochs[-1] >= epoch:
+            self.recorded_epochs.pop()
+        for records in self.matrices.values():
+            for rows in (records.singular_values, records.eigenvalues, records.weights):
+                del rows[len(self.recorded_epochs) :]
+
+    def finish(self, status: Status, learning_rate: float, seconds: float) -> History:
+        """Return the record as arrays."""
+        curves = {name: np.array(getattr(self, name), dtype=np.float64) for name in CURVES}
+        return History(
+            **curves,
+            recorded_epochs=np.array(self.recorded_epochs, dtype=np.int64),
+            matrices={name: self._finished(records) for name, records in self.matrices.items()},
+            status=status,
+            learning_rate=learning_rate,
+            seconds=seconds,
+        )
+
+    def _finished(self, records: MatrixRecords) -> MatrixHistory:
+        k = min(self.singular_count, *records.initial.shape)
+        return MatrixHistory(
+            singular_values=(
+                torch.stack(records.singular_values).double().numpy() if records.singular_values else np.empty((0, k))
+            ),
+            eigenvalues=(
+                torch.view_as_complex(torch.stack(records.eigenvalues)).numpy() if records.eigenvalues else None
+            ),
+            weights=torch.stack(records.weights).numpy() if records.weights else None,
+        )
+
+
+CURVES = ("losses", "gradient_norms", "validation_losses", "validation_accuracies")
+
+
+def record_schedule(epochs: int, wanted: int | Sequence[int] | None, hidden_size: int = 256) -> frozenset[int]:
+    """Return the epochs at which to record.
+
+    Parameters
+    ----------
+    wanted
+        Number of evenly spaced epochs, or the epochs themselves. None: 200, but no more than every seventh epoch (every
+        tenth above 256 units, where a decomposition costs more epochs), so that recording takes less than a tenth of
+        the training time.
+
+    Raises
+    ------
+    InputError
+        If an epoch is outside the training.
+    """
+    if wanted is None:
+        wanted = min(200, -(-epochs // (7 if hidden_size <= 256 else 10)))
+    if not isinstance(wanted, int):
+        outside = [epoch for epoch in wanted if not 0 <= epoch < epochs]
+        if outside:
+            raise InputError(f"recorded_epochs must lie within 0 and {epochs - 1}, got {outside[0]}")
+        return frozenset(wanted)
+    count = min(wanted, epochs)
+    return frozenset(np.linspace(0, epochs - 1, count).round().astype(int).tolist()) if count else frozenset()
