@@ -7,8 +7,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors import safe_open
-from safetensors.torch import save_file
 
 import rankscope as rs
 from rankscope.errors import InputError
@@ -185,21 +183,6 @@ def test_a_checkpoint_of_another_loss_is_refused(tmp_path, other):
     with pytest.raises(InputError, match="belongs to a training with loss = 'cross_entropy', not "):
         trained(3, checkpoint=path, loss=other)
     np.testing.assert_array_equal(trained(3, checkpoint=path)[2].losses, trained(3)[2].losses)
-
-
-def test_a_checkpoint_from_before_there_was_a_choice_is_of_the_squared_loss(tmp_path):
-    path = tmp_path / "half"
-    trained(2, checkpoint=path, task=FlipFlop(duration=20))
-    with safe_open(path, "pt") as file:
-        tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
-    settings = json.loads(metadata["settings"])
-    assert settings.pop("loss") == "squared"
-    assert settings.pop("matrices") == ["recurrent_weights"]
-    save_file(tensors, path, metadata | {"settings": json.dumps(settings)})
-    with pytest.raises(InputError, match="loss = 'squared', not 'weighted'"):
-        trained(3, checkpoint=path, task=FlipFlop(duration=20), loss=weighted)
-    went_on = trained(3, checkpoint=path, task=FlipFlop(duration=20))[2]
-    np.testing.assert_array_equal(went_on.losses, trained(3, task=FlipFlop(duration=20))[2].losses)
 
 
 def test_a_cell_measures_with_the_loss_that_it_trains_with(monkeypatch):

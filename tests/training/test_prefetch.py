@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import rankscope as rs
-from rankscope.training import setup as beginning
+from rankscope.training import setup
 from rankscope.training.prefetch import BATCHES_AT_A_TIME, drawn_ahead
 
 
@@ -34,7 +34,7 @@ def train(epochs, noise_std=0.0, **options):
 @pytest.mark.parametrize("options", [{}, {"stop_below": 0.999}, {"learning_rate": 1e30}])
 def test_a_training_that_ends_anywhere_is_the_same(monkeypatch, options):
     with_it = train(BATCHES_AT_A_TIME + 3, **options)
-    monkeypatch.setattr(beginning, "drawn_ahead", lambda task, size, rng: iter(lambda: task.sample(size, rng), None))
+    monkeypatch.setattr(setup, "drawn_ahead", lambda task, size, rng: iter(lambda: task.sample(size, rng), None))
     without = train(BATCHES_AT_A_TIME + 3, **options)
     np.testing.assert_array_equal(with_it[0], without[0])
     np.testing.assert_array_equal(with_it[1], without[1])
@@ -42,6 +42,6 @@ def test_a_training_that_ends_anywhere_is_the_same(monkeypatch, options):
 
 
 def test_noise_comes_from_the_same_source_so_nothing_is_drawn_ahead(monkeypatch):
-    monkeypatch.setattr(beginning, "drawn_ahead", lambda *_: pytest.fail("drawn ahead"))
+    monkeypatch.setattr(setup, "drawn_ahead", lambda *_: pytest.fail("drawn ahead"))
     losses, _, _ = train(2, noise_std=0.1)
     assert len(losses) == 2

@@ -13,6 +13,9 @@ TASK = FlipFlop(duration=12)
 
 
 class Untouched:
+    def __init__(self):
+        self.undescribed = object()
+
     def sample(self, batch_size, rng):
         pytest.fail("the task was asked for trials")
 
@@ -90,7 +93,7 @@ def test_another_kind_of_generator(saved):
 
 
 def test_one_that_is_further_than_the_training_should_go(saved):
-    refused(saved, "epochs must be >= 3, which checkpoint .* has behind it, got 2", epochs=2)
+    refused(saved, "epochs must be >= 3, which checkpoint .* has, got 2", epochs=2)
 
 
 @pytest.mark.parametrize("share", [0, 0.001, 0.1, 0.5, 0.99])
@@ -112,9 +115,9 @@ def test_a_folder(tmp_path):
 
 def test_other_safetensors_files(tmp_path):
     network().save(tmp_path / "network")
-    refused(tmp_path / "network", "is not one of ours")
+    refused(tmp_path / "network", "is not a state file")
     save_file({"losses": torch.ones(3)}, tmp_path / "plain")
-    refused(tmp_path / "plain", "is not one of ours")
+    refused(tmp_path / "plain", "is not a state file")
 
 
 def test_no_place_for_a_new_one(saved):

@@ -55,7 +55,7 @@ def test_a_divergence_of_good_trials_is_still_recorded():
 
 
 def test_one_batch_and_a_class_are_told_what_to_do():
-    with pytest.raises(rs.InputError, match=r"for one batch say \[trials\]"):
+    with pytest.raises(rs.InputError, match=r"for one batch write \[trials\]"):
         trained(TASK.sample(4, rng=0))
     with pytest.raises(rs.InputError, match=r"got the class Spoiled; make one of it, as in Spoiled\(\)"):
         trained(Spoiled)

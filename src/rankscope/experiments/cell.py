@@ -35,8 +35,8 @@ from rankscope.tasks.custom import as_task
 from rankscope.tasks.trials import BuiltInTask, OneTrialTask, Trials
 from rankscope.training import History, Loss, evaluate, find_loss, train
 from rankscope.training.convergence import convergence_epoch
-from rankscope.training.history import record_schedule
-from rankscope.training.train import Progress
+from rankscope.training.fit import Progress
+from rankscope.training.recorder import record_schedule
 from rankscope.validation import choice, integer
 from rankscope.version import __version__
 

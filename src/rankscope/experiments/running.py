@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import shutil
 import time
@@ -15,14 +16,15 @@ import torch
 
 from rankscope.errors import InputError
 from rankscope.experiments.base import AnyCell
+from rankscope.experiments.cell import Cell, generators_of, initial_network
 from rankscope.experiments.measuring import measure_cell
-from rankscope.experiments.together import disband_groups, run_together
 from rankscope.io.atomic import make_folder, replacing
 from rankscope.networks.rate import RateRNN
-from rankscope.sweep import SweepReport, open_run, run_sweep
+from rankscope.sweep import RunFolder, SweepReport, open_run, run_sweep
 from rankscope.sweep.netcdf import write_netcdf
+from rankscope.sweep.together import Trainee, train_groups
 from rankscope.tasks import FlipFlop
-from rankscope.training import train
+from rankscope.training import TrainingConfig, train
 from rankscope.training.cuda import find_device
 
 Report = Callable[[int, int, float], None]
@@ -44,7 +46,7 @@ def run_cells(
     Parameters
     ----------
     device
-        "cuda" or "cpu", to train there together what is alike (see `experiments.together`); "auto" for "cuda" where
+        "cuda" or "cpu", to train there together what is alike (see `sweep.together`); "auto" for "cuda" where
         there is a graphics card. Otherwise, and by default, every network is trained on a process.
 
     Raises
@@ -59,16 +61,10 @@ def run_cells(
     for cell in cells:
         cell.check()
     if where is not None:
-        return run_together(
-            cells,
-            folder,
-            where,
-            description=description,
-            workers=workers,
-            retry_failed=retry_failed,
-            on_progress=on_progress,
-        )
-    disband_groups(folder, cells)
+        store = RunFolder(folder)
+        wanted = list({cell.digest: cell for cell in cells}.values())
+        store.prepare([(cell.digest, cell.describe()) for cell in wanted], description)
+        train_groups([_trainee(cell) for cell in wanted if isinstance(cell, Cell)], store, where)
     return run_sweep(
         measure_cell,
         cells,
@@ -78,6 +74,20 @@ def run_cells(
         workers=workers,
         retry_failed=retry_failed,
         on_progress=on_progress,
+    )
+
+
+def _trainee(cell: Cell) -> Trainee:
+    described = {
+        k: v for k, v in cell.describe().items() if k not in ("gain", "seed", "sample", "labels", "measurements")
+    }
+    return Trainee(
+        cell.digest,
+        json.dumps(described, sort_keys=True),
+        cell.task,
+        cell.steps,
+        TrainingConfig(epochs=cell.epochs, **cell.training),
+        lambda: (initial_network(cell), generators_of(cell)[1]),
     )
 
 

@@ -1,4 +1,6 @@
-"""Gradients of many rate networks at once, as batched matrix products on one device. Experimental, not yet run on a GPU.
+"""Gradients of many rate networks at once, as batched matrix products on one device.
+
+Experimental, not yet run on a GPU.
 
 The weights of all networks are rows of one tensor (E, ...), and the parameters of each network are views of its row.
 So each network keeps its own training state, optimizer state included, and can be saved or continued alone.

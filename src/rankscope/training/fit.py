@@ -11,8 +11,9 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,13 +54,15 @@ class Files:
     seconds: float = 60.0
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Begun:
-    """State at the beginning of an epoch, to which an interruption returns."""
+    """The networks that learn and what an interruption needs to return them to the beginning of an epoch."""
 
-    rng: list[dict[str, object]]
-    buffers: list[tuple[Tensor, Tensor]]
-    passes: list[Contents]
+    states: Sequence[TrainingState] = ()
+    epochs: Sequence[int] = ()
+    rngs: Sequence[Mapping[str, Any]] = ()
+    buffers: Sequence[tuple[Tensor, Tensor]] = ()
+    passes: Sequence[Contents] = ()
 
 
 def fit(
@@ -99,8 +102,9 @@ def fit(
             for state, seconds in zip(states, before, strict=True):
                 state.seconds = seconds + (now - started) / len(states)
             for state in trained:
-                if any([callback(state) is True for callback in callbacks]) and state.status is None:
-                    state.status = "stopped"
+                for callback in callbacks:
+                    if callback(state) is True and state.status is None:
+                        state.status = "stopped"
             if now - saved >= run.files.seconds:
                 run.save()
                 saved = time.perf_counter()
@@ -131,21 +135,19 @@ class _Run:
         self.files = files
         self._states, self._gradient, self._config, self._validate = states, gradient, config, validate
         self._buffers = [buffer for state in states for buffer in state.network.buffers()]
-        self._learning: Sequence[TrainingState] = ()
-        self._begun = _Begun([], [], [])
-        self._complete = True  # no epoch has begun, or it is in the records
-        self._dirty = False  # weights, records and status do not belong to one epoch
+        self._begun = _Begun()
+        self._dirty = False  # weights, records and status belong to different epochs
         self._in_file: dict[int, tuple[int, object]] = {}
 
     def begin(self, learning: Sequence[TrainingState]) -> None:
         """Keep what `undo` needs."""
-        self._learning = learning
         self._begun = _Begun(
+            learning,
+            [state.epoch for state in learning],
             [state.rng.bit_generator.state for state in learning],
             [(buffer, buffer.clone()) for buffer in self._buffers],
             [state_file.copied(state) for state in learning if state.finite and self.files.paths],
         )
-        self._complete = False
 
     def epoch(self, learning: Sequence[TrainingState]) -> Sequence[TrainingState]:
         """Run one epoch; return the states that had batches for it."""
@@ -169,7 +171,6 @@ class _Run:
                 break
         if states:
             self._commit(states, found, diverged)
-        self._complete = True
         return states
 
     def _step(
@@ -226,19 +227,17 @@ class _Run:
 
     def undo(self) -> bool:
         """Return to the beginning of an epoch that was cut short; return whether the states can now be saved."""
-        if self._complete:
-            return True
-        if self._begun.passes:
-            for state, kept in zip(self._learning, self._begun.passes, strict=True):
+        begun = self._begun
+        if self._dirty:
+            for state, kept in zip(begun.states, begun.passes, strict=False):
                 state_file.put_back(state, kept)
                 state_file.write(self.files.paths[self._states.index(state)], kept)
-            return False  # already saved
-        if self._dirty:
             return False
-        for state, random_state in zip(self._learning, self._begun.rng, strict=True):
-            state.rng.bit_generator.state = random_state
-            state.records.drop_from(state.epoch)
-        for buffer, value in self._begun.buffers:
+        cut = [i for i, state in enumerate(begun.states) if state.epoch == begun.epochs[i]]
+        for i in cut:
+            begun.states[i].rng.bit_generator.state = begun.rngs[i]
+            begun.states[i].records.drop_from(begun.epochs[i])
+        for buffer, value in begun.buffers if cut else ():
             buffer.copy_(value)
         return True
 
@@ -279,4 +278,3 @@ def _clip(state: TrainingState, norm: float, largest: float) -> None:
     factor = torch.clamp(largest / (torch.tensor(norm, dtype=gradients[0].dtype) + 1e-6), max=1.0)
     for gradient in gradients:
         gradient.mul_(factor.to(gradient.device))
-

@@ -12,6 +12,7 @@ import numpy as np
 from rankscope.errors import InputError
 from rankscope.networks.protocol import Network, architecture_of, hidden_size_of, matrices_of
 from rankscope.networks.rate import RateRNN
+from rankscope.tasks import describe
 from rankscope.tasks.trials import BuiltInTask, Task, Trials
 from rankscope.training.config import DEFAULT_EPOCHS, TrainingConfig, make_config
 from rankscope.training.loss import name_of_loss
@@ -113,8 +114,9 @@ def _check_task(task: object) -> None:
         )
 
 
-def _described(task: Task | Iterable[Trials]) -> Any:
-    """Return name and parameters of a built-in task, None of any other."""
-    if isinstance(task, BuiltInTask):
-        return [task.name, task.parameters()]
-    return None
+def _described(task: Any) -> Any:
+    """Return the description of a task; None if it has none."""
+    try:
+        return describe(task)
+    except InputError:
+        return None

@@ -76,19 +76,19 @@ def check_tensors(
     records
         Names, shapes and counts of what is recorded.
     """
-    _check_weights(path, tensors, network.state_dict())
-    _check_optimizer(path, tensors, parameters, optimizer)
+    check_weights(path, tensors, network.state_dict())
+    check_optimizer(path, tensors, parameters, optimizer)
     for name in CURVES:
         rows = tensors.get(name)
         absent = name.startswith("validation") and rows is not None and len(rows.shape) == 1 and not len(rows)
-        _check_tensor(path, tensors, name, (0,) if absent else (epoch,), torch.float64)
+        check_tensor(path, tensors, name, (0,) if absent else (epoch,), torch.float64)
     recorded = tensors.get("recorded_epochs")
     if recorded is None or recorded.dtype != torch.int64 or recorded.ndim != 1:
         raise _damaged(path, "recorded_epochs must be a row of whole numbers")
     rows_expected = len(recorded)
     for key, name, record in keyed(records):
         shape = tuple(record.initial.shape)
-        _check_tensor(path, tensors, f"initial{key}", shape, record.initial.dtype)
+        check_tensor(path, tensors, f"initial{key}", shape, record.initial.dtype)
         expected = {
             "singular_values": (rows_expected, min(records.singular_count, *shape)),
             "weights": (rows_expected, *shape),
@@ -108,9 +108,10 @@ def keyed(records: Recorder) -> Iterator[tuple[str, str, MatrixRecords]]:
         yield f"/{name}" if index else "", name, record
 
 
-def _check_weights(path: object, tensors: Mapping[str, Tensor], network: Mapping[str, Tensor]) -> None:
+def check_weights(path: object, tensors: Mapping[str, Tensor], network: Mapping[str, Tensor]) -> None:
+    """Raise `InputError` unless the state file has exactly the weights of this `state_dict`."""
     for name, ours in network.items():
-        _check_tensor(path, tensors, f"network.{name}", tuple(ours.shape), ours.dtype)
+        check_tensor(path, tensors, f"network.{name}", tuple(ours.shape), ours.dtype)
     unknown = {name for name in tensors if name.startswith("network.")} - {f"network.{name}" for name in network}
     if unknown:
         raise _damaged(path, f"the network has no {min(unknown)[:100]!r}")
@@ -125,9 +126,8 @@ KEPT = {
 """State that each named optimizer keeps of a parameter."""
 
 
-def _check_optimizer(
-    path: object, tensors: Mapping[str, Tensor], parameters: list[Tensor], optimizer: object
-) -> None:
+def check_optimizer(path: object, tensors: Mapping[str, Tensor], parameters: list[Tensor], optimizer: object) -> None:
+    """Raise `InputError` unless the optimizer's state in the file fits its parameters."""
     kept: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         if not name.startswith("optimizer."):
@@ -218,9 +218,10 @@ def _arrays(value: Any) -> Any:
     return value
 
 
-def _check_tensor(
+def check_tensor(
     path: object, tensors: Mapping[str, Tensor], name: str, shape: tuple[int, ...], kind: torch.dtype
 ) -> None:
+    """Raise `InputError` unless the state file has such a tensor."""
     found = tensors.get(name)
     if found is None or tuple(found.shape) != shape or found.dtype != kind:
         got = "none" if found is None else _of(found)

@@ -202,8 +202,8 @@ def _check_network(path: object, tensors: dict[str, Tensor], state: TrainingStat
     """Raise `InputError` unless the network is as it was before the training, or as the file holds it."""
     now = matrices_of(state.network, state.records.matrices)
     for key, name, _ in keyed(state.records):
-        left = tensors.get(f"network.{name}")
-        if not any(saved is not None and torch.equal(now[name].cpu(), saved) for saved in (tensors[f"initial{key}"], left)):
+        kept = (tensors[f"initial{key}"], tensors.get(f"network.{name}"))
+        if not any(saved is not None and torch.equal(now[name].cpu(), saved) for saved in kept):
             ours = state.network.state_dict().items()
             if all(torch.equal(value.cpu(), tensors[f"network.{k}"]) for k, value in ours):
                 return

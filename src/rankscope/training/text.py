@@ -29,7 +29,7 @@ from rankscope.linalg.threads import threads_for
 from rankscope.networks.text import TextClassifier
 from rankscope.tasks.sentiment.batches import Batch, in_order, pack, similar_lengths
 from rankscope.tasks.sentiment.data import SentimentData
-from rankscope.training.rules import LARGEST_STEP
+from rankscope.training.fit import LARGEST_STEP
 from rankscope.training.state_checks import check_optimizer, check_tensor, check_weights, read_metadata
 from rankscope.validation import integer, number
 
@@ -263,7 +263,7 @@ def _restore(
     epochs = len(tensors["losses"]) if "losses" in tensors and tensors["losses"].ndim else 0
     learning = _learning(network)
     check_weights(path, tensors, learning)
-    check_optimizer(path, tensors, list(learning.values()))
+    check_optimizer(path, tensors, list(learning.values()), "adam")
     for name in _CURVES:
         check_tensor(path, tensors, name, (epochs,), torch.float64)
     if epochs > total:

@@ -89,9 +89,7 @@ def train_together(
         full_precision(where.type == "cuda" and not tf32),
         threads_for(first.hidden_size),
     ):
-        states = [
-            begin(network, task, generator(rng), config) for network, rng in zip(networks, rngs, strict=True)
-        ]
+        states = [begin(network, task, generator(rng), config) for network, rng in zip(networks, rngs, strict=True)]
         for state, path in zip(states, checkpoints, strict=False):
             if Path(path).exists():
                 state_file.restore(path, state, config.epochs)

@@ -77,7 +77,9 @@ def train(
     check_network("network", network)
     config = settle(config, task, epochs, options)
     loss = config.find_loss(task)
-    files = Files(() if checkpoint is None else (checkpoint,), number("checkpoint_seconds", checkpoint_seconds, minimum=0))
+    files = Files(
+        () if checkpoint is None else (checkpoint,), number("checkpoint_seconds", checkpoint_seconds, minimum=0)
+    )
     state = begin(network, task, generator(rng), config)
     if checkpoint is not None and Path(checkpoint).exists():
         state_file.restore(checkpoint, state, config.epochs)
