@@ -1,71 +1,89 @@
-"""The rules of a training: alone and together they decide alike."""
+"""TrainingConfig: options are validated, and have one canonical JSON form."""
 
-import math
+import json
 
-import numpy as np
 import pytest
 import torch
 
 import rankscope as rs
-from rankscope.training.rules import LARGEST_STEP, Rules, make_rules
 
-VALUES = [0.0, 0.3, 1.0, 1e10, 1e29, 3e29, LARGEST_STEP, 1e31, 1e38, math.inf, -math.inf, math.nan]
-
-
-def rules(**changes):
-    return Rules(**{"total": 5, "batch_size": 4, "optimizer": "adam", "learning_rate": 0.1} | changes)
+TASK = rs.tasks.FlipFlop(duration=12)
 
 
-def rules_of(rate, stop_below=None):
-    return rules(learning_rate=rate, clip_norm=None, stop_below=stop_below)
+def network():
+    return rs.RateRNN.initialize(TASK, hidden_size=8, rng=0)
 
 
-@pytest.mark.parametrize("rate", [1e-3, 0.1, 1.0, 1e29, LARGEST_STEP])
-def test_a_divergence_is_one_alone_and_together(rate):
-    pairs = [(loss, norm) for loss in VALUES for norm in VALUES]
-    alone = [rules_of(rate).diverges(loss, norm) for loss, norm in pairs]
-    losses, norms = torch.tensor(pairs, dtype=torch.float64).T
-    np.testing.assert_array_equal(rules_of(rate).each_diverges(losses, norms).numpy(), alone)
-    assert any(alone)
-    assert rate == LARGEST_STEP or not all(alone)
+def slow_sgd(parameters):
+    return torch.optim.SGD(parameters, lr=0.01)
 
 
-def test_what_is_out_of_range():
-    assert not rules_of(0.1).diverges(1.0, 9e30)
-    assert rules_of(0.1).diverges(1.0, 1e31)
-    assert rules_of(LARGEST_STEP).diverges(1.0, 0.0)  # Adam's steps do not grow less with the gradient
-    assert rules_of(0.1).diverges(math.nan, 1.0)
-    assert rules_of(0.1).diverges(1.0, math.inf)
+def test_json_and_back():
+    config = rs.TrainingConfig(
+        epochs=7, recorded_epochs=[0, 3], schedule={"name": "StepLR", "step_size": 2}, loss="squared"
+    )
+    text = json.dumps(config.model_dump(mode="json"))
+    assert rs.TrainingConfig(**json.loads(text)) == config
+    assert config != rs.TrainingConfig(epochs=8)
 
 
-@pytest.mark.parametrize("stop_below", [None, 0.3, 1.0])
-def test_a_stop_is_one_alone_and_together(stop_below):
-    pairs = [(loss, first) for loss in (0.0, 0.1, 0.3, 0.30000000000000004, 1.0) for first in (0.0, 0.5, 1.0)]
-    ends = rules_of(0.1, stop_below)
-    alone = [ends.ending(3, loss, first) == "stopped" for loss, first in pairs]
-    losses, firsts = torch.tensor(pairs, dtype=torch.float64).T
-    np.testing.assert_array_equal(ends.each_stops(losses, firsts).numpy(), alone)
-    assert any(alone) == (stop_below is not None)
+def test_a_function_is_described_by_reference_and_source():
+    described = rs.TrainingConfig(optimizer=slow_sgd).model_dump(mode="json")["optimizer"]
+    assert described["function"].endswith("test_config:slow_sgd")
+    assert len(described["source"]) == 12
 
 
-def test_how_it_ends():
-    ends = rules_of(0.1, 0.3)
-    assert ends.ending(4, 0.5, 1.0) is None
-    assert ends.ending(5, 0.5, 1.0) == "finished"
-    assert ends.ending(5, 0.2, 1.0) == "stopped"
-    assert rules_of(0.1).ending(4, 0.2, 1.0) is None
+def test_a_function_from_a_file(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "def loss(outputs, targets, mask):\n    return ((outputs - targets) ** 2).mean()\n"
+    )
+    config = rs.TrainingConfig(loss=f"{tmp_path}/mine.py:loss")
+    described = config.model_dump(mode="json")
+    assert described["loss"]["function"] == f"{tmp_path}/mine.py:loss"
+    again = rs.TrainingConfig(**described)
+    assert again.loss is config.loss
+    assert rs.train(network(), TASK, config=rs.TrainingConfig(epochs=2, loss=config.loss)).epochs == 2
 
 
-def test_gradients_are_scaled_down_not_up():
-    norms = torch.tensor([0.01, 0.5, 2.0])
-    factors = rules(clip_norm=0.5, stop_below=None).clip_factors(norms)
-    torch.testing.assert_close(factors * norms, torch.tensor([0.01, 0.5, 0.5]), rtol=1e-5, atol=0)
-    assert rules(clip_norm=None, stop_below=None).clip_factors(norms) is None
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lerning_rate": 1}, "did you mean 'learning_rate'"),
+        ({"optimizer": "adma"}, "did you mean 'adam'"),
+        ({"schedule": {"name": "StepLr"}}, "did you mean 'StepLR'"),
+        ({"schedule": {"name": "StepLR", "stepsize": 3}}, "schedule StepLR has other options"),
+        ({"schedule": "StepLR"}, "schedule must be a function or a mapping"),
+        ({"loss": "no_such_module:loss"}, "that can be imported"),
+        ({"weight_decay": -1}, "weight_decay must be a finite number >= 0"),
+        ({"epochs": 0}, "epochs must be a whole number >= 1"),
+        ({"matrices": "W"}, "matrices must be a list"),
+    ],
+)
+def test_mistakes_are_named(options, message):
+    with pytest.raises(rs.InputError, match=message):
+        rs.TrainingConfig(**options)
+    with pytest.raises(rs.InputError, match=message):
+        rs.train(network(), TASK, **options)
 
 
-def test_options_are_checked():
-    options = {"batch_size": 4, "optimizer": "adam", "learning_rate": None, "clip_norm": None, "stop_below": None}
-    assert make_rules(9, 50, **options).learning_rate == 0.05 / 50
-    for name, wrong in (("batch_size", 0), ("optimizer", "lbfgs"), ("learning_rate", 0), ("clip_norm", -1)):
-        with pytest.raises(rs.InputError, match=f"{name} must be"):
-            make_rules(9, 50, **{**options, name: wrong})
+def test_a_config_or_options_but_not_both():
+    config = rs.TrainingConfig(epochs=3, batch_size=4)
+    assert rs.train(network(), TASK, rng=0, config=config).epochs == 3
+    by_options = rs.train(network(), TASK, rng=0, epochs=3, batch_size=4)
+    assert by_options.losses.tolist() == rs.train(network(), TASK, rng=0, config=config).losses.tolist()
+    with pytest.raises(rs.InputError, match="options must be fields of config"):
+        rs.train(network(), TASK, config=config, batch_size=5)
+
+
+def test_an_optimizer_of_the_user_is_the_named_one():
+    nets = [network(), network()]
+    rs.train(nets[0], TASK, 4, 0, optimizer=slow_sgd)
+    rs.train(nets[1], TASK, 4, 0, optimizer="sgd", learning_rate=0.01)
+    torch.testing.assert_close(nets[0].recurrent_weights, nets[1].recurrent_weights, rtol=1e-6, atol=1e-8)
+
+
+def test_weight_decay_shrinks_the_weights():
+    nets = [network(), network()]
+    for net, decay in zip(nets, (0.0, 10.0), strict=True):
+        rs.train(net, TASK, 4, 0, optimizer="sgd", weight_decay=decay)
+    assert nets[1].recurrent_weights.norm() < nets[0].recurrent_weights.norm()

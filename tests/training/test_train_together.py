@@ -1,17 +1,16 @@
-"""Networks that are trained together end where each ends alone."""
+"""Networks trained together end where each ends alone."""
 
 import numpy as np
 import pytest
 import torch
 
 import rankscope as rs
-from rankscope.training import together
-from rankscope.training.together import train_together
+from rankscope.training import train_together
 
 TASK = rs.tasks.FlipFlop(duration=20)
 GAINS = (0.0, 0.6, 1.5)
-needs_card = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no graphics card here")
-DEVICES = ["cpu", pytest.param("cuda", marks=needs_card)]
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+DEVICES = ["cpu", pytest.param("cuda", marks=needs_gpu)]
 PAPER_GAINS = [round(0.3 * step, 1) for step in range(11)]
 
 
@@ -92,41 +91,63 @@ def test_they_agree_at_each_gain_in_double_precision(name, device):
         torch.testing.assert_close(other.recurrent_weights, alone.recurrent_weights, rtol=0, atol=1e-8)
 
 
-def test_heard_of_later_and_drawn_ahead_it_is_the_same_to_the_bit(monkeypatch):
-    def wild():
-        some = networks(nonlinearity="relu")
-        with torch.no_grad():
-            some[1].output_weights *= 1000
-            some[2].output_weights *= 300
-        return some
+def wild_networks():
+    some = networks(nonlinearity="relu")
+    with torch.no_grad():
+        some[1].output_weights *= 1000
+        some[2].output_weights *= 300
+    return some
 
+
+def test_each_ends_in_its_own_way():
     # The first step of the second one is enough to stop, that of the third is so long that its loss explodes.
     options = {"batch_size": 8, "optimizer": "sgd", "learning_rate": 0.1, "stop_below": 0.6, "recorded_epochs": 7}
-    ends = []
-    for beside, every in ((False, 1), (True, 1), (True, 5), (True, 100)):
-        monkeypatch.setitem(together.BESIDE, "cpu", beside)
-        monkeypatch.setitem(together.HEARD_EVERY, "cpu", every)
-        some, rngs, heard = wild(), [np.random.default_rng(seed) for seed in range(3)], []
-        histories = train_together(
-            some, TASK, 40, rngs, progress=lambda *seen, heard=heard: heard.append(seen), **options
-        )
-        ends.append((some, histories, [rng.random() for rng in rngs], heard))
-    alone, rngs = wild(), [np.random.default_rng(seed) for seed in range(3)]
-    expected = [rs.train(one, TASK, 40, rng, **options) for one, rng in zip(alone, rngs, strict=True)]
-    for some, histories, next_draws, heard in ends:
-        assert [history.status for history in histories] == [history.status for history in expected]
-        assert [history.epochs for history in histories] == [history.epochs for history in expected]
-        assert next_draws == ends[0][2]
-        assert [seen[0] for seen in heard] == list(range(1, max(history.epochs for history in histories) + 1))
-        assert heard == ends[0][3]
-        for e, (one, history) in enumerate(zip(some, histories, strict=True)):
-            first, first_history = ends[0][0][e], ends[0][1][e]
-            torch.testing.assert_close(one.state_dict(), first.state_dict(), rtol=0, atol=0)
-            np.testing.assert_array_equal(history.losses, first_history.losses)
-            np.testing.assert_array_equal(history.singular_values, first_history.singular_values)
-            np.testing.assert_array_equal(history.recorded_epochs, expected[e].recorded_epochs)
+    rngs, alone_rngs, seen = ([np.random.default_rng(seed) for seed in range(3)] for _ in range(3))
+    seen.clear()
+    found = train_together(wild_networks(), TASK, 40, rngs, progress=lambda *each: seen.append(each[0]), **options)
+    expected = [rs.train(one, TASK, 40, rng, **options) for one, rng in zip(wild_networks(), alone_rngs, strict=True)]
     assert {history.status for history in expected} == {"finished", "diverged", "stopped"}
-    assert ends[0][2] == [rng.random() for rng in rngs]  # each source stands where it would alone
+    for history, alone in zip(found, expected, strict=True):
+        assert (history.status, history.epochs) == (alone.status, alone.epochs)
+        np.testing.assert_array_equal(history.recorded_epochs, alone.recorded_epochs)
+    assert seen == list(range(1, 41))
+    assert [rng.random() for rng in rngs] == [rng.random() for rng in alone_rngs]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_each_can_be_continued_alone_or_in_other_company(tmp_path, device):
+    options = {"batch_size": 8, "recorded_epochs": [0, 3, 9], "device": device}
+    whole = networks()
+    expected = train_together(whole, TASK, 12, [0, 1, 2], **options)
+    paths = [tmp_path / str(e) for e in range(3)]
+    epochs = iter(range(1, 99))
+
+    def stop(*_):
+        if next(epochs) == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_together(networks(), TASK, 12, [0, 1, 2], checkpoints=paths, progress=stop, **options)
+    del options["device"]
+    alone = rs.train(networks()[0], TASK, 12, 0, checkpoint=paths[0], **options)
+    rest = networks()[1:]
+    found = train_together(rest, TASK, 12, [1, 2], checkpoints=paths[1:], device=device, **options)
+    for history, other in zip([alone, *found], expected, strict=True):
+        np.testing.assert_allclose(history.losses, other.losses, rtol=2e-5)
+        np.testing.assert_array_equal(history.recorded_epochs, other.recorded_epochs)
+    torch.testing.assert_close(rest[1].recurrent_weights, whole[2].recurrent_weights, rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("options", [{}, {"optimizer": "sgd"}, {"schedule": {"name": "StepLR", "step_size": 2}}])
+def test_a_resumed_group_is_the_same_to_the_bit(tmp_path, device, options):
+    whole, resumed = networks(), networks()
+    train_together(whole, TASK, 9, [0, 1, 2], device=device, **options)
+    paths = [tmp_path / str(e) for e in range(3)]
+    train_together(networks(), TASK, 4, [0, 1, 2], device=device, checkpoints=paths, **options)
+    train_together(resumed, TASK, 9, [0, 1, 2], device=device, checkpoints=paths, **options)
+    for one, other in zip(whole, resumed, strict=True):
+        assert torch.equal(one.recurrent_weights, other.recurrent_weights)
 
 
 def test_bias_initial_state_and_a_part_that_does_not_learn():
@@ -165,8 +186,7 @@ def test_any_loss():
         torch.testing.assert_close(other.output_weights, one.output_weights, rtol=1e-4, atol=2e-5)
 
 
-@pytest.mark.parametrize("every", [1, 4])
-def test_trials_that_are_not_finite_are_named_and_no_divergence(monkeypatch, every):
+def test_trials_that_are_not_finite_are_named_and_no_divergence():
     class Broken:
         def sample(self, batch_size, rng):
             trials = TASK.sample(batch_size, rng)
@@ -174,26 +194,8 @@ def test_trials_that_are_not_finite_are_named_and_no_divergence(monkeypatch, eve
                 trials.inputs[1, 2, 0] = torch.nan
             return trials
 
-    monkeypatch.setitem(together.HEARD_EVERY, "cpu", every)
     with pytest.raises(rs.InputError, match="inputs must be finite, got nan at trial 1, step 2, channel 0"):
         train_together(networks(), Broken(), 20, [0, 1, 2], batch_size=8)
-
-
-@pytest.mark.parametrize("every", [1, 4])
-def test_an_error_of_the_task_is_raised_as_it_is(monkeypatch, every):
-    class Failing:
-        left = 5
-
-        def sample(self, batch_size, rng):
-            self.left -= 1
-            if self.left < 0:
-                raise ZeroDivisionError("the task is out of order")
-            return TASK.sample(batch_size, rng)
-
-    monkeypatch.setitem(together.BESIDE, "cpu", every > 1)
-    monkeypatch.setitem(together.HEARD_EVERY, "cpu", every)
-    with pytest.raises(ZeroDivisionError, match="out of order"):
-        train_together(networks(), Failing(), 20, [0, 1, 2], batch_size=8)
 
 
 @pytest.mark.parametrize(
@@ -201,14 +203,14 @@ def test_an_error_of_the_task_is_raised_as_it_is(monkeypatch, every):
     [
         (lambda some: some[:0], "at least one"),
         (lambda some: some[0], "must be a list"),
-        (lambda some: [*some, rs.RateRNN.initialize(TASK, hidden_size=25, rng=0)], "another kind or size at 3"),
+        (lambda some: [*some, rs.RateRNN.initialize(TASK, hidden_size=25, rng=0)], "got another at 3"),
         (
             lambda some: [*some, rs.RateRNN.initialize(TASK, 24, rng=0, nonlinearity="relu")],
-            "another kind or size at 3",
+            "got another at 3",
         ),
         (lambda some: [rs.RateRNN.initialize(TASK, 24, rng=0, noise_std=0.1)], "no noise"),
         (lambda some: [rs.RateRNN.initialize(TASK, 24, rng=0, convention="rate")], "current convention"),
-        (lambda some: [rs.RateRNN.initialize(TASK, 24, rng=0, trained=())], "something to train"),
+        (lambda some: [rs.RateRNN.initialize(TASK, 24, rng=0, trained=()) for _ in some], "something to train"),
     ],
 )
 def test_networks_that_cannot_be_trained_together(change, message):
@@ -219,6 +221,8 @@ def test_networks_that_cannot_be_trained_together(change, message):
 def test_a_source_of_trials_for_each():
     with pytest.raises(rs.InputError, match="rngs must have one source for each of 3"):
         train_together(networks(), TASK, 2, [0, 1])
+    with pytest.raises(rs.InputError, match="checkpoints must have a file for each of 3"):
+        train_together(networks(), TASK, 2, [0, 1, 2], checkpoints=["one"])
 
 
 def test_trials_of_one_shape():
