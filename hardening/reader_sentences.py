@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 import reader_seeds as made
 from fuzz_mutations import Bundle
 from rankscope.tasks.sentiment.data import prepare_treebank, read_data
+from rankscope.tasks.sentiment.download import VECTORS, Download, fetch, sentences_of, vectors_of
 from rankscope.tasks.sentiment.glove import read_glove
-from rankscope.tasks.sentiment.public import VECTORS, Download, fetch, sentences_of, vectors_of
 from rankscope.tasks.sentiment.snippets import read_snippets
 from rankscope.tasks.sentiment.treebank import read_treebank
 from rankscope.training.text import train_classifier

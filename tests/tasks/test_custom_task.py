@@ -210,5 +210,5 @@ def test_sample_must_return_trials():
             return np.zeros((batch_size, 3, 1)), None, None
 
     for attempt in (lambda: tasks.make(Tuple()).sample(2), lambda: rs.RateRNN.initialize(Tuple(), 8, rng=0)):
-        with pytest.raises(rs.InputError, match=r"must hand out Trials, got tuple; Trials\.from_arrays"):
+        with pytest.raises(rs.InputError, match=r"must return Trials from sample, got tuple; Trials\.from_arrays"):
             attempt()

@@ -67,7 +67,7 @@ def with_one_output(trials):
 @pytest.mark.parametrize(
     ("batch", "message"),
     [
-        (3, "task must hand out Trials, got int"),
+        (3, "task must return Trials from sample, got int"),
         (with_one_input(TASK.sample(2, rng=0)), "inputs must be a non-empty tensor"),
         (with_one_output(TASK.sample(2, rng=0)), "must have one shape"),
     ],

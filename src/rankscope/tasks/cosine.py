@@ -1,7 +1,7 @@
-"""The autonomous cosine: oscillate without being told to.
+"""The autonomous cosine: oscillate without input.
 
-Nothing drives the network. It starts from one given state and has to produce a cosine by itself. Only the
-first few periods count in the loss; the trial goes on longer, to see whether the oscillation lasts.
+The network starts from a given state and has to produce a cosine by itself. Only the first periods count in the loss;
+the trial continues beyond them, to show whether the oscillation persists.
 """
 
 from __future__ import annotations
@@ -21,11 +21,10 @@ from rankscope.tasks.trials import OneTrialTask, steps_in
 class Cosine(OneTrialTask):
     """Produce cos(2 pi t / period) from the initial state alone.
 
-    There is one input channel, which is always 0: it is there so that the network has an input vector, and
-    `autonomous` tells the network to start from that vector. The readout with index k is taken after step
-    k, at time (k + 1) dt, so `targets[:, k]` is cos(2 pi (k + 1) dt / period). The target goes on to the
-    end of the trial, for pictures; the mask is 1 during the first `mask_periods` periods only. All trials
-    of a batch are identical.
+    The one input channel is always 0. It gives the network an input vector, from which an `autonomous` task starts the
+    network. The readout with index k is taken after step k, at time (k + 1) dt, so `targets[:, k]` is
+    cos(2 pi (k + 1) dt / period). The target extends to the end of the trial, for figures; the mask is 1 during the
+    first `mask_periods` periods only. All trials of a batch are identical.
 
     Parameters
     ----------
@@ -36,17 +35,17 @@ class Cosine(OneTrialTask):
     dt : float
         Length of a step.
     mask_periods : float
-        How many periods, from the start, count in the loss.
+        Number of periods, from the start, that count in the loss.
 
     Raises
     ------
     InputError
         If a parameter has the wrong type or sign; if `period` is not longer than two steps; if the masked
-        periods last longer than the trial or less than a step.
+        periods are longer than the trial or shorter than a step.
 
     References
     ----------
-    Schuessler et al. 2020, task descriptions (paper section 2, autonomous cosine).
+    Schuessler et al. 2020, supplement, autonomous cosine.
     """
 
     name: ClassVar[str] = "cosine"
@@ -62,7 +61,7 @@ class Cosine(OneTrialTask):
         self._check_number("mask_periods", above=0)
         if self.period <= 2 * self.dt:
             raise InputError(
-                f"dt must be below period / 2 = {self.period / 2:g}, so that the steps can show the cosine, "
+                f"dt must be below period / 2 = {self.period / 2:g}, so that the steps resolve the cosine, "
                 f"got {self.dt!r}"
             )
         if not 1 <= self._masked <= self.steps:

@@ -1,8 +1,8 @@
-"""The input-driven fixed point: settle on one number.
+"""The input-driven fixed point: settle at one value.
 
-A constant input is switched on, and at the end of the trial the output has to sit at one given value.
-Nothing is random, so every trial is the same. It is the simplest task on which training changes the
-connectivity, and simple enough that the change can be worked out on paper for a linear network.
+A constant input is switched on, and at the end of the trial the output has to be at a given value. All trials are the
+same. It is the simplest task for which training changes the connectivity: for a linear network, the change can be
+calculated.
 """
 
 from __future__ import annotations
@@ -23,21 +23,20 @@ class FixedPoint(OneTrialTask):
     """Bring the output to one value under constant input.
 
     The one input is 0 before `onset` and 1 from then on. The target is `target` during the last
-    `loss_window` of the trial, where the mask is 1; before that both are 0. All trials of a batch are
-    identical.
+    `loss_window` of the trial, where the mask is 1; before, both are 0. All trials of a batch are identical.
 
     Parameters
     ----------
     target : float
-        The value to reach, z_hat in the paper.
+        Target value, z_hat in the paper.
     dt : float
         Length of a step. This and all durations are in time constants.
     duration : float
         Length of a trial.
     onset : float
-        When the input is switched on; may be 0.
+        Time at which the input is switched on; may be 0.
     loss_window : float
-        Length of the stretch at the end in which the output counts.
+        Length of the interval at the end in which the output counts.
 
     Raises
     ------
@@ -47,7 +46,7 @@ class FixedPoint(OneTrialTask):
 
     References
     ----------
-    Schuessler et al. 2020, task descriptions (paper section 2, input-driven fixed point).
+    Schuessler et al. 2020, Fig. 3.
     """
 
     name: ClassVar[str] = "fixed_point"

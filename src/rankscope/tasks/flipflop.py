@@ -1,9 +1,8 @@
 """The flip-flop: remember the sign of the last pulse.
 
-Every now and then a short pulse, up or down, arrives on one of a few input channels. A little later, and
-until the next pulse comes, the output of that same channel has to hold the pulse's sign while the other
-outputs are zero. Each new pulse replaces what was remembered, so the network must store one of (two signs x
-channels) states.
+Short pulses, positive or negative, arrive at random times on one of several input channels. After a delay, and until
+the next pulse, the output of that channel has to have the sign of the pulse while the other outputs are zero. The
+network must store one of (two signs x channels) states.
 """
 
 from __future__ import annotations
@@ -22,15 +21,13 @@ from rankscope.validation import integer
 
 @dataclass(frozen=True)
 class FlipFlop(BuiltInTask):
-    """Hold the sign of the last pulse on the channel it came from.
+    """Hold the sign of the last pulse on its channel.
 
-    Repeated until past the end of the trial: an interval is drawn, uniform between `interval_min` and
-    `interval_max`, and the decision delay is added to it; a channel and a sign are drawn at random; the
-    input on that channel is the sign for the length of a pulse. From the decision delay after the pulse
-    onset until the next onset, the target of that channel is sign x `target`, that of the others is 0, and
-    the mask is 1 on all. Everywhere else the mask is 0. The end of the trial cuts whatever is going on.
-    Onsets are counted in steps: each distance from onset to onset is `steps_in(interval + decision_delay,
-    dt)`.
+    The distance between pulse onsets is an interval, uniform between `interval_min` and `interval_max`, plus the
+    decision delay, in whole steps: `steps_in(interval + decision_delay, dt)`. Each pulse has a random channel and sign;
+    the input on that channel is `amplitude` x sign for the length of a pulse. From the decision delay after the onset
+    until the next onset, the target of that channel is sign x `target`, that of the others is 0, and the mask is 1 on
+    all. Elsewhere the mask is 0. The last pulse is cut by the end of the trial.
 
     Parameters
     ----------
@@ -45,13 +42,13 @@ class FlipFlop(BuiltInTask):
     pulse : float
         Length of a pulse; at most `interval_min`.
     interval_min, interval_max : float
-        Bounds of the interval, which is what is left between pulses after the decision delay.
+        Bounds of the interval between the end of the decision delay and the next onset.
     decision_delay : float
-        Time from the onset of a pulse until the output has to hold its sign; may be 0.
+        Time from the onset of a pulse to the start of its target; may be 0.
     amplitude : float
         Height of a pulse.
     target : float
-        Height of the wanted output.
+        Absolute value of the target.
 
     Raises
     ------
@@ -62,7 +59,7 @@ class FlipFlop(BuiltInTask):
 
     References
     ----------
-    Schuessler et al. 2020, task descriptions (paper section 2, flip-flop).
+    Schuessler et al. 2020, Fig. 1 and supplement, flip-flop.
     """
 
     name: ClassVar[str] = "flipflop"
@@ -92,8 +89,8 @@ class FlipFlop(BuiltInTask):
             )
         if self.pulse > self.interval_min:
             raise InputError(
-                f"pulse must be at most interval_min = {self.interval_min:g}, so that pulses do not run "
-                f"into each other, got {self.pulse!r}"
+                f"pulse must be at most interval_min = {self.interval_min:g}, so that pulses do not "
+                f"overlap, got {self.pulse!r}"
             )
         if self._first + self._delay >= self.steps:
             raise InputError(
@@ -140,14 +137,14 @@ class FlipFlop(BuiltInTask):
     def _paint(self, onsets: NDArray[np.int64], channels: NDArray[np.int64], signs: NDArray[np.int64]) -> Trials:
         """Turn pulses, given as (batch, pulse) arrays with onsets in steps, into trials.
 
-        Time falls into segments, from one onset to the next. What a segment holds is written once and then
-        repeated for as many steps as the segment lasts.
+        Time is divided into segments, from one onset to the next. The content of a segment is written once and
+        repeated for the steps of the segment.
         """
         batch, steps = len(onsets), self.steps
         starts = np.zeros((batch, onsets.shape[1] + 1), dtype=np.int64)
-        np.minimum(onsets, steps, out=starts[:, 1:])  # a pulse past the end gets a segment of no length
+        np.minimum(onsets, steps, out=starts[:, 1:])  # a pulse after the end has a segment of length 0
         lengths = np.diff(starts, axis=1, append=steps).ravel()
-        # Nothing has happened yet in the segment before the first pulse. Its age must stay negative.
+        # The segment before the first pulse has no pulse: its age must stay negative.
         starts[:, 0] = steps
         held = np.zeros((*starts.shape, self.channels), dtype=np.float32)
         np.put_along_axis(held[:, 1:], channels[..., None], signs[..., None], axis=2)
@@ -172,6 +169,6 @@ class FlipFlop(BuiltInTask):
 
     @cached_property
     def _most_pulses(self) -> int:
-        """How many pulses start within the trial if every interval is the shortest."""
+        """Number of pulses within the trial if all intervals are the shortest."""
         shortest = steps_in(self.interval_min + self.decision_delay, self.dt)
         return 1 + (self.steps - 1 - self._first) // shortest

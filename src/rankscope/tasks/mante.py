@@ -1,8 +1,7 @@
-"""The Mante task: decide on the evidence that the context points to.
+"""The Mante task: context-dependent integration of evidence.
 
-Two noisy sensory channels each carry some evidence, positive or negative. A third signal, the context, says
-which of the two matters in this trial. After a delay the output has to give the sign of the relevant
-evidence; the other channel, which is as loud, has to be ignored.
+Two noisy sensory channels carry positive or negative evidence. The context selects the relevant channel. After a delay
+the output has to report the sign of the relevant evidence and ignore the other channel, which is equally strong.
 """
 
 from __future__ import annotations
@@ -24,12 +23,11 @@ from rankscope.validation import number
 class Mante(BuiltInTask):
     """Context-dependent decision between two sensory channels.
 
-    Inputs are context 0, context 1, sensory 0, sensory 1. Fixation, stimulus, delay and decision follow
-    each other. Sensory noise, normal with standard deviation `noise` / sqrt(dt), is there at every step of
-    the trial. During the stimulus each sensory channel has a coherence, drawn from `coherences`, added to
-    it, and the context channel that was drawn is 1 (it is 0 at all other times). The target is 0 during
-    fixation and stimulus, and `target` x sign(coherence of the channel that the context names) during the
-    decision. The mask is 1 in these phases and 0 in the delay.
+    Inputs are context 0, context 1, sensory 0, sensory 1. A trial consists of fixation, stimulus, delay and decision.
+    Both sensory channels have normal noise with standard deviation `noise` / sqrt(dt) at every step. During the
+    stimulus, a coherence drawn from `coherences` is added to each sensory channel, and the channel of the context,
+    drawn at random, is 1 (otherwise 0). The target is 0 during fixation and stimulus, and `target` x sign(coherence of
+    the relevant channel) during the decision. The mask is 1 in these phases and 0 in the delay.
 
     Parameters
     ----------
@@ -40,9 +38,9 @@ class Mante(BuiltInTask):
     noise : float
         Sensory noise strength; 0 for none.
     coherences : tuple of float
-        What the evidence is drawn from; none of them 0, which would leave no right answer.
+        Values from which the evidence is drawn; none of them 0, which has no correct answer.
     target : float
-        Height of the wanted output.
+        Absolute value of the target.
 
     Raises
     ------
@@ -52,7 +50,7 @@ class Mante(BuiltInTask):
 
     References
     ----------
-    Schuessler et al. 2020, task descriptions (paper section 2, Mante), after Mante et al. 2013.
+    Schuessler et al. 2020, Fig. 1 and supplement, after Mante et al. 2013.
     """
 
     name: ClassVar[str] = "mante"
@@ -98,7 +96,7 @@ class Mante(BuiltInTask):
         """Return one trial with conflicting evidence, and noise from seed 0.
 
         Context 0; the largest coherence on sensory channel 0 and the smallest on channel 1. With the
-        default parameters the evidence is +1 against -1, and the right answer +0.5.
+        default parameters the evidence is +1 against -1, and the target +0.5.
         """
         evidence = np.array([[max(self.coherences), min(self.coherences)]])
         return self._paint(np.array([0]), evidence, np.random.default_rng(0))

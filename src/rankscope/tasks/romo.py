@@ -1,8 +1,7 @@
-"""The Romo task: say which of two stimuli was stronger.
+"""The Romo task: compare two stimuli across a delay (parametric working memory).
 
-A first stimulus of some amplitude comes, then nothing for a while that differs from trial to trial, then a
-second stimulus. Later the output has to say which of the two was larger. The network must hold a continuous
-quantity, the first amplitude, over a delay of unknown length, and then compare.
+Two stimuli of different amplitudes are separated by a delay that varies between trials. The output has to report which
+was larger. The network must hold a continuous quantity, the first amplitude, over a delay of unknown length.
 """
 
 from __future__ import annotations
@@ -21,16 +20,14 @@ from rankscope.validation import integer
 
 @dataclass(frozen=True)
 class Romo(BuiltInTask):
-    """Compare two amplitudes across a delay (parametric working memory).
+    """Report which of two amplitudes is larger.
 
-    Fixation, first stimulus, delay, second stimulus, decision delay and decision follow each other; the
-    delay is drawn for every trial, uniform between its bounds and then cut to whole steps. One input
-    channel carries the two amplitudes, each uniform between its bounds and redrawn until they differ by
-    `min_difference`. The target is 0 from the start to the end of the second stimulus. In the decision
-    period, with two outputs, the output of the *larger* stimulus (0 = first, 1 = second) has target
-    `target` and the other 0; with one output, the target is +`target` when the first is larger and
-    -`target` when the second is. The mask is 1 in these two stretches, and 0 in the decision delay and
-    after the decision (trials with a short delay end early).
+    A trial consists of fixation, first stimulus, delay, second stimulus, decision delay and decision. The delay is
+    uniform between its bounds, in whole steps. The one input channel carries both amplitudes, uniform between their
+    bounds and at least `min_difference` apart. The target is 0 until the end of the second stimulus. In the decision,
+    with two outputs, the output of the larger stimulus (0: first, 1: second) has target `target` and the other 0; with
+    one output, the target is +`target` if the first is larger and -`target` otherwise. The mask is 1 in these two
+    phases, and 0 in the decision delay and after the decision (trials with a short delay end early).
 
     Parameters
     ----------
@@ -43,9 +40,9 @@ class Romo(BuiltInTask):
     amplitude_min, amplitude_max : float
         Bounds of the two amplitudes.
     min_difference : float
-        How much the amplitudes differ at least.
+        Smallest difference of the amplitudes.
     target : float
-        Height of the wanted output.
+        Absolute value of the target.
     outputs : int
         2, one for each stimulus, or 1, whose sign is the answer.
 
@@ -57,7 +54,7 @@ class Romo(BuiltInTask):
 
     References
     ----------
-    Schuessler et al. 2020, task descriptions (paper section 2, Romo), after Romo et al. 1999.
+    Schuessler et al. 2020, Fig. 1 and supplement, after Romo et al. 1999.
     """
 
     name: ClassVar[str] = "romo"
@@ -117,9 +114,9 @@ class Romo(BuiltInTask):
         return self._paint(delay, np.array([self.amplitude_max]), np.array([self.amplitude_min]))
 
     def _draw(self, batch_size: int, rng: np.random.Generator) -> Trials:
-        # "Uniform, redrawn until |a - b| >= d" is uniform on two triangles, a >= b + d and b >= a + d. Taking
-        # d out of the larger one moves both together, into the square of side max - min - d; so draw there
-        # and put d back. The distribution is the same, and no loop waits for luck.
+        # The paper draws both amplitudes until |a - b| >= d: uniform on two triangles, a >= b + d and b >= a + d.
+        # Subtracting d from the larger one moves the triangles together into a square of side max - min - d. Drawing
+        # there and adding d gives the same distribution without rejections.
         span = self.amplitude_max - self.amplitude_min - self.min_difference
         delay, first, second = rng.random((3, batch_size))
         first_larger = first >= second

@@ -1,22 +1,22 @@
-"""What a task is, and what it hands out.
+"""The contract of tasks: `Task`, which every task satisfies, `Trials`, which it returns, and a base class.
 
-A task is anything with a `sample(batch_size, rng)` method that returns `Trials`: what the network hears,
-what it should say, and when it is listened to. Nothing else is asked of a task that you write yourself. The
-tasks of this package are frozen dataclasses, so that a task is fully described by its parameters and equal
-parameters mean an equal task.
-
-The contract, stated once and kept by every task here:
+A task is any object with a method `sample(batch_size, rng)` that returns `Trials`: inputs that drive the network,
+targets for its readout, and a mask with the weight of each target. The tasks of this package are frozen dataclasses,
+fully described by their parameters: equal parameters, equal task.
 
 * Arrays are (batch, time, channels). Times and durations are in units of the membrane time constant.
-* `inputs[:, t]` drives the network during step t. The readout with index t is taken *after* that step, at
-  time (t + 1) dt, and is compared with `targets[:, t]`.
-* `mask` says how much each entry counts: 1 counts, 0 does not. The loss is half the masked mean square,
-  1/2 sum(mask (z - target)^2) / sum(mask), so every batch has some mask that is not 0.
-* A target where the mask is 0 is never looked at. The tasks put 0 there, or what a picture should show.
-* A stretch of time of length d lasts `steps_in(d, dt)` steps, and starts where the one before it ended.
-* All randomness comes from `rng`: the same seed gives the same bits. The caller may change what it is given.
+* `inputs[:, t]` drives the network during step t. The readout with index t is taken *after* that step, at time
+  (t + 1) dt, and is compared with `targets[:, t]`.
+* `mask` is the weight of each target in the loss, by default 1/2 sum(mask (z - target)^2) / sum(mask). Every batch has
+  some mask above 0. Targets with mask 0 are ignored; tasks put 0 there, or a value for figures.
+* A phase of length d lasts `steps_in(d, dt)` steps and starts where the previous one ended.
+* All randomness comes from `rng`: the same seed gives the same bits. The caller may modify the arrays.
+* A task with finite data also has `batches(batch_size, rng)`, one pass over it, and may have `validation()`, held-out
+  batches; see `sentiment/task.py`.
 
-Source: Schuessler et al. 2020, task descriptions (paper section 2 and its supplement).
+References
+----------
+Schuessler et al. 2020, Fig. 1 and supplement.
 """
 
 from __future__ import annotations
@@ -40,10 +40,9 @@ def steps_in(duration: float, dt: float) -> int: ...
 @overload
 def steps_in(duration: NDArray[np.float64], dt: float) -> NDArray[np.int64]: ...
 def steps_in(duration: float | NDArray[np.float64], dt: float) -> int | NDArray[np.int64]:
-    """Return how many whole steps of length `dt` fit into `duration` (both in time constants).
+    """Return the number of whole steps of length `dt` in `duration` (both in time constants).
 
-    This is int(duration / dt) with a guard: in floating point 0.3 / 0.1 is 2.9999999999999996, and must
-    count as 3.
+    It is int(duration / dt) up to rounding: in floating point 0.3 / 0.1 is 2.9999999999999996, which counts as 3.
     """
     steps = np.floor(np.asarray(duration) / dt + 1e-9).astype(np.int64)
     return int(steps) if steps.ndim == 0 else steps
@@ -153,52 +152,51 @@ class Trials:
             If `where` is neither, or names a dtype that is not floating point.
         """
         try:
-            wanted = where if isinstance(where, torch.dtype) else torch.device(where)
+            target = where if isinstance(where, torch.dtype) else torch.device(where)
         except (RuntimeError, TypeError) as error:
             raise InputError(f"where must be a torch device or a floating-point dtype, got {where!r}") from error
         lengths = self.lengths
-        if lengths is not None and isinstance(wanted, torch.device):
-            lengths = lengths.to(wanted)
-        return Trials(self.inputs.to(wanted), self.targets.to(wanted), self.mask.to(wanted), lengths)
+        if lengths is not None and isinstance(target, torch.device):
+            lengths = lengths.to(target)
+        return Trials(self.inputs.to(target), self.targets.to(target), self.mask.to(target), lengths)
 
     def __len__(self) -> int:
         return self.inputs.shape[0]
 
     def __getitem__(self, batch: slice) -> Trials:
-        """Return some trials, as in `trials[0:4]`: a view on the same memory, with the batch axis kept."""
-        asked: Any = batch  # Any, so that a type checker also sees the refusal below as reachable
-        if not isinstance(asked, slice):
-            raise InputError(f"trials take a slice of the batch, such as trials[3:4], got {asked!r}")
-        lengths = None if self.lengths is None else self.lengths[asked]
-        return Trials(self.inputs[asked], self.targets[asked], self.mask[asked], lengths)
+        """Return a slice of the batch, as in `trials[0:4]`: views of the same memory."""
+        chosen: Any = batch  # Any, so that a type checker regards the check below as reachable
+        if not isinstance(chosen, slice):
+            raise InputError(f"trials take a slice of the batch, such as trials[3:4], got {chosen!r}")
+        lengths = None if self.lengths is None else self.lengths[chosen]
+        return Trials(self.inputs[chosen], self.targets[chosen], self.mask[chosen], lengths)
 
     def __repr__(self) -> str:
         sizes = f"in={self.inputs.shape[2]}, out={self.targets.shape[2]}"
         return f"Trials(batch_size={self.batch_size}, steps={self.steps}, {sizes}, {self.inputs.dtype})"
 
 
-def as_trials(handed_out: object) -> Trials:
-    """Return what a task has handed out.
+def as_trials(sampled: object) -> Trials:
+    """Return what a task has sampled.
 
     Raises
     ------
     InputError
-        If that is something else than Trials.
+        If it is not a `Trials`.
     """
-    if isinstance(handed_out, Trials):
-        return handed_out
+    if isinstance(sampled, Trials):
+        return sampled
     raise InputError(
-        f"task must hand out Trials, got {type(handed_out).__name__}; Trials.from_arrays(inputs, targets, mask) makes "
-        "them of arrays"
+        f"task must return Trials from sample, got {type(sampled).__name__}; Trials.from_arrays(inputs, targets, mask) "
+        "builds them from arrays"
     )
 
 
 @runtime_checkable
 class Task(Protocol):
-    """Anything that makes trials. This method is all that your own task needs.
+    """Any object that draws trials. A task of your own needs this method only.
 
-    The package always passes `rng` as a numpy Generator, which `sample` draws from (and so advances); a
-    task may accept a seed as well, as the built-in ones do.
+    The package passes `rng` as a numpy Generator, which `sample` advances. The built-in tasks accept a seed as well.
     """
 
     def sample(self, batch_size: int, rng: np.random.Generator) -> Trials:
@@ -207,15 +205,15 @@ class Task(Protocol):
 
 
 class BuiltInTask(ABC):
-    """What the tasks of this package share: checked parameters, a checked `sample`, and a description.
+    """Base class of the tasks of this package: checks of parameters, `sample`, and the description.
 
-    A new one is a frozen dataclass in a file of its own that says how big its channels are, how long a
-    trial is, how to draw a batch (`_draw`) and which trial to show in a picture (`example`).
+    A subclass is a frozen dataclass in a file of its own. It defines the numbers of channels and steps, how to draw a
+    batch (`_draw`), and a trial for figures (`example`).
     """
 
     name: ClassVar[str]
-    autonomous: ClassVar[bool] = False  # True: nothing drives the network, so the initial state has to
-    by_rng_alone: ClassVar[bool] = False  # True: batches depend on nothing else, so they may be drawn early
+    autonomous: ClassVar[bool] = False  # True: without input; the network starts from its input vector
+    by_rng_alone: ClassVar[bool] = False  # True: batches depend on rng alone and may be drawn in advance
     dt: float
     loss: str | Callable[..., Any] | None = None  # what `train` minimizes; None: the squared loss
 
@@ -236,11 +234,11 @@ class BuiltInTask(ABC):
 
     @abstractmethod
     def example(self) -> Trials:
-        """Return one fixed trial (batch 1) to look at; the same at every call."""
+        """Return one fixed trial (batch 1) for figures; the same at every call."""
 
     @abstractmethod
     def _draw(self, batch_size: int, rng: np.random.Generator) -> Trials:
-        """Draw a batch; the arguments are already checked."""
+        """Draw a batch; the arguments have been checked."""
 
     def sample(self, batch_size: int, rng: RngLike = None) -> Trials:
         """Draw fresh trials.
@@ -248,7 +246,7 @@ class BuiltInTask(ABC):
         Parameters
         ----------
         batch_size : int
-            How many, at least 1.
+            Number of trials, at least 1.
         rng : int, numpy.random.Generator or None
             A seed, or a Generator, which is advanced. None draws fresh entropy.
 
@@ -277,19 +275,19 @@ class BuiltInTask(ABC):
 
     def parameters(self) -> dict[str, Any]:
         """Return the parameters by name; `type(task)(**task.parameters()) == task`."""
-        own: Any = self  # every subclass is a dataclass, which this base class cannot say in its type
+        own: Any = self  # every subclass is a dataclass, which the type of this class cannot express
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(own)}
 
     def _settle(self, name: str, value: object) -> None:
-        """Store a checked parameter as a plain Python value, so that equal tasks are recorded equally."""
+        """Store a checked parameter as a plain Python value, so that equal tasks have equal descriptions."""
         object.__setattr__(self, name, value)  # the dataclass is frozen
 
     def _check_number(self, name: str, **bounds: float) -> None:
-        """Check that one parameter is a finite number within the bounds, and store it as a float."""
+        """Check that a parameter is a finite number within the bounds, and store it as a float."""
         self._settle(name, number(name, getattr(self, name), **bounds))
 
     def _check_times(self, *phases: str, may_be_zero: tuple[str, ...] = ()) -> None:
-        """Check dt and durations: each lasts a step or more, or is 0 where `may_be_zero` allows it."""
+        """Check dt and durations: each is a step or longer; those in `may_be_zero` may be 0."""
         self._check_number("dt", above=0)
         for name in (*phases, *may_be_zero):
             self._check_number(name, **({"minimum": 0} if name in may_be_zero else {"above": 0}))
@@ -302,7 +300,7 @@ class BuiltInTask(ABC):
 
 
 class OneTrialTask(BuiltInTask):
-    """A task of which every trial is the same: one channel in, one out, `duration` long, from the array `_trial`."""
+    """Base class of tasks whose trials are all the same: one input, one output, given by the array `_trial`."""
 
     duration: float
 
@@ -327,11 +325,11 @@ class OneTrialTask(BuiltInTask):
         """Inputs, targets and mask of the one trial, shape (3, 1, steps, 1)."""
 
     def example(self) -> Trials:
-        """Return the trial; there is only one."""
+        """Return the trial."""
         return self.sample(1, rng=0)
 
     def _draw(self, batch_size: int, rng: np.random.Generator) -> Trials:
-        # repeat copies, so that nobody can change the trial that the task keeps
+        # repeat copies, so that callers cannot change the cached trial
         return Trials.from_arrays(*np.repeat(self._trial, batch_size, axis=1))
 
 

@@ -36,7 +36,7 @@ def test_labels_are_signs_without_the_middle_fifth():
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("1\t2.5\tGood\n2\t2.5\n", "line 2: must be number, rating and text between tabs, got 2 parts"),
+        ("1\t2.5\tGood\n2\t2.5\n", "line 2: must be number, rating and text between tabs, got 2 fields"),
         ("1\tgood\tGood\n", "line 1: the rating must be a number from -4 to 4, got 'good'"),
         ("1\t4.5\tGood\n", "from -4 to 4, got '4.5'"),
         ("1\tnan\tGood\n", "from -4 to 4, got 'nan'"),

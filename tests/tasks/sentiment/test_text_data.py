@@ -26,7 +26,7 @@ def test_sentences_become_rows_of_the_vectors():
 
 
 def test_vectors_of_other_words():
-    with pytest.raises(InputError, match="vectors must have some of the words"):
+    with pytest.raises(InputError, match="vectors must contain some of the words"):
         prepare("snippets", TRAIN, VALIDATION, VECTORS.only({"unused"}))
 
 
@@ -46,7 +46,7 @@ def test_what_is_saved_comes_back(tmp_path, sentiment_data):
 
 def test_missing_data_names_the_command(tmp_path, monkeypatch):
     monkeypatch.setenv("RANKSCOPE_CACHE", str(tmp_path))
-    with pytest.raises(InputError, match=r"fetch it with: rankscope data sentiment$"):
+    with pytest.raises(InputError, match=r"prepare it with: rankscope data sentiment$"):
         load_data("snippets")
     with pytest.raises(InputError, match="--treebank PATH --vectors FILE"):
         load_data("treebank")

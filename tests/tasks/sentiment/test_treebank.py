@@ -92,7 +92,7 @@ def test_only_neutral_sentences_are_none(tmp_path):
 
 
 def test_what_is_not_there(tmp_path):
-    with pytest.raises(InputError, match="not there"):
+    with pytest.raises(InputError, match="does not exist"):
         read_treebank(tmp_path / "nowhere")
     with pytest.raises(InputError, match=r"must hold train\.txt or trees/train\.txt"):
         read_treebank(tmp_path)
@@ -119,7 +119,7 @@ def test_a_damaged_zip(tmp_path):
     whole = (tmp_path / "t.zip").read_bytes()
     for damaged in (whole[:200], whole[:60] + bytes(20) + whole[80:], b"not a zip"):
         (tmp_path / "t.zip").write_bytes(damaged)
-        with pytest.raises(InputError, match="must be a whole archive"):
+        with pytest.raises(InputError, match="must be a complete archive"):
             read_treebank(tmp_path / "t.zip")
 
 
@@ -138,5 +138,5 @@ def test_an_archive_with_names_in_no_encoding_is_refused(tmp_path):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("trees/tr\u00e4in.txt", "(3 good)")
     path.write_bytes(path.read_bytes().replace("\u00e4".encode(), b"\xb3\xd2"))
-    with pytest.raises(InputError, match="must be a whole archive, got a damaged one"):
+    with pytest.raises(InputError, match="must be a complete archive, got a damaged one"):
         read_treebank(path)

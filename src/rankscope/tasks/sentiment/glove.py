@@ -1,6 +1,8 @@
-"""Vectors of words in GloVe's text format: one word a line, followed by its numbers, all separated by single spaces.
+"""Word vectors in GloVe's text format: one word a line, followed by its numbers, all separated by single spaces.
 
-Source: Pennington, Socher, Manning, "GloVe: global vectors for word representation", EMNLP 2014.
+References
+----------
+Pennington, Socher, Manning, "GloVe: global vectors for word representation", EMNLP 2014.
 """
 
 from __future__ import annotations
@@ -19,12 +21,12 @@ from rankscope.tasks.sentiment.lines import numbered_lines
 
 @dataclass(frozen=True, eq=False)
 class WordVectors:
-    """Words and their vectors, in one order.
+    """Words and their vectors, in the same order.
 
     Attributes
     ----------
     words
-        Each once.
+        The words, without repetitions.
     vectors
         (words, size), single precision.
     """
@@ -33,23 +35,23 @@ class WordVectors:
     vectors: NDArray[np.float32]
 
     def only(self, wanted: Collection[str]) -> WordVectors:
-        """Return those of the words that are among `wanted`."""
+        """Return the words that are in `wanted`, with their vectors."""
         kept = [index for index, word in enumerate(self.words) if word in wanted]
         return WordVectors(tuple(self.words[index] for index in kept), self.vectors[kept])
 
 
 def read_glove(path: str | os.PathLike[str], wanted: Collection[str] | None = None) -> WordVectors:
-    """Return the vectors of a file, which may be larger than the memory if few words are wanted.
+    """Read word vectors from a file. Only the vectors of wanted words are kept in memory.
 
     Parameters
     ----------
     wanted
-        Words to keep; the numbers of others are not read. By default all.
+        Words to keep; by default all.
 
     Raises
     ------
     InputError
-        If the file is missing, is not UTF-8, or a line has not as many numbers as the first; the message names it.
+        If the file is missing, is not UTF-8, or the number of values differs between lines; the message names the line.
     """
     file_path = Path(path)
     if not file_path.is_file():
@@ -61,7 +63,7 @@ def read_glove(path: str | os.PathLike[str], wanted: Collection[str] | None = No
         for number, line in numbered_lines(file, str(file_path)):
             where = f"{file_path}, line {number}"
             size = size or line.count(" ")
-            # From the right: some words of the larger sets have spaces in them.
+            # Split from the right: some words of the larger sets contain spaces.
             word, *numbers = line.rsplit(" ", size)
             too_many = " " in word and _is_number(word.rpartition(" ")[2])
             if size == 0 or len(numbers) != size or too_many:
@@ -75,7 +77,7 @@ def read_glove(path: str | os.PathLike[str], wanted: Collection[str] | None = No
 
 def _vector(numbers: list[str], where: str) -> NDArray[np.float32]:
     try:
-        with np.errstate(over="ignore"):  # becomes infinite, which is looked for below
+        with np.errstate(over="ignore"):  # an infinite value is refused below
             vector = np.array(numbers, dtype=np.float32)
     except ValueError as error:
         raise InputError(f"{where}: must be a word and numbers, got {error}") from error

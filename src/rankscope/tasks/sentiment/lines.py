@@ -1,4 +1,4 @@
-"""Lines of text files that somebody else wrote: of bounded length, in UTF-8, with their numbers for messages."""
+"""Lines of untrusted text files: limited in length, decoded from UTF-8, numbered for error messages."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import BinaryIO
 from rankscope.errors import InputError
 
 LONGEST_LINE = 1_000_000
-"""Bytes. The longest line of the treebank has 3,000, of GloVe's vectors 10,000."""
+"""Limit in bytes. The longest line of the treebank has 3,000, of GloVe's vectors 10,000."""
 
 
 def numbered_lines(file: BinaryIO, name: str) -> Iterator[tuple[int, str]]:
-    """Yield (number from 1, text without the line's end), skipping empty lines.
+    """Yield (line number from 1, text without the end of line), skipping empty lines.
 
     Parameters
     ----------
     name
-        What to call the file in messages.
+        Name of the file in error messages.
 
     Raises
     ------
     InputError
-        If a line is not UTF-8 or is longer than any such file's lines are.
+        If a line is not UTF-8 or exceeds the limit.
     """
     number = 0
     while line := file.readline(LONGEST_LINE + 1):

@@ -1,6 +1,6 @@
-"""Sentences as words, with the label that a classifier is to learn.
+"""Tokenized sentences with labels.
 
-Words are written as GloVe's vocabulary writes them: lower case, "does n't" in two, punctuation apart.
+Words follow GloVe's vocabulary: lower case, "does n't" as two words, punctuation separate.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ _WORD = re.compile(r"n't\b|'(?:s|re|ve|ll|d|m)\b|''|``|\.\.\.|\w+|[^\w\s]")
 
 @dataclass(frozen=True)
 class Labelled:
-    """Sentences and their labels, one each.
+    """Sentences with their labels.
 
     Attributes
     ----------
     sentences
-        The words of each.
+        Words of each sentence.
     labels
         0 for negative, 1 for positive.
     """

@@ -1,10 +1,12 @@
 """Sentences of film reviews with the mean of twenty people's ratings, from -4 (very negative) to 4 (very positive).
 
-They are the sentences of Rotten Tomatoes that the treebank was made of, rated anew. One line a sentence: number, mean
-rating, text, separated by tabs. The label is the sign of the rating. As in the treebank, the middle fifth of the scale
-(up to 0.8 on either side of 0) counts as neutral and is dropped, which leaves 9,565 of 10,605 sentences.
+The sentences are those of Rotten Tomatoes on which the treebank is based, with new ratings. A line holds number, mean
+rating and text, separated by tabs. The label is the sign of the rating. As in the treebank, the middle fifth of the
+scale (-0.8 to 0.8) is neutral and dropped, which leaves 9,565 of 10,605 sentences.
 
-Source: Hutto, Gilbert, "VADER: a parsimonious rule-based model for sentiment analysis of social media text", ICWSM
+References
+----------
+Hutto, Gilbert, "VADER: a parsimonious rule-based model for sentiment analysis of social media text", ICWSM
 2014.
 """
 
@@ -22,12 +24,12 @@ LARGEST = 4.0
 
 
 def read_snippets(file: BinaryIO, name: str) -> Labelled:
-    """Return the sentences that are not neutral.
+    """Read the sentences that are not neutral.
 
     Parameters
     ----------
     name
-        What to call the file in messages.
+        Name of the file in error messages.
 
     Raises
     ------
@@ -39,7 +41,7 @@ def read_snippets(file: BinaryIO, name: str) -> Labelled:
         where = f"{name}, line {number}"
         parts = line.split("\t")
         if len(parts) != 3:
-            raise InputError(f"{where}: must be number, rating and text between tabs, got {len(parts)} parts")
+            raise InputError(f"{where}: must be number, rating and text between tabs, got {len(parts)} fields")
         rating, words = _rating(parts[1], where), tokenize(parts[2])
         if not words:
             raise InputError(f"{where}: must have a text, got none")
@@ -47,7 +49,7 @@ def read_snippets(file: BinaryIO, name: str) -> Labelled:
             sentences.append(words)
             labels.append(int(rating > 0))
     if not sentences:
-        raise InputError(f"{name} must hold rated sentences that are not all neutral, got none")
+        raise InputError(f"{name} must contain rated sentences that are not all neutral, got none")
     return Labelled(tuple(sentences), tuple(labels))
 
 

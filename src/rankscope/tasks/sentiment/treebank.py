@@ -1,11 +1,12 @@
-r"""The Stanford Sentiment Treebank: sentences of film reviews as trees, each node with a sentiment of 0 to 4.
+r"""The Stanford Sentiment Treebank: sentences of film reviews as trees, each node with a sentiment from 0 to 4.
 
-One line a tree, as in ``(3 (2 It) (4 (2 's) (4 good)))``; the first label is the sentence's. 0 and 1 are negative, 3
-and 4 positive, and neutral sentences (2) are dropped, which leaves 6,920 for training, 872 for development, 1,821 for
-tests.
+A line is a tree such as ``(3 (2 It) (4 (2 's) (4 good)))``; the first label is that of the sentence. 0 and 1 are
+negative, 3 and 4 positive. Neutral sentences (2) are dropped, which leaves 6,920 for training, 872 for development and
+1,821 for tests. The archive is trainDevTestTrees_PTB.zip.
 
-Source: Socher et al., "Recursive deep models for semantic compositionality over a sentiment treebank", EMNLP 2013;
-the archive is called trainDevTestTrees_PTB.zip.
+References
+----------
+Socher et al., "Recursive deep models for semantic compositionality over a sentiment treebank", EMNLP 2013.
 """
 
 from __future__ import annotations
@@ -23,17 +24,17 @@ from rankscope.tasks.sentiment.sentences import Labelled, Words
 
 SPLITS = ("train", "dev", "test")
 NEUTRAL = 2
-_PART = re.compile(r"[()]|[^\s()]+")
+_TOKEN = re.compile(r"[()]|[^\s()]+")
 _ESCAPED = {"-lrb-": "(", "-rrb-": ")", "\\/": "/", "\\*": "*"}
 
 
 def read_treebank(path: str | os.PathLike[str]) -> dict[str, Labelled]:
-    """Return the sentences that are not neutral, by split: "train", "dev", "test".
+    """Read the sentences that are not neutral, by split: "train", "dev", "test".
 
     Parameters
     ----------
     path
-        The folder trainDevTestTrees_PTB, its folder `trees`, or the zip file as it is downloaded.
+        The folder trainDevTestTrees_PTB, its folder `trees`, or the downloaded zip file.
 
     Raises
     ------
@@ -45,7 +46,9 @@ def read_treebank(path: str | os.PathLike[str]) -> dict[str, Labelled]:
         files = {split: _in_folder(root, f"{split}.txt") for split in SPLITS}
         return {split: _read(file.open("rb"), str(file)) for split, file in files.items()}
     if not root.is_file():
-        raise InputError(f"treebank must be the folder or zip trainDevTestTrees_PTB, got {str(root)!r}, not there")
+        raise InputError(
+            f"treebank must be the folder or zip trainDevTestTrees_PTB, got {str(root)!r}, which does not exist"
+        )
     members = {split: _in_zip(root, f"{split}.txt") for split in SPLITS}
     return {split: _read(BytesIO(from_zip(root, member)), f"{root}, {member}") for split, member in members.items()}
 
@@ -56,34 +59,34 @@ def parse_tree(text: str) -> tuple[int, Words]:
     Raises
     ------
     InputError
-        If `text` is not one whole tree.
+        If `text` is not one complete tree.
     """
     words: list[str] = []
     label: int | None = None
-    open_nodes: list[str] = []  # of each what it has so far: nothing, "label", "word" or "nodes"
-    for match in _PART.finditer(text):
-        part, at = match.group(), f"at character {match.start() + 1}"
-        if not open_nodes and (part != "(" or label is not None):
-            raise InputError(f"must be one tree in parentheses, got {part[:20]!r} outside of it {at}")
-        if part == "(":
+    open_nodes: list[str] = []  # content so far of each: "", "label", "word" or "nodes"
+    for match in _TOKEN.finditer(text):
+        token, at = match.group(), f"at character {match.start() + 1}"
+        if not open_nodes and (token != "(" or label is not None):
+            raise InputError(f"must be one tree in parentheses, got {token[:20]!r} outside of it {at}")
+        if token == "(":
             if open_nodes:
                 if open_nodes[-1] not in ("label", "nodes"):
                     raise InputError(f"a node must have a label, then a word or nodes, got '(' {at}")
                 open_nodes[-1] = "nodes"
             open_nodes.append("")
-        elif part == ")":
+        elif token == ")":
             if open_nodes.pop() not in ("word", "nodes"):
                 raise InputError(f"a node must have a label and a word or nodes, got ')' {at}")
         elif open_nodes[-1] == "":
-            if part not in ("0", "1", "2", "3", "4"):
-                raise InputError(f"a label must be one of 0, 1, 2, 3, 4, got {part[:20]!r} {at}")
-            label = int(part) if label is None else label
+            if token not in ("0", "1", "2", "3", "4"):
+                raise InputError(f"a label must be one of 0, 1, 2, 3, 4, got {token[:20]!r} {at}")
+            label = int(token) if label is None else label
             open_nodes[-1] = "label"
         elif open_nodes[-1] == "label":
-            words.append(_ESCAPED.get(part.lower(), part.lower()))
+            words.append(_ESCAPED.get(token.lower(), token.lower()))
             open_nodes[-1] = "word"
         else:
-            raise InputError(f"a node must have one word or only nodes, got {part[:20]!r} {at}")
+            raise InputError(f"a node must have one word or only nodes, got {token[:20]!r} {at}")
     if label is None or open_nodes:
         raise InputError(f"must be one tree in parentheses, got one that ends with {len(open_nodes)} of them open")
     return label, tuple(words)
@@ -101,7 +104,7 @@ def _read(file: BinaryIO, name: str) -> Labelled:
                 sentences.append(words)
                 labels.append(int(label > NEUTRAL))
     if not sentences:
-        raise InputError(f"{name} must hold trees, one a line, that are not all neutral, got none")
+        raise InputError(f"{name} must contain trees, one a line, that are not all neutral, got none")
     return Labelled(tuple(sentences), tuple(labels))
 
 

