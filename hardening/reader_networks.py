@@ -64,7 +64,7 @@ def _read_checkpoint(path: Path) -> object:
         found = inspect(path)
     except InputError:
         found = inspect(made.state_dict(), path, heads=2)
-    found.to_frame()
+    found.to_dataframe()
     return found.write_csv(path.parent / "out" / "table.csv")
 
 

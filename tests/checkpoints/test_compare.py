@@ -48,7 +48,7 @@ def test_a_transformer_matrix_by_matrix(tmp_path):
         assert row.initial_norm == pytest.approx(torch.linalg.matrix_norm(before[name]).item(), rel=1e-6)
         assert row.relative_norm == pytest.approx(row.norm / row.initial_norm)
     assert reasons(frame) == {
-        "model.embed_tokens.weight": "an embedding: its rows are looked up, it multiplies nothing",
+        "model.embed_tokens.weight": "an embedding, which is a table of vectors",
         "model.layers.0.input_layernorm.weight": "of a normalization",
         "model.layers.1.input_layernorm.weight": "of a normalization",
         "model.norm.weight": "of a normalization",
@@ -179,8 +179,8 @@ def test_whatever_is_wrong_with_one_tensor_is_its_own_reason_and_the_rest_goes_o
     found = reasons(frame)
     assert set(found) == set(bad) | {"new"}
     for name, text in {
-        "nan": "after are not finite (30",
-        "inf": "after are not finite",
+        "nan": "after must be finite, got 30 entries that are not",
+        "inf": "after must be finite",
         "same": "the same before and after",
         "shape": "6 x 5 before and 5 x 6 after",
         "vector": "a vector",

@@ -117,8 +117,8 @@ def test_what_is_no_plain_change_is_skipped_with_its_reason(tmp_path):
     reasons = {one["name"]: one["reason"] for one in frame.attrs["skipped"]}
     assert set(reasons) == {f"{name}.weight" for name in ("bad", "nan", "zero", "dora", "half", "wte")}
     assert "do not fit" in reasons["bad.weight"]
-    assert "not finite" in reasons["nan.weight"]
-    assert "no change" in reasons["zero.weight"]
+    assert "must be finite" in reasons["nan.weight"]
+    assert reasons["zero.weight"] == "the same before and after"
     assert "DoRA" in reasons["dora.weight"]
     assert "only lora_A" in reasons["half.weight"]
 
@@ -182,7 +182,7 @@ def test_a_change_that_is_too_large_to_be_squared_is_skipped(tmp_path, scale):
     folder = write_adapter(tmp_path / "adapter", factors, {"alpha_pattern": {"large": scale}})
     found = inspect(folder)
     assert [matrix.name for matrix in found.matrices] == ["usual.weight"]
-    assert dict(found.skipped)["large.weight"] == "its change is too large to be squared"
+    assert "can be squared" in dict(found.skipped)["large.weight"]
 
 
 def test_factors_that_do_not_fit_each_other_are_skipped(tmp_path):

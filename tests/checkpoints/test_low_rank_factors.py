@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import rankscope as rs
-from rankscope.checkpoints import layers
+from rankscope.checkpoints import factors as module
 
 
 @settings(max_examples=30, deadline=None)
@@ -60,7 +60,7 @@ def test_chosen_layers_only():
 
 
 def test_large_matrices_by_their_leading_triplets(monkeypatch):
-    monkeypatch.setattr(layers, "COMPLETE_UP_TO", 0)
+    monkeypatch.setattr(module, "COMPLETE_UP_TO", 0)
     dW = low_rank(80, 60, 4) + 1e-3 * torch.randn(80, 60, generator=torch.manual_seed(0), dtype=torch.float64)
     A, B = rs.low_rank_factors({"w": torch.zeros(80, 60)}, {"w": dW}, 4)["w"]
     U, s, Vt = torch.linalg.svd(dW, full_matrices=False)

@@ -1,4 +1,4 @@
-"""A change cut to low rank, as the two factors of a LoRA adapter: what learning wrote, in a hundredth of the space."""
+"""A change truncated to low rank, as the two factors of a LoRA adapter (Hu et al. 2021)."""
 
 from __future__ import annotations
 
@@ -12,33 +12,38 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rankscope.checkpoints.adapter import CONFIG, PREFIX, WEIGHTS
-from rankscope.checkpoints.compare import open_pair
-from rankscope.checkpoints.layers import Layer, chosen, decomposed
 from rankscope.checkpoints.opening import CheckpointLike
+from rankscope.checkpoints.pairs import Pair, open_pair, select
+from rankscope.checkpoints.source import Unreadable
+from rankscope.errors import InputError
 from rankscope.io.atomic import make_folder, replacing
+from rankscope.linalg import leading_triplets
+from rankscope.lowrank.change import Change, FactoredChange
+from rankscope.lowrank.noise_edges import COMPLETE_UP_TO
 from rankscope.validation import integer
 
 
 class LowRankFactors(Mapping[str, tuple[Tensor, Tensor]]):
-    """For each weight its A (rank, columns) and B (rows, rank), float32: B @ A is dW cut to that rank, unfolded.
+    """Name of a weight -> A (rank, columns) and B (rows, rank), float32, with B @ A = dW truncated to that rank.
 
     Attributes
     ----------
     rank
-        The rank R. Where a matrix is smaller, the rest is zero.
+        The rank. The factors of a smaller matrix are filled with zeros.
     """
 
-    def __init__(self, layers: Iterable[Layer], rank: int) -> None:
+    def __init__(self, changes: Iterable[tuple[str, tuple[int, ...], Change]], rank: int) -> None:
         self.rank = rank
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._factors: dict[str, tuple[Tensor, Tensor]] = {}
-        for layer in layers:
-            # Shared out evenly, neither factor is so small that a half-precision copy would lose it.
-            root = layer.s[:rank].sqrt()
-            A, B = root[:, None] * layer.Vt[:rank], layer.U[:, :rank] * root
+        for name, shape, change in changes:
+            U, s, Vt = _leading(change, rank)
+            # Split evenly, neither factor is so small that a half-precision copy would lose it.
+            root = s[:rank].sqrt()
+            A, B = root[:, None] * Vt[:rank], U[:, :rank] * root
             missing = rank - len(root)
-            self._shapes[layer.name] = layer.shape
-            self._factors[layer.name] = (
+            self._shapes[name] = shape
+            self._factors[name] = (
                 torch.nn.functional.pad(A, (0, 0, 0, missing)).float(),
                 torch.nn.functional.pad(B, (0, missing)).float(),
             )
@@ -53,7 +58,7 @@ class LowRankFactors(Mapping[str, tuple[Tensor, Tensor]]):
         return len(self._factors)
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
-        """Write a LoRA adapter's folder, as the PEFT library and `rankscope inspect` read it; return it.
+        """Write the folder of a LoRA adapter, for the PEFT library and `rankscope inspect`, and return it.
 
         Raises
         ------
@@ -65,7 +70,7 @@ class LowRankFactors(Mapping[str, tuple[Tensor, Tensor]]):
         for name, (A, B) in self.items():
             layer = PREFIX + name.removesuffix(".weight")
             tail = self._shapes[name][2:]
-            # Of a convolution, A is one of the same kernel and B one of a single pixel.
+            # For a convolution, A has the same kernel and B a kernel of 1 x 1.
             tensors[f"{layer}.lora_A.weight"] = A.reshape(self.rank, -1, *tail).contiguous()
             tensors[f"{layer}.lora_B.weight"] = B.reshape(*B.shape, *(1 for _ in tail)).contiguous()
         modules = sorted(name.removesuffix(".weight") for name in self if name.endswith(".weight"))
@@ -74,7 +79,7 @@ class LowRankFactors(Mapping[str, tuple[Tensor, Tensor]]):
             "r": self.rank,
             "lora_alpha": self.rank,  # a scale of 1
             "target_modules": modules,
-            # Weights that are not the `weight` of a module of their own, such as an LSTM's.
+            # Weights that are not named `weight`, such as those of an LSTM.
             "target_parameters": sorted(name for name in self if not name.endswith(".weight")),
             "fan_in_fan_out": False,
             "use_rslora": False,
@@ -94,14 +99,14 @@ class LowRankFactors(Mapping[str, tuple[Tensor, Tensor]]):
 def low_rank_factors(
     before: CheckpointLike, after: CheckpointLike, rank: int, layers: Iterable[str] | None = None
 ) -> LowRankFactors:
-    """Return the change of each matrix cut to a rank, as factors.
+    """Return the change of each matrix truncated to a rank, as two factors.
 
     Parameters
     ----------
     before, after
         State dicts, modules or paths, as in `open_checkpoint`.
     rank
-        How many directions to keep.
+        Number of directions to keep.
     layers
         Keys of weights, or patterns such as ``"*.q_proj.weight"``; by default every matrix that changed.
 
@@ -111,5 +116,24 @@ def low_rank_factors(
         If `rank` is below 1, a layer is unknown, or one of the two is no checkpoint.
     """
     kept = integer("rank", rank, minimum=1)
-    old, new = open_pair(before, after)
-    return LowRankFactors(decomposed(old, new, chosen(old, new, layers), leading=kept), kept)
+    pair = open_pair(before, after)
+    return LowRankFactors(_changes(pair, layers), kept)
+
+
+def _changes(pair: Pair, layers: Iterable[str] | None) -> Iterator[tuple[str, tuple[int, ...], Change]]:
+    """Yield name, shape and change of the matrices that changed."""
+    for names in select(pair, layers):
+        try:
+            change = pair.change(names)
+        except Unreadable as error:
+            raise InputError(f"layers must not have {names.before!r}: {error}") from error
+        if change.norm:
+            yield names.before, pair.after.entries[names.after].shape, change
+
+
+def _leading(change: Change, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return U, s and Vt of a change, of large matrices the leading ones only."""
+    if min(change.shape) > max(COMPLETE_UP_TO, 4 * rank) and not isinstance(change, FactoredChange):
+        return leading_triplets(torch.from_numpy(change.matrix), rank)[:3]
+    U, s, Vt = (torch.from_numpy(factor) for factor in change.svd)
+    return U, s, Vt

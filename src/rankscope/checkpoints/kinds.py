@@ -1,7 +1,7 @@
-"""Which tensors are matrices that multiply, and what blocks of rows or columns in them have a meaning of their own.
+"""Which tensors of a checkpoint are weight matrices, and their blocks: gates of an RNN, heads of attention.
 
-A tensor's name and shape are all there is to go by: `weight_ih` and `weight_hh` are torch's names in RNN, LSTM and GRU
-for the stacked weights of all gates; `q_proj` and its like are attention's, whose rows are those of all heads.
+A checkpoint has names and shapes only. `weight_ih` and `weight_hh` are torch's names for the stacked gates of RNN, LSTM
+and GRU; `q_proj` and similar names are those of attention, with the heads stacked.
 """
 
 from __future__ import annotations
@@ -13,21 +13,19 @@ from typing import NamedTuple
 import torch
 
 from rankscope.checkpoints.source import Entry
-from rankscope.networks.gates import gates_by_count
+from rankscope.lowrank.gates import gates_of
 
-RECURRENT = re.compile(r"(.*?\.?)weight_(ih|hh)((?:_l\d+)?(?:_reverse)?)")
 EMBEDDING = re.compile(r"(?:\w+_)?(?:embed(?:ding|dings|s)?(?:_(?!out)\w+)?|emb|wte|wpe|shared)", re.I)
-"""What embeddings are called. A layer inside of a module called so (`time_embedding.linear_1`) multiplies."""
+"""Names of embeddings. A layer inside a module of such a name (`time_embedding.linear_1`) is a matrix."""
 
 QUERIES = ("q_proj", "query", "q_lin", "wq", "to_q", "q")
 KEYS_VALUES = ("k_proj", "v_proj", "key", "value", "k_lin", "v_lin", "wk", "wv", "to_k", "to_v", "k", "v")
 OUTPUTS = ("o_proj", "out_proj", "out_lin", "wo", "o")
 FUSED = ("in_proj", "qkv", "qkv_proj", "wqkv")
-QUERY_OF = dict(zip(KEYS_VALUES, [q for q in QUERIES for _ in range(2)], strict=True))
 
 
 class Part(NamedTuple):
-    """A block of a matrix: what it is called, and which rows and columns it has."""
+    """A block of a matrix: its name, its rows and its columns."""
 
     label: str
     rows: slice
@@ -38,7 +36,7 @@ ALL = slice(None)
 
 
 def why_not(name: str, entry: Entry, names: Mapping[str, Entry]) -> str | None:
-    """Return the reason why a tensor is not measured as a matrix, or None where it is."""
+    """Return the reason why a tensor is not measured as a matrix, or None if it is."""
     shape, dtype = entry
     if isinstance(dtype, str):
         return dtype
@@ -56,7 +54,7 @@ def why_not(name: str, entry: Entry, names: Mapping[str, Entry]) -> str | None:
     if dtype.itemsize == 1 and any(f"{name}{end}" in names for end in ("_scale", "_scale_inv")):
         return f"{_plain(dtype)} codes with a scale of their own"
     if EMBEDDING.fullmatch(name.removesuffix(".weight").rsplit(".", 1)[-1]):
-        return "an embedding: its rows are looked up, it multiplies nothing"
+        return "an embedding, which is a table of vectors"
     if len(shape) == 3 and "expert" in name:
         return "a stack of the matrices of several experts"
     return None
@@ -71,32 +69,20 @@ def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 def gates(name: str, names: Mapping[str, Entry]) -> list[Part]:
-    """Return the blocks of rows of an RNN's weights that belong to its gates; none where there is one only."""
-    found = RECURRENT.fullmatch(name)
-    if not found:
-        return []
-    prefix, _, layer = found.groups()
-    # With a projection (torch's proj_size) the hidden size is no longer that of what is fed back.
-    sizes = [names[key].shape for key in (f"{prefix}weight_hr{layer}", f"{prefix}weight_hh{layer}") if key in names]
-    rows = names[name].shape[0]
-    if not sizes or len(sizes[0]) != 2 or not sizes[0][1] or rows % sizes[0][1]:
-        return []
-    hidden = sizes[0][1]
-    return [
-        Part(gate.letter, slice(i * hidden, (i + 1) * hidden), ALL)
-        for i, gate in enumerate(gates_by_count(rows // hidden))
-    ]
+    """Return the blocks of rows of an RNN's weights that belong to its gates; none if it has one gate only."""
+    shapes = {key: entry.shape for key, entry in names.items()}
+    return [Part(gate, rows, ALL) for gate, rows in gates_of(name, shapes).items()]
 
 
 def heads(name: str, names: Mapping[str, Entry], count: int) -> list[Part]:
-    """Return the blocks of attention's weights that belong to each of `count` heads; none where it is no attention's.
+    """Return the blocks of attention weights that belong to each of `count` heads; none for other weights.
 
-    Keys and values may have fewer heads than queries; theirs are as large as those of the queries beside them.
+    Keys and values may have fewer heads than queries, of the same size.
 
     Raises
     ------
     ValueError
-        If the size is no multiple of the number of heads.
+        If the size is not a multiple of the number of heads.
     """
     shape = names[name].shape
     parts = name.removesuffix("_weight").removesuffix(".weight").split(".")

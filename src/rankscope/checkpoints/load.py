@@ -57,7 +57,7 @@ def load_weights(model: nn.Module, checkpoint: CheckpointLike) -> nn.Module:
 def _weight(source: Source, name: str, own: Tensor) -> Tensor:
     dtype = source.entries[name].dtype
     if isinstance(dtype, str):
-        raise InputError(f"checkpoint must have weights that can be read, but {name!r} is {dtype}")
+        raise InputError(f"checkpoint must have weights that can be read, but {name!r}: {dtype}")
     try:
         if isinstance(source, Adapter) and name not in source.replaced:
             return own.double() + spread(source.factors(name), tuple(own.shape)).to(own.device)

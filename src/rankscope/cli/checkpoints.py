@@ -65,7 +65,7 @@ def inspect(
     if out is not None:
         from rankscope.figures.checkpoints import checkpoints
 
-        files += save_figure(checkpoints(compared.to_frame()), out)
+        files += save_figure(checkpoints(compared.to_dataframe()), out)
     if as_json:
         rows = [matrix.row() for matrix in compared.matrices]
         skipped = [one._asdict() for one in compared.skipped]

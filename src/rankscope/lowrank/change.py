@@ -127,6 +127,8 @@ class FactoredChange(Change):
     """
 
     def __init__(self, B: Tensor, A: Tensor, initial_norm: float | None, dtype: torch.dtype) -> None:
+        if not all(bool(torch.isfinite(factor).all()) for factor in (B, A)):
+            raise InputError("B and A must be finite, got entries that are not")
         self.B, self.A = B, A
         self.initial_norm = initial_norm
         U, R = torch.linalg.qr(B)
@@ -134,7 +136,7 @@ class FactoredChange(Change):
         core = R @ S.t()
         square = float(core.square().sum())
         if not math.isfinite(square):
-            raise InputError("its factors must be finite and have a product that can be squared, got a larger one")
+            raise InputError("B and A must have a product that can be squared, got a larger one")
         self.norm = math.sqrt(square)
         left, s, right = torch.linalg.svd(core, full_matrices=False)
         self.svd = (U @ left).numpy(), s.numpy(), (right @ V.t()).numpy()

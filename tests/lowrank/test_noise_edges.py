@@ -1,25 +1,35 @@
-"""The numbers of one matrix: against their definitions, against random matrices, and with bounds that hold."""
+"""Ranks and noise levels of a change: by their definitions, of random matrices, and with bounds that hold."""
 
 import math
 
 import numpy as np
 import pytest
 import torch
-from checkpoint_cases import low_rank
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rankscope.checkpoints import measures
-from rankscope.checkpoints.difference import difference
-from rankscope.checkpoints.measures import Spectrum, measure, spectrum
-from rankscope.checkpoints.source import InMemory
+from rankscope.lowrank import change, noise_edges
+from rankscope.lowrank.noise_edges import Spectrum, measure, measures_of
 
 spectra = st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=30).map(lambda s: np.sort(s)[::-1])
 
 
+def low_rank(rows, columns, rank, scale=1.0):
+    """Return a matrix of that rank whose singular values are all `scale`."""
+    generator = torch.Generator().manual_seed(0)
+    U, V = (
+        torch.linalg.qr(torch.randn(size, rank, generator=generator, dtype=torch.float64)).Q for size in (rows, columns)
+    )
+    return scale * U @ V.t()
+
+
 def measured(W0, W):
-    dW = difference((InMemory({"w": W0}, "before"), "w"), (InMemory({"w": W}, "after"), "w"))
-    return measure(spectrum(dW.matrix, dW.norm), dW.rounding)
+    return measure(change(W0, W))
+
+
+def alone(dW, exact=False):
+    """Measure a change from zero."""
+    return measure(change(torch.zeros_like(dW), dW), exact)
 
 
 def complete(s, shape):
@@ -30,7 +40,7 @@ def complete(s, shape):
 @given(s=spectra, more=st.integers(0, 9))
 def test_ranks_are_what_their_definitions_say(s, more):
     shape = (len(s), len(s) + more)
-    found = measure(complete(s, shape), rounding=0.0)
+    found = measures_of(complete(s, shape), rounding=0.0)
     s2 = s**2
     for percent in (90, 95, 99):
         rank = getattr(found, f"rank_{percent}")
@@ -49,8 +59,8 @@ def test_ranks_are_what_their_definitions_say(s, more):
 def test_what_the_leading_values_leave_open_lies_within_the_bounds(s, share, more):
     seen = 1 + int(share * (len(s) - 2))
     shape = (len(s), len(s) + more)
-    whole = measure(complete(s, shape), rounding=1e-2)
-    part = measure(Spectrum(shape, s[:seen], False, float(np.sum(s**2)), 0.0, "randomized"), rounding=1e-2)
+    whole = measures_of(complete(s, shape), rounding=1e-2)
+    part = measures_of(Spectrum(shape, s[:seen], False, float(np.sum(s**2)), 0.0, "randomized"), rounding=1e-2)
     for percent in (90, 95, 99):
         least, most = getattr(part, f"rank_{percent}_bounds")
         assert least <= getattr(whole, f"rank_{percent}") <= most
@@ -64,7 +74,7 @@ def test_of_a_random_change_nothing_stands_out_and_the_edge_is_where_its_values_
     counts, ratios = [], []
     for seed in range(40):
         dW = torch.randn(*shape, generator=torch.manual_seed(seed), dtype=torch.float64)
-        found = measure(spectrum(dW, torch.linalg.matrix_norm(dW).item()), 0.0)
+        found = alone(dW)
         counts.append(found.standing_out)
         ratios.append(found.singular_values[0] / found.random_edge)
     assert np.mean(np.array(counts) > 0) <= 0.1  # 1 % is meant
@@ -76,7 +86,7 @@ def test_directions_in_noise_are_counted_however_strong(rank):
     noise = torch.randn(150, 100, generator=torch.manual_seed(rank), dtype=torch.float64)
     for strength in (60.0, 1e4):  # the edge of the noise is at 22
         dW = noise + low_rank(150, 100, rank, scale=strength)
-        found = measure(spectrum(dW, torch.linalg.matrix_norm(dW).item()), 0.0)
+        found = alone(dW)
         assert found.standing_out == rank
         assert found.noise_edge == pytest.approx(math.sqrt(150) + 10, rel=0.02)
     # With its own strength in the edge the weakest of ten directions would be lost.
@@ -131,12 +141,11 @@ def test_eight_bit_floats_are_compared_in_double_precision():
 def test_the_ways_for_large_matrices_agree_with_the_exact_one(monkeypatch, path):
     generator = torch.manual_seed(0)
     dW = 0.01 * torch.randn(300, 200, generator=generator, dtype=torch.float64) + low_rank(300, 200, 5, scale=3.0)
-    norm = torch.linalg.matrix_norm(dW).item()
-    exact = measure(spectrum(dW, norm), 1e-6)
-    monkeypatch.setattr(measures, "EXACT_UP_TO", 0)
-    monkeypatch.setattr(measures, "COMPLETE_UP_TO", 200 if path == "gram" else 0)
+    exact = alone(dW)
+    monkeypatch.setattr(noise_edges, "EXACT_UP_TO", 0)
+    monkeypatch.setattr(noise_edges, "COMPLETE_UP_TO", 200 if path == "gram" else 0)
     for matrix in (dW, dW.t().contiguous(), dW.float()):
-        other = measure(spectrum(matrix, norm), 1e-6)
+        other = alone(matrix)
         assert other.method == path
         assert other.norm == pytest.approx(exact.norm, rel=1e-6)
         assert other.rank_90 == exact.rank_90
@@ -150,9 +159,9 @@ def test_the_ways_for_large_matrices_agree_with_the_exact_one(monkeypatch, path)
 
 
 def test_all_values_of_a_large_matrix_where_asked_for(monkeypatch):
-    monkeypatch.setattr(measures, "EXACT_UP_TO", 0)
-    monkeypatch.setattr(measures, "COMPLETE_UP_TO", 0)
+    monkeypatch.setattr(noise_edges, "EXACT_UP_TO", 0)
+    monkeypatch.setattr(noise_edges, "COMPLETE_UP_TO", 0)
     dW = torch.randn(150, 100, generator=torch.manual_seed(0))
-    found = measure(spectrum(dW, torch.linalg.matrix_norm(dW).item(), exact=True), 0.0)
+    found = alone(dW, exact=True)
     assert (found.method, found.numerical_rank) == ("gram", 100)
     assert found.singular_values == pytest.approx(torch.linalg.svdvals(dW.double())[:64].tolist(), rel=1e-7)

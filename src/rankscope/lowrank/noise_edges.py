@@ -1,14 +1,14 @@
-r"""What the singular values of one change say: its ranks, and how many of its directions are more than noise.
+r"""Ranks of a change from its singular values, and the levels of noise that they are compared with.
 
-Three comparisons, each with a level above which a singular value counts:
+A singular value is compared with three levels:
 
-- with *rounding*: what the number format of the files can explain (`difference.py`);
-- with a *random change of the same size and norm*: an m x n matrix of independent entries with the variance
-  $\sigma^2$ has its largest singular value at the edge $\sigma (\sqrt m + \sqrt n)$ of the law of Marchenko and
-  Pastur (1967). Taken with all of $|\Delta W|^2 = m n \sigma^2$, strong directions raise the edge they are measured by;
-- with the *noise that is left without them*: what stands above the edge is taken out, $\sigma$ taken anew from the
-  rest, and so on until nothing more stands out. The largest value of a random matrix scatters around the edge; to stand
-  out is to be above what one in a hundred of them reaches (Johnstone 2001).
+- *rounding*: what the number format of the weights can explain (`change.py`);
+- *a random change of the same size and norm*: an m x n matrix of independent entries with the variance $\sigma^2$ has
+  its largest singular value at the edge $\sigma (\sqrt m + \sqrt n)$ (Marchenko & Pastur 1967). With
+  $|\Delta W|^2 = m n \sigma^2$, strong directions raise the edge that they are compared with;
+- *the noise without them*: the values above the edge are removed, $\sigma$ is estimated from the rest, and this is
+  repeated until no further value is above the edge. The largest singular value of a random matrix scatters around the
+  edge, so the level is the one that one in a hundred random matrices exceeds (Johnstone 2001).
 """
 
 from __future__ import annotations
@@ -22,18 +22,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rankscope.checkpoints.adapter import Factors
-from rankscope.checkpoints.source import Unreadable
 from rankscope.linalg import leading_triplets
+from rankscope.lowrank.change import Change, FactoredChange
 
 EXACT_UP_TO = 1024
-"""The smaller side up to which all singular values are computed to the last digit, in half a second."""
+"""Smaller side up to which all singular values are computed to rounding, in half a second."""
 
 COMPLETE_UP_TO = 2048
-"""The smaller side up to which all are computed, if less precisely: it takes no longer than the leading ones would."""
+"""Smaller side up to which all are computed, to 1e-8 of the largest: the leading ones alone would take as long."""
 
 LISTED = 64
-"""How many singular values are kept; as many are sought where not all are computed."""
+"""Number of singular values that are returned, and computed where not all are."""
 
 FRACTIONS = (90, 95, 99)
 TRACY_WIDOM_99 = 2.0234
@@ -44,7 +43,7 @@ Bounds = tuple[int, int]
 
 
 class Spectrum(NamedTuple):
-    """Singular values of a matrix, largest first; all of them, or the leading ones.
+    """Singular values of a matrix, largest first: all of them, or the leading ones.
 
     Attributes
     ----------
@@ -71,7 +70,7 @@ class Spectrum(NamedTuple):
 
 @dataclass(frozen=True)
 class Measures:
-    """What is measured of one change; a rank that is not known exactly is None, its bounds are known in any case.
+    """Measures of one change. A rank that is not known exactly is None; its bounds are always known.
 
     Attributes
     ----------
@@ -80,16 +79,16 @@ class Measures:
     stable_rank
         |dW|^2 / s1^2.
     rank_90, rank_95, rank_99
-        How many singular values have that percentage of |dW|^2.
+        Number of leading singular values with that percentage of |dW|^2.
     numerical_rank, rounding_noise
-        How many are above the level that rounding can explain, and that level.
+        Number of singular values above the level of rounding, and this level.
     random_edge, above_random_edge
-        The edge of a random matrix of the same size and norm, and how many are above it.
+        The edge of a random matrix of the same size and norm, and the number of singular values above it.
     noise_edge, standing_out
-        The edge of what is left once those that stand out are taken out, and how many they are. What rounding can
-        explain does not stand out.
+        The edge of the noise without the values that stand out, and the number of these. Values below the level of
+        rounding do not stand out.
     singular_values, singular_value_error, method
-        The leading ones, and as in `Spectrum`.
+        The leading singular values, and as in `Spectrum`.
     """
 
     norm: float
@@ -112,50 +111,40 @@ class Measures:
     method: str
 
 
-def spectrum(matrix: Tensor, norm: float, exact: bool = False) -> Spectrum:
-    """Return the singular values of a matrix: all where that is cheap or asked for, else the leading ones."""
-    m, n = matrix.shape
+def spectrum_of(change: Change, exact: bool = False) -> Spectrum:
+    """Return the singular values of a change: all of them where that is fast or `exact`, else the leading ones."""
+    m, n = change.shape
+    rounding = float(np.finfo(float).eps)
+    if isinstance(change, FactoredChange):
+        values = change.singular_values
+        return Spectrum((m, n), values, True, float(np.sum(values**2)), rounding * max(m, n) * values[0], "factors")
+    matrix = torch.from_numpy(change.matrix)
     if min(m, n) <= EXACT_UP_TO and matrix.dtype == torch.float64:
         values = torch.linalg.svdvals(matrix).numpy()
-        error = float(np.finfo(float).eps * max(m, n) * values[0])
-        return Spectrum((m, n), values, True, float(np.sum(values**2)), error, "exact")
+        return Spectrum((m, n), values, True, float(np.sum(values**2)), rounding * max(m, n) * values[0], "exact")
     if min(m, n) <= COMPLETE_UP_TO or exact:
         values = torch.linalg.eigvalsh(_gram(matrix)).flip(0).clamp_min(0).sqrt().numpy()
-        error = float(math.sqrt(np.finfo(float).eps) * values[0])
-        return Spectrum((m, n), values, True, float(np.sum(values**2)), error, "gram")
+        return Spectrum((m, n), values, True, float(np.sum(values**2)), math.sqrt(rounding) * values[0], "gram")
     found = leading_triplets(matrix, LISTED)
-    values = found.s.double().numpy()
-    return Spectrum((m, n), values, False, norm**2, float(found.error.max()), "randomized")
+    return Spectrum((m, n), found.s.double().numpy(), False, change.norm**2, float(found.error.max()), "randomized")
 
 
-def factors_spectrum(factors: Factors) -> Spectrum:
-    """Return the singular values of B A from matrices of its rank only.
-
-    Raises
-    ------
-    Unreadable
-        If they are too large to be squared.
-    """
-    m, n = factors.B.shape[0], factors.A.shape[1]
-    core = torch.linalg.qr(factors.B).R @ torch.linalg.qr(factors.A.t()).R.t()
-    if not bool(torch.isfinite(core).all()) or not math.isfinite(float(core.square().sum())):
-        raise Unreadable("its change is too large to be squared")
-    values = torch.linalg.svdvals(core).numpy()
-    error = float(np.finfo(float).eps * max(m, n) * values[0])
-    return Spectrum((m, n), values, True, float(np.sum(values**2)), error, "factors")
-
-
-def measure(spectrum: Spectrum, rounding: float) -> Measures:
+def measure(change: Change, exact: bool = False) -> Measures:
     """Return the measures of a change that is not zero.
 
     Parameters
     ----------
-    rounding
-        The level that the rounding of the weights can explain; that of the computation is added here.
+    exact
+        Compute all singular values of large matrices too.
     """
+    return measures_of(spectrum_of(change, exact), change.rounding)
+
+
+def measures_of(spectrum: Spectrum, rounding: float) -> Measures:
+    """Return the measures of a spectrum, with the level of rounding of the weights."""
     s = spectrum.values
-    # Values that were not found to better than this are not told from zero.
-    noise = max(rounding, spectrum.error if spectrum.method != "randomized" else 1e-5 * float(s[0]))
+    # Smaller values cannot be told from zero: the rounding of the weights, and of the computation.
+    noise = max(rounding, spectrum.error if spectrum.complete else 1e-5 * float(s[0]))
     ranks = {f: _rank_for(spectrum, f / 100) for f in FRACTIONS}
     numerical = _count(spectrum, noise)
     edge = math.sqrt(spectrum.square) * sum(1 / math.sqrt(size) for size in spectrum.shape)
@@ -177,13 +166,13 @@ def measure(spectrum: Spectrum, rounding: float) -> Measures:
         noise_edge=noise_edge,
         standing_out=_known(standing_out),
         singular_values=tuple(s[:LISTED].tolist()),
-        singular_value_error=spectrum.error,
+        singular_value_error=float(spectrum.error),
         method=spectrum.method,
     )
 
 
 def _gram(matrix: Tensor) -> Tensor:
-    """Return the smaller of A A^T and A^T A in double precision, without a copy of A in it."""
+    """Return the smaller of A A^T and A^T A in double precision, without a double copy of A."""
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.t()
     gram = torch.zeros(len(wide), len(wide), dtype=torch.float64)
     for start in range(0, wide.shape[1], 1024):
@@ -197,14 +186,14 @@ def _known(bounds: Bounds) -> int | None:
 
 
 def _count(spectrum: Spectrum, level: float) -> Bounds:
-    """Return the bounds of how many singular values are above a level."""
+    """Return bounds of the number of singular values above a level."""
     above = int(np.count_nonzero(spectrum.values > level))
     unseen = not spectrum.complete and above == len(spectrum.values)
     return above, min(spectrum.shape) if unseen else above
 
 
 def _rank_for(spectrum: Spectrum, fraction: float) -> Bounds:
-    """Return the bounds of how many singular values have this fraction of the sum of squares."""
+    """Return bounds of the number of leading singular values with this fraction of the sum of squares."""
     s2 = spectrum.values**2
     # A sum in another order may end a few roundings short.
     wanted = fraction * spectrum.square * (1 - 1e-12)
@@ -216,15 +205,15 @@ def _rank_for(spectrum: Spectrum, fraction: float) -> Bounds:
         return seen, seen
     rest, unseen = spectrum.square - float(s2.sum()), min(spectrum.shape) - seen
     missing = wanted - float(s2.sum())
-    # Those that were not seen have `rest` together. At best each is as large as the last one seen; at worst all are
-    # alike, as the larger of them come first.
+    # The squares of the unseen values sum to `rest`. The fewest are needed if each is as large as the last seen value,
+    # the most if all are equal, as larger ones come first.
     least = seen + math.ceil(missing / (float(spectrum.values[-1]) + spectrum.error) ** 2)
     most = seen + min(unseen, math.ceil(missing / (rest / unseen)))
     return min(least, most), most
 
 
 def _standing_out(spectrum: Spectrum, rounding: float) -> tuple[float, Bounds]:
-    """Return the edge of the noise, and the bounds of how many singular values are above it."""
+    """Return the edge of the noise, and bounds of the number of singular values above it."""
     m, n = spectrum.shape
     s, s2 = spectrum.values, spectrum.values**2
     excess = _excess(m, n)
@@ -240,7 +229,7 @@ def _standing_out(spectrum: Spectrum, rounding: float) -> tuple[float, Bounds]:
 
 
 def _excess(m: int, n: int) -> float:
-    """Return how far above the edge 99 of 100 largest singular values of random matrices stay, as a factor."""
+    """Return the ratio to the edge that the largest singular value stays below in 99 of 100 random matrices."""
     if min(m, n) < 2:
         return 1.0
     a, b = math.sqrt(max(m, n) - 1), math.sqrt(min(m, n))

@@ -1,0 +1,203 @@
+"""Two checkpoints as a pair: which matrices of one belong to which of the other, and the change of each."""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from rankscope.checkpoints.adapter import Adapter
+from rankscope.checkpoints.kinds import ALL, Part, matrix_shape, why_not
+from rankscope.checkpoints.matching import match
+from rankscope.checkpoints.opening import CheckpointLike, halves, open_checkpoint
+from rankscope.checkpoints.source import Source, Unreadable
+from rankscope.errors import InputError
+from rankscope.lowrank.change import BLOCK, Change, FactoredChange
+from rankscope.validation import choice
+
+
+class Skipped(NamedTuple):
+    """A tensor, or a part of one, that is not compared, and the reason."""
+
+    name: str
+    reason: str
+
+
+class Names(NamedTuple):
+    """Names of one matrix before and after learning."""
+
+    before: str
+    after: str
+
+
+class Pair(NamedTuple):
+    """Checkpoints before and after learning; `before` is None for an adapter without its base."""
+
+    before: Source | None
+    after: Source
+
+    @property
+    def named_by(self) -> Source:
+        """The checkpoint whose names identify matrices."""
+        return self.before or self.after
+
+    def change(self, names: Names, part: Part | None = None) -> Change:
+        """Return the change of a matrix or a part of it.
+
+        Raises
+        ------
+        Unreadable
+            If the values cannot be read, are not finite, or their change has no finite norm.
+        """
+        rows, columns = (part.rows, part.columns) if part else (ALL, ALL)
+
+        def read(source: Source, name: str) -> Tensor:
+            tensor = source.rows(name).reshape(matrix_shape(source.entries[name].shape))[rows, columns]
+            source.release()
+            return tensor
+
+        try:
+            initial = None if self.before is None else read(self.before, names.before)
+            if isinstance(self.after, Adapter) and names.after not in self.after.replaced:
+                B, A = self.after.factors(names.after)
+                norm = None if initial is None else _norm(initial)
+                change: Change = FactoredChange(B[rows], A[:, columns], norm, self.after.dtype(names.after))
+            else:
+                assert initial is not None
+                change = Change(initial, read(self.after, names.after))
+        except InputError as error:
+            raise Unreadable(str(error)) from error
+        if not math.isfinite(change.norm) or (not change.norm and change.matrix.any()):
+            raise Unreadable("its change is too large or too small to be squared")
+        return change
+
+
+def open_pair(before: CheckpointLike, after: CheckpointLike | None) -> Pair:
+    """Open two checkpoints, or one that holds the weights before and after learning.
+
+    Raises
+    ------
+    InputError
+        If they are no such pair.
+    """
+    old = open_checkpoint(before, "before")
+    if after is None:
+        if isinstance(old, Adapter):
+            return Pair(None, old)
+        both = halves(old)
+        if both is None:
+            raise InputError(
+                f"after is missing: {old.label} holds one set of weights (only a file that holds a network before and "
+                "after learning, or a LoRA adapter, can stand alone)"
+            )
+        return Pair(*both)
+    if isinstance(old, Adapter):
+        raise InputError(f"before must be the model that was adapted, got the adapter {old.label}; it goes in after")
+    new = open_checkpoint(after, "after")
+    trained = [both[1] if (both := halves(source)) else source for source in (old, new)]
+    return Pair(*trained)
+
+
+def matrices_of(pair: Pair) -> tuple[list[Names], list[Skipped]]:
+    """Return all matrices that can be compared, and the tensors that cannot.
+
+    Raises
+    ------
+    InputError
+        If no name of one is in the other.
+    """
+    skipped = [Skipped(*one) for one in pair.after.skipped.items()] if isinstance(pair.after, Adapter) else []
+    if pair.before is None:
+        return _of_adapter(pair.after, skipped)
+    new = pair.after
+    matched = match(pair.before.entries, new.entries)
+    if not any(a is not None and b is not None for a, b in matched):
+        raise InputError(
+            f"after must have weights named as in before: {pair.before.label} has {_some(pair.before)}, {new.label} "
+            f"has {_some(new)}"
+        )
+    found: list[Names] = []
+    for before, after in matched:
+        if before is None:
+            skipped.append(Skipped(after or "", f"only in {new.label}"))
+        elif after is None:
+            # An adapter does not change the weights that it does not name.
+            if not isinstance(new, Adapter):
+                skipped.append(Skipped(before, f"only in {pair.before.label}"))
+        elif reason := _why_not(pair.before, before, new, after):
+            skipped.append(Skipped(before, reason))
+        else:
+            found.append(Names(before, after))
+    return found, skipped
+
+
+def select(pair: Pair, layers: Iterable[str] | None) -> list[Names]:
+    """Return the matrices that `layers` names, in the order of the checkpoint; all for None.
+
+    Parameters
+    ----------
+    layers
+        Keys, or patterns of keys such as "*.q_proj.weight".
+
+    Raises
+    ------
+    InputError
+        If one of them matches no matrix that can be compared.
+    """
+    if isinstance(layers, str):
+        raise InputError(f"layers must be a list of names, got the text {layers!r}; write [{layers!r}]")
+    found, skipped = matrices_of(pair)
+    if layers is None:
+        return found
+    names = [one.before for one in found]
+    wanted: set[str] = set()
+    for pattern in layers:
+        fitting = fnmatch.filter(names, pattern)
+        if not fitting:
+            reasons = [f"{one.name!r} is skipped: {one.reason}" for one in skipped if one.name == pattern]
+            if reasons:
+                raise InputError(f"layers must name matrices, but {reasons[0]}")
+            choice("layers", pattern, names)
+        wanted.update(fitting)
+    return [one for one in found if one.before in wanted]
+
+
+def _of_adapter(adapter: Source, skipped: list[Skipped]) -> tuple[list[Names], list[Skipped]]:
+    assert isinstance(adapter, Adapter)
+    found = []
+    for name, entry in adapter.entries.items():
+        whole = "replaced as a whole, there is nothing to compare it with" if name in adapter.replaced else None
+        if reason := whole or why_not(name, entry, adapter.entries):
+            skipped.append(Skipped(name, reason))
+        else:
+            found.append(Names(name, name))
+    return found, skipped
+
+
+def _why_not(old: Source, before: str, new: Source, after: str) -> str | None:
+    """Return the reason why two tensors are not compared, or None."""
+    first, second = old.entries[before], new.entries[after]
+    reason = why_not(before, first, old.entries) or why_not(after, second, new.entries)
+    if reason is None and first.shape != second.shape:
+        shapes = (" x ".join(map(str, entry.shape)) for entry in (first, second))
+        reason = "its shape is {} before and {} after".format(*shapes)
+    return reason
+
+
+def _norm(matrix: Tensor) -> float:
+    """Return the Frobenius norm, computed in double precision from blocks of rows."""
+    step = max(1, BLOCK // max(1, matrix.shape[1]))
+    blocks = (matrix[start : start + step] for start in range(0, len(matrix), step))
+    square = math.fsum(float(torch.sum(block.double().square())) for block in blocks)
+    if not math.isfinite(square):
+        raise InputError("before must be finite, got entries that are not")
+    return math.sqrt(square)
+
+
+def _some(source: Source) -> str:
+    names = list(source.entries)
+    return ", ".join(map(repr, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "") or "no tensors"
