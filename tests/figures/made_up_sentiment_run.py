@@ -4,7 +4,7 @@ import numpy as np
 import xarray as xr
 
 WEIGHTS = ["weight_hh_l0", "weight_hh_l1", "weight_ih_l1"]
-GATES = ["input", "forget", "candidate", "output"]
+GATES = ["input", "forget", "cell", "output"]
 
 
 def make_sentiment_run(samples=2, N=24, gates=GATES, weights=WEIGHTS):

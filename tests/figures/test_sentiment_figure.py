@@ -38,7 +38,7 @@ def test_two_main_panels_and_six_of_the_supplement():
 
 
 def test_one_layer_of_a_gru_has_fewer_panels_to_fill():
-    axes = sentiment(make_sentiment_run(1, gates=["reset", "update", "candidate"], weights=["weight_hh_l0"])).axes
+    axes = sentiment(make_sentiment_run(1, gates=["reset", "update", "new"], weights=["weight_hh_l0"])).axes
     empty = ["no measurements" in [text.get_text() for text in ax.texts] for ax in axes]
     assert empty == [False, False, True, True, False, False, True, True]
 

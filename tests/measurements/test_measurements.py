@@ -125,7 +125,7 @@ def test_trial_is_what_the_network_does_with_the_example(rate):
 def test_gate_spectra_are_those_of_the_blocks(gated):
     found = measure(gated, ["gate_spectra"])
     W = gated.after.rnn.weight_hh_l0.detach().double().numpy()
-    block = found.gate_singular_value.sel(weight="weight_hh_l0", matrix="trained", gate="candidate")
+    block = found.gate_singular_value.sel(weight="weight_hh_l0", matrix="trained", gate="cell")
     np.testing.assert_allclose(block, np.linalg.svd(W[10:15], compute_uv=False))
     whole = found.singular_value.sel(weight="weight_hh_l0", matrix="trained")
     np.testing.assert_allclose(whole, np.linalg.svd(W, compute_uv=False))

@@ -146,7 +146,7 @@ def test_text_runs():
     assert len(singular) == 3 + 3 * 4
     np.testing.assert_allclose(
         singular["weight_hh_l1, candidate"],
-        run["gate_singular_value"].sel(weight="weight_hh_l1", gate="candidate").isel(sample=1),
+        run["gate_singular_value"].sel(weight="weight_hh_l1", gate="cell").isel(sample=1),
         rtol=1e-6,
     )
 
