@@ -1,23 +1,20 @@
-"""A fixture that sends every single-precision product through one of the three means."""
+"""A fixture that sends every single-precision product through one of the three implementations."""
 
 import pytest
 import torch
 
-from rankscope.networks.kernels import build as native
-from rankscope.networks.kernels import dispatch as products
-
-HAVE_ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise") and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
+from rankscope.networks.kernels import build, dispatch
 
 
-@pytest.fixture(params=["native", "onednn", "addmm"])
-def means(request, monkeypatch):
-    """The name of the means in force; native falls back to addmm where a tile does not fit."""
-    if request.param == "native" and native.compiled() is None:
+@pytest.fixture(params=["compiled", "onednn", "addmm"])
+def implementation(request, monkeypatch):
+    """The implementation in force; "compiled" falls back to addmm where a tile does not fit."""
+    if request.param == "compiled" and build.compiled() is None:
         pytest.skip("llvmlite is not installed, or knows no vectors of this processor")
-    if request.param == "onednn" and not HAVE_ONEDNN:
+    if request.param == "onednn" and not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         pytest.skip("this torch has no oneDNN operators")
-    if request.param != "native":
-        monkeypatch.setattr(native, "supports", lambda columns: False)
-    monkeypatch.setattr(products, "_onednn_beats_mkl", lambda: request.param == "onednn")
-    monkeypatch.setattr(products, "SMALLEST_ONEDNN_PRODUCT", 0)
+    if request.param != "compiled":
+        monkeypatch.setattr(build, "supports", lambda columns: False)
+    monkeypatch.setattr(dispatch, "onednn_beats_mkl", lambda: request.param == "onednn")
+    monkeypatch.setattr(dispatch, "SMALLEST_ONEDNN_PRODUCT", 0)
     return request.param

@@ -104,7 +104,7 @@ def test_parts_without_a_gradient_get_none(convention):
 
 
 @both_conventions
-def test_single_precision_at_full_size(convention, means):
+def test_single_precision_at_full_size(convention, implementation):
     case = make_case(hidden=256, batch=32, steps=15)
     case.weights.recurrent.mul_(0.9)
     dynamics = make_dynamics("tanh", "softplus", convention, dt=0.5)
@@ -117,9 +117,9 @@ def test_single_precision_at_full_size(convention, means):
 @both_conventions
 @pytest.mark.parametrize("sources", [("outputs",), ("outputs", "states")], ids=" and ".join)
 @pytest.mark.parametrize("without", [(), ("initial_state", "bias", "noise")], ids=["all parts", "few parts"])
-def test_every_means_in_a_small_network(convention, means, sources, without):
+def test_every_means_in_a_small_network(convention, implementation, sources, without):
     # 5 trials are not a whole number of tiles, and 17 units none at all
-    case = make_case(hidden=64 if means == "native" else 17, batch=5, steps=6, without=without)
+    case = make_case(hidden=64 if implementation == "compiled" else 17, batch=5, steps=6, without=without)
     for readout in ("tanh", "relu"):
         dynamics = make_dynamics("tanh", readout, convention)
         exact = everything(plain, case, dynamics, sources=sources, return_states="states" in sources)
@@ -128,7 +128,7 @@ def test_every_means_in_a_small_network(convention, means, sources, without):
 
 
 @both_conventions
-def test_the_same_numbers_give_the_same_bits(convention, means):
+def test_the_same_numbers_give_the_same_bits(convention, implementation):
     case, dynamics = make_case(hidden=64, batch=5, steps=6, dtype=torch.float32), make_dynamics(convention=convention)
     once, again = (everything(fused, case, dynamics) for _ in range(2))
     assert all(torch.equal(once[name], again[name]) for name in once)
@@ -136,7 +136,7 @@ def test_the_same_numbers_give_the_same_bits(convention, means):
 
 @both_conventions
 @pytest.mark.parametrize("phi", ["tanh", "relu", "softplus", "identity"])
-def test_every_nonlinearity_in_single_precision(convention, phi, means):
+def test_every_nonlinearity_in_single_precision(convention, phi, implementation):
     case, dynamics = make_case(hidden=64, batch=9, steps=7), make_dynamics(phi, None, convention)
     case.weights.recurrent.mul_(0.5)
     exact = everything(plain, case, dynamics, sources=("outputs",))

@@ -69,7 +69,7 @@ def test_batches_around_the_size_of_a_block(convention, off, without):
 
 
 @both_conventions
-def test_single_precision_at_full_size(convention, means):
+def test_single_precision_at_full_size(convention, implementation):
     case = make_case(hidden=256, batch=many.TRIALS_AT_ONCE + 44, steps=6)  # the last block is smaller
     recurrent, dynamics = variations(case.weights.recurrent, 2), make_dynamics(convention=convention)
     exact = one_by_one(case, recurrent, dynamics)

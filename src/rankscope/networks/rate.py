@@ -250,7 +250,7 @@ class RateRNN(SavedNetwork):
         if missing or unknown:
             raise TypeError(f"these are missing: {missing}, and these unknown: {unknown}")
         for option in architecture:
-            choice("the architecture", option, _OPTIONS)
+            choice("the architecture", option, _ARCHITECTURE)
         options: dict[str, Any] = {**tensors, **architecture}
         return cls(**options)
 
@@ -316,13 +316,11 @@ def _name_of(phi: Nonlinearity | Elementwise) -> str:
     return phi.name if isinstance(phi, Nonlinearity) else getattr(phi, "__name__", type(phi).__name__)
 
 
-_OPTIONS = tuple(
+_PARAMETERS = tuple(inspect.signature(RateRNN.__init__).parameters)[1:]
+_ARCHITECTURE = tuple(name for name in _PARAMETERS if name not in PARAMETERS.values())
+RATE_OPTIONS = tuple(
     name
-    for name in inspect.signature(RateRNN.__init__).parameters
-    if name != "self" and name not in PARAMETERS.values()
-)
-RATE_OPTIONS = (
-    *(n for n in inspect.signature(RateRNN.initialize).parameters if n not in ("task", "options")),
-    *_OPTIONS,
+    for name in (*inspect.signature(RateRNN.initialize).parameters, *_PARAMETERS)
+    if name not in ("task", "options") and not name.endswith("_weights")
 )
 """Options of `RateRNN.initialize`."""

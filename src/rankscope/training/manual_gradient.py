@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from rankscope.networks import forward_backward
-from rankscope.networks.forward_backward import Incoming, Plan, Wanted, time_major
+from rankscope.networks.forward_backward import OutputGradients, Plan, Needs, time_major
 from rankscope.networks.parameters import PARAMETERS
 from rankscope.networks.protocol import Network
 from rankscope.networks.rate import RateRNN
@@ -43,7 +43,7 @@ class ManualGradient(Gradient):
         self._outputs = network.output_weights.new_zeros(0)
         parts = {part: getattr(network, name) for part, name in PARAMETERS.items()}
         parts = {part: weights for part, weights in parts.items() if weights is not None and weights.requires_grad}
-        self._wanted = Wanted(False, False, *(part in parts for part in PARAMETERS))
+        self._needs = Needs(False, False, *(part in parts for part in PARAMETERS))
         # The largest first, so that it has the alignment of a separate tensor.
         ordered = sorted(parts, key=lambda name: -int(parts[name].numel()))
         self._vector = network.recurrent_weights.new_empty(sum(parts[name].numel() for name in ordered))
@@ -98,9 +98,9 @@ class ManualGradient(Gradient):
         outputs[:, :silent].zero_()
         forward_backward.forward(lease.workspace, driving, noise, weights, plan, outputs[:, silent:])
         loss, grad = _squared_loss(outputs, trials)
-        grads = Incoming(grad[:, silent:])
+        grads = OutputGradients(grad[:, silent:])
         found = forward_backward.backward(
-            lease.workspace, driving, grads, weights, plan, self._wanted, into=self._into.get("recurrent")
+            lease.workspace, driving, grads, weights, plan, self._needs, into=self._into.get("recurrent")
         )
         for name, gradient in zip(PARAMETERS, found[2:], strict=True):
             if name in self._into and name != "recurrent":

@@ -1,75 +1,73 @@
-"""Matrix kernels compiled for this processor when they are first needed.
+"""Compile the kernels for this processor, once per process, and call them on torch tensors.
 
-A step of a 256-unit network multiplies a (32, 256) by a (256, 256) matrix, which takes a modern core 16
-microseconds. General libraries spend another 10 to 25 on the call: they check, plan, pack the weights again,
-and cannot add the leak on the way. So the two products of the time loop are written here in the language of
-LLVM, as the textbook register-tiled loops they are, and compiled in memory by llvmlite; no C compiler is
-needed. With tiles of rows x columns held in vector registers,
+A step of a 256-unit network multiplies a (32, 256) by a (256, 256) matrix, which takes a modern core 16 microseconds.
+General libraries add 10 to 25 for checks, dispatch and packing the weights in every call, and apply leak and
+nonlinearity in further passes over memory. These kernels are written as LLVM assembly and compiled in memory by
+llvmlite; no C compiler is needed. With tiles of rows x columns held in vector registers,
 
     affine       out = addend + leak * state + x W^T      (W^T packed into panels as wide as a tile)
-    driven       out = leak * state + u V^T + x W^T       (u and V: the few channels of the input)
-    read_out     out = x R^T                              (R: the few channels of the readout)
-    adjoint      delta[t] = phi'(rates[t]) * (u[t] V^T + delta[t+1] W^T) + leak * delta[t+1],  for t = T-2, ..., 0
+    forward      h[t] = leak h[t-1] + u[t] V^T + x[t] W^T,  x[t+1] = phi(h[t]),  out[t] = x[t+1] R^T,  for all t
+    adjoint      delta[t] = phi'(x[t+1]) (u[t] V^T + delta[t+1] W^T) + leak delta[t+1],  for t = T-2, ..., 0
     accumulate   out = out + left^T right
 
-All are float32, single-threaded, and return the same bits for the same numbers. `products.py` decides when
-they are used.
+All are float32, single-threaded, and return the same bits for the same numbers. `dispatch.py` decides when they are
+used.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from rankscope.networks.kernels.gemm import module
-from rankscope.networks.kernels.tile import SLOPES, Tile
-from rankscope.networks.kernels.time_loop import WALK
+from rankscope.networks.kernels.tile import COMPILED, Tile
 
 try:
     import llvmlite.binding as llvm
-except ImportError:  # an installation without it is slower, not broken
+except ImportError:  # optional: without it dispatch uses torch's matrix products
     llvm = None
 
-_POINTER, _INTEGER = ctypes.c_void_p, ctypes.c_int64
+_POINTER, _INTEGER, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 
 
 class AffineKernel:
-    """x, addend, state, leak -> addend + leak * state + x weight^T.
+    """x, addend, state, leak -> addend + leak * state + x (scale weight)^T.
 
     Parameters
     ----------
     weight
-        (N, K) float32 matrix; it is packed here, later changes are not seen.
+        (N, K) float32 matrix. It is packed here; later changes have no effect.
+    scale
+        Factor of the weight.
     """
 
-    def __init__(self, weight: Tensor) -> None:
+    def __init__(self, weight: Tensor, scale: float = 1.0) -> None:
         kernels = compiled()
         assert kernels is not None
+        self._kernels = kernels
         self._columns, self._depth = weight.shape
-        self._panels = _panels(weight, kernels.tile.columns)
-        self._packed = self._panels.data_ptr()
-        self._call = kernels.affine
+        self._panels = _panels(weight, kernels.tile.columns, scale)
 
     def __call__(
         self, x: Tensor, addend: Tensor, state: Tensor | None = None, leak: float = 0.0, out: Tensor | None = None
     ) -> Tensor:
         """Write the result into `out` and return it; by default that is `addend`, and it may be `state`.
 
-        x is (M, K), the others (M, N); all are contiguous, float32, and in the memory of this process.
+        x is (M, K), the others (M, N); all are contiguous float32 tensors on the CPU.
         """
         start = addend.data_ptr()
         result = addend if out is None else out
-        self._call(
+        self._kernels.affine(
             x.shape[0],
             self._columns,
             self._depth,
             x.data_ptr(),
-            self._packed,
+            self._panels.data_ptr(),
             0,
             start,
             start,
@@ -82,8 +80,8 @@ class AffineKernel:
         return result
 
 
-class DrivenKernel(AffineKernel):
-    """The walks through time of a network with recurrent weights `weight` that hears a few channels through `channels`.
+class TimeLoopKernel(AffineKernel):
+    """The time loops of a network with recurrent weights `weight`, driven by a few channels.
 
     Parameters
     ----------
@@ -91,68 +89,70 @@ class DrivenKernel(AffineKernel):
         (N, N) float32 matrix W.
     channels
         (N, C) float32 matrix V.
+    scale, channels_scale
+        Factors of W and V.
     """
 
-    def __init__(self, weight: Tensor, channels: Tensor) -> None:
-        super().__init__(weight)
-        kernels = compiled()
-        assert kernels is not None
+    def __init__(self, weight: Tensor, channels: Tensor, scale: float = 1.0, channels_scale: float = 1.0) -> None:
+        super().__init__(weight, scale)
         self._channels = channels.shape[1]
-        self._channel_panels = _panels(channels, kernels.tile.columns)
-        self._driven_at, self._read_out_at, self._adjoint = kernels.driven_at, kernels.read_out_at, kernels.adjoint
+        self._channel_panels = _panels(channels, self._kernels.tile.columns, channels_scale)
 
-    def walk_forward(
-        self, x: Tensor, u: Tensor, states: Tensor, state: Tensor, leak: float, after: Callable[[int], object],
-        readout: Tensor, out: Tensor,
+    def forward(
+        self, phi: str, u: Tensor, initial: Tensor, states: Tensor, rates: Tensor, leak: float, readout: Tensor,
+        out: Tensor,
     ) -> None:  # fmt: skip
-        """Go through time and read out on the way.
+        """Run forward in time.
 
-        For t = 0, ..., T-1: states[t] = leak * state + u[t] V^T + x[t] W^T, which is the state then; `after(t)`, which
-        fills x[t+1]; out[:, t] = x[t+1] readout^T.
+        For t = 0, ..., T-1: h[t] = leak * h[t-1] + u[t] V^T + x[t] W^T; x[t+1] = phi(h[t]); out[:, t] = x[t+1]
+        readout^T.
 
         Parameters
         ----------
-        x, u, states, state, readout
-            (T + 1, M, N), (T, M, C), (T, M, N), (M, N) and (D, N), contiguous.
+        phi
+            One of `COMPILED`.
+        u, initial, readout
+            (T, M, C), h[-1] (M, N) and (D, N), contiguous.
+        states
+            (T, M, N) for every h[t], or (1, M, N) for the last one only; contiguous.
+        rates
+            x: (T + 1, M, N), or (2, M, N), which x[t] occupies alternately; contiguous. The first is x[0].
         out
-            (M, T, D), of which rows and steps may lie anywhere, but channels side by side.
+            (M, T, D) with any strides of M and T, contiguous in D.
         """
-        steps, rows, columns = states.shape
-        told: dict[str, int] = {
-            "rows": rows,
-            "columns": columns,
-            "x": x.data_ptr(),
-            "panels": self._packed,
-            "channels": self._channels,
-            "u": u.data_ptr(),
-            "v": self._channel_panels.data_ptr(),
-            "states": states.data_ptr(),
-            "before": state.data_ptr(),
-            "leak": ctypes.c_uint32.from_buffer(ctypes.c_float(leak)).value,
-            "out_channels": len(readout),
-            "w": readout.data_ptr(),
-            "out": out.data_ptr(),
-            "out_row": out.stride(0),
-            "out_step": out.stride(1),
-        }
-        table = (_INTEGER * len(WALK))(*(told[name] for name in WALK))
-        call, where = self._driven_at, ctypes.addressof(table)
-        for t in range(steps):
-            call(where, t)
-            after(t)
-        self._read_out_at(where, steps)
+        steps, rows, _ = u.shape
+        self._kernels.forward[phi](
+            steps,
+            rows,
+            self._columns,
+            self._panels.data_ptr(),
+            self._channels,
+            u.data_ptr(),
+            self._channel_panels.data_ptr(),
+            initial.data_ptr(),
+            states.data_ptr(),
+            0 if len(states) == 1 else rows * self._columns,
+            rates.data_ptr(),
+            1 if len(rates) == 2 else -1,
+            leak,
+            len(readout),
+            readout.data_ptr(),
+            out.data_ptr(),
+            out.stride(0),
+            out.stride(1),
+        )
 
-    def walk_back(self, slope: str, delta: Tensor, u: Tensor, rates: Tensor, leak: float) -> None:
-        """Fill delta[T-2], ..., delta[0] from delta[T-1]; `slope` is one of `SLOPES`.
+    def adjoint(self, phi: str, delta: Tensor, u: Tensor, rates: Tensor, leak: float) -> None:
+        """Fill delta[T-2], ..., delta[0] from delta[T-1]; `phi` is one of `COMPILED`.
 
         delta and rates are (T, M, N), u (T, M, C), contiguous.
         """
         steps, rows, columns = delta.shape
-        self._adjoint[slope](
+        self._kernels.adjoint[phi](
             steps,
             rows,
             columns,
-            self._packed,
+            self._panels.data_ptr(),
             self._channels,
             u.data_ptr(),
             self._channel_panels.data_ptr(),
@@ -162,69 +162,62 @@ class DrivenKernel(AffineKernel):
         )
 
 
-def _panels(weight: Tensor, width: int) -> Tensor:
-    """Return the transpose of `weight` (N, K) as (N / width, K, width): its columns, panel by panel."""
+def _panels(weight: Tensor, width: int, scale: float) -> Tensor:
+    """Return the transpose of scale * `weight` (N, K) packed as (N / width, K, width), panel by panel."""
     columns, depth = weight.shape
-    # By strides, so that it is one copy also where `weight` is a transpose already.
+    # By strides, so that it is one pass over memory also where `weight` is a transposed view.
     down, along = weight.stride()
-    return weight.as_strided((columns // width, depth, width), (width * down, along, down)).contiguous()
+    view = weight.as_strided((columns // width, depth, width), (width * down, along, down))
+    return torch.mul(view, scale, out=weight.new_empty(view.shape))
 
 
-class Beside(NamedTuple):
-    """A few channels (rows, C) beside a tall matrix (rows, N), and where their product (C, N) is to be added."""
+class Extra(NamedTuple):
+    """A few channels (rows, C) beside a tall matrix (rows, N), and the total (C, N) to which their product is added."""
 
     channels: Tensor
     total: Tensor
 
 
-def accumulate(
-    out: Tensor, left: Tensor, right: Tensor, beside_left: Beside | None = None, beside_right: Beside | None = None
-) -> None:
-    """Add left^T right to `out` (a, b), for contiguous float32 left (rows, a) and right (rows, b).
+def accumulate(out: Tensor, left: Tensor, right: Tensor, extra_left: Extra, extra_right: Extra) -> None:
+    """Add left^T right to `out` (a, b), and channels^T left and channels^T right to the totals of the extra channels.
 
-    What is beside left or right is multiplied with it at the same time, for next to nothing: channels^T left.
+    left is (rows, a), right (rows, b); all are contiguous and float32.
     """
     kernels = compiled()
     assert kernels is not None
-    pieces: list[int] = []
-    for beside in (beside_left, beside_right):
-        if beside is None:
-            pieces += [0, out.data_ptr(), out.data_ptr()]
-        else:
-            pieces += [beside.channels.shape[1], beside.channels.data_ptr(), beside.total.data_ptr()]
-    kernels.accumulate(*left.shape, right.shape[1], left.data_ptr(), right.data_ptr(), out.data_ptr(), *pieces)
+    extras: list[int] = []
+    for extra in (extra_left, extra_right):
+        extras += [extra.channels.shape[1], extra.channels.data_ptr(), extra.total.data_ptr()]
+    kernels.accumulate(*left.shape, right.shape[1], left.data_ptr(), right.data_ptr(), out.data_ptr(), *extras)
 
 
 def supports(columns: int) -> bool:
-    """Whether the kernels exist here and their tiles divide `columns`."""
+    """Return whether the kernels are available and their tiles divide `columns`."""
     kernels = compiled()
     return kernels is not None and columns % kernels.tile.columns == 0
 
 
 @dataclass(frozen=True)
 class Kernels:
-    """The compiled functions, and what keeps their machine code alive."""
+    """The compiled functions, and the engine that owns their machine code."""
 
     tile: Tile
     affine: Any
-    driven_at: Any
-    read_out_at: Any
     accumulate: Any
+    forward: dict[str, Any]
     adjoint: dict[str, Any]
     engine: Any
 
 
 @functools.cache
 def compiled() -> Kernels | None:
-    """Compile the kernels for this processor, once a process; None where that is not possible."""
+    """Compile the kernels for this processor, once per process; None where that is not possible."""
     if llvm is None:
         return None
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     tile = tile_for(llvm.get_host_cpu_features())
-    if tile is None:
-        return None
-    return compile_kernels(tile)
+    return None if tile is None else compile_kernels(tile)
 
 
 def tile_for(features: dict[str, bool]) -> Tile | None:
@@ -247,17 +240,19 @@ def compile_kernels(tile: Tile) -> Kernels:
     parsed.verify()
     engine = llvm.create_mcjit_compiler(parsed, target)
     engine.finalize_object()
-    step = ctypes.CFUNCTYPE(None, *[_INTEGER] * 3, *[_POINTER] * 2, _INTEGER, *[_POINTER] * 6, ctypes.c_float)
-    step_of_walk = ctypes.CFUNCTYPE(None, _POINTER, _INTEGER)
-    beside = (_INTEGER, _POINTER, _POINTER)
-    accumulating = ctypes.CFUNCTYPE(None, *[_INTEGER] * 3, *[_POINTER] * 3, *beside, *beside)
-    adjoint = ctypes.CFUNCTYPE(None, *[_INTEGER] * 3, _POINTER, _INTEGER, *[_POINTER] * 4, ctypes.c_float)
+
+    def function(name: str, *arguments: Any) -> Any:
+        return ctypes.CFUNCTYPE(None, *arguments)(engine.get_function_address(name))
+
+    sizes, extra = (_INTEGER, _INTEGER, _INTEGER), (_INTEGER, _POINTER, _POINTER)
+    forward = (*sizes, _POINTER, *extra, _POINTER, _POINTER, _INTEGER, _POINTER, _INTEGER, _FLOAT)
+    readout = (*extra, _INTEGER, _INTEGER)
+    adjoint = (*sizes, _POINTER, *extra, _POINTER, _POINTER, _FLOAT)
     return Kernels(
         tile,
-        step(engine.get_function_address("affine")),
-        step_of_walk(engine.get_function_address("driven_at")),
-        step_of_walk(engine.get_function_address("read_out_at")),
-        accumulating(engine.get_function_address("accumulate")),
-        {slope: adjoint(engine.get_function_address(f"adjoint_{slope}")) for slope in SLOPES},
+        function("affine", *sizes, *[_POINTER] * 2, _INTEGER, *[_POINTER] * 6, _FLOAT),
+        function("accumulate", *sizes, *[_POINTER] * 3, *extra, *extra),
+        {phi: function(f"forward_{phi}", *forward, *readout) for phi in COMPILED},
+        {phi: function(f"adjoint_{phi}", *adjoint) for phi in COMPILED},
         engine,
     )

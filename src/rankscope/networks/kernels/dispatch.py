@@ -1,11 +1,10 @@
-"""The matrix products of the time loop, by the fastest means on this machine.
+"""Choice of the fastest matrix product on this machine.
 
-Almost all of the arithmetic of a recurrent network is two products: `addend + leak state + x W^T`, once per step
-forward and once backward, and left^T right over all steps for the weight gradient. Who computes them fastest is a
-matter of facts known beforehand: our own compiled kernels where their tiles fit; oneDNN, which PyTorch ships and its
-compiler uses, on processors for which MKL leaves half the vector width unused; else MKL through `torch.addmm`. The
-choice is made here, in one place, from the shape, the type, the processor and the number of threads, never from a
-stopwatch, so that the same seed gives the same bits on the same machine.
+Almost all of the arithmetic of a recurrent network is in two products: `addend + leak state + x W^T`, once per step
+forward and once backward, and left^T right over all steps for the weight gradient. Three implementations exist: our
+compiled kernels where their tiles fit; oneDNN, which PyTorch ships, on processors for which MKL uses half the vector
+width; and MKL through `torch.addmm`. The choice depends on shape, dtype, processor and number of threads, never on a
+measurement, so that the same seed gives the same bits on the same machine.
 """
 
 from __future__ import annotations
@@ -18,17 +17,18 @@ import torch
 from torch import Tensor
 
 from rankscope.networks.kernels import build
+from rankscope.networks.kernels.tile import COMPILED
 
 # Above this many units a second thread pays, and our kernels have only one.
 LARGEST_NATIVE_WITH_THREADS = 512
 # Above this, the gradient no longer stays in the cache while our kernel adds to it slice by slice.
 LARGEST_NATIVE_GRAM = 256
-# Below this many multiplications a call, oneDNN's fixed cost of some 10 microseconds outweighs its speed.
+# Below this many multiplications per call, oneDNN's fixed cost of about 10 microseconds outweighs its speed.
 SMALLEST_ONEDNN_PRODUCT = 2**20
 
 
 class Affine(Protocol):
-    """x, addend, state, leak -> addend + leak * state + x W^T, for a W that was given before."""
+    """x, addend, state, leak -> addend + leak * state + x W^T, for a fixed W."""
 
     def __call__(
         self, x: Tensor, addend: Tensor, state: Tensor | None = None, leak: float = 0.0, out: Tensor | None = None
@@ -37,60 +37,64 @@ class Affine(Protocol):
         ...
 
 
-def affine(weight: Tensor, rows: int) -> Affine:
-    """Prepare addend + leak * state + x weight^T for many calls with the same weight, outside autograd.
+def affine(weight: Tensor, rows: int, scale: float = 1.0) -> Affine:
+    """Prepare addend + leak * state + x (scale weight)^T for many calls with the same weight, outside autograd.
 
     Parameters
     ----------
     weight
-        (out, in). It may be packed here: later changes of it may or may not be seen.
+        (out, in). It may be packed here: whether later changes have an effect is undefined.
     rows
-        Number of rows of the x to come. All arguments to come are contiguous.
+        Expected number of rows of x. All arguments of the calls must be contiguous.
     """
-    if _native_fits(weight, columns=weight.shape[0]):
-        return build.AffineKernel(weight)
-    if _onednn_is_faster(weight, rows * weight.numel()):
-        return _by_onednn(weight, rows)
-    return _by_addmm(weight)
+    if native_fits(weight, columns=weight.shape[0]):
+        return build.AffineKernel(weight, scale)
+    scaled = weight if scale == 1 else weight * scale
+    if onednn_is_faster(weight, rows * weight.numel()):
+        return _by_onednn(scaled, rows)
+    return _by_addmm(scaled)
 
 
-def driven(weight: Tensor, channels: Tensor) -> build.DrivenKernel | None:
-    """Return what walks through time with weights (N, N) and (N, C) in compiled code, or None if nothing does."""
-    fits = _native_fits(weight, columns=weight.shape[0])
-    return build.DrivenKernel(weight, channels) if fits else None
+def time_loop(
+    phi: str, weight: Tensor, channels: Tensor, scale: float = 1.0, channels_scale: float = 1.0
+) -> build.TimeLoopKernel | None:
+    """Return the compiled time loops for phi and weights (N, N) and (N, C), or None where the kernels do not fit."""
+    if phi in COMPILED and native_fits(weight, columns=weight.shape[0]):
+        return build.TimeLoopKernel(weight, channels, scale, channels_scale)
+    return None
 
 
 class Grams(NamedTuple):
-    """left^T right, and the products of what is beside each with it, (C, N)."""
+    """left^T right (a, b), and the products of the extra channels with each, (C, a) and (C, b)."""
 
-    between: Tensor
-    beside_left: Tensor
-    beside_right: Tensor
+    product: Tensor
+    extra_left: Tensor
+    extra_right: Tensor
 
 
-def grams(left: Tensor, right: Tensor, beside_left: Tensor, beside_right: Tensor, into: Tensor | None = None) -> Grams:
-    """Multiply tall contiguous left (rows, a) and right (rows, b), and the few channels beside each, outside autograd.
+def grams(left: Tensor, right: Tensor, extra_left: Tensor, extra_right: Tensor, into: Tensor | None = None) -> Grams:
+    """Return left^T right for tall contiguous matrices (rows, a), (rows, b), and the products with extra channels.
 
     Parameters
     ----------
-    beside_left, beside_right
+    extra_left, extra_right
         (rows, C), contiguous.
     into
-        Contiguous memory (a, b) for left^T right; fresh one by default.
+        Contiguous buffer (a, b) for left^T right; allocated by default.
     """
     N = left.shape[1]
-    if right.shape[1] == N <= LARGEST_NATIVE_GRAM and _native_fits(left, columns=N):
-        between = left.new_zeros(N, N) if into is None else into.zero_()
-        few = [build.Beside(beside, left.new_zeros(beside.shape[1], N)) for beside in (beside_left, beside_right)]
-        build.accumulate(between, left, right, *few)
-        return Grams(between, *(beside.total for beside in few))
-    if _onednn_is_faster(left, left.numel() * right.shape[1]):
-        product: Tensor = torch.ops.mkldnn._linear_pointwise(left.t(), right.t(), None, "none", [], "")
-        between = product if into is None else into.copy_(product)
+    if right.shape[1] == N <= LARGEST_NATIVE_GRAM and native_fits(left, columns=N):
+        product = left.new_zeros(N, N) if into is None else into.zero_()
+        extras = [build.Extra(extra, left.new_zeros(extra.shape[1], N)) for extra in (extra_left, extra_right)]
+        build.accumulate(product, left, right, *extras)
+        return Grams(product, *(extra.total for extra in extras))
+    if onednn_is_faster(left, left.numel() * right.shape[1]):
+        found: Tensor = torch.ops.mkldnn._linear_pointwise(left.t(), right.t(), None, "none", [], "")
+        product = found if into is None else into.copy_(found)
     else:
-        between = left.t() @ right if into is None else torch.mm(left.t(), right, out=into)
-    # (few x many) @ (many x N) is ten times faster than its transpose
-    return Grams(between, beside_left.t() @ left, beside_right.t() @ right)
+        product = left.t() @ right if into is None else torch.mm(left.t(), right, out=into)
+    # (few x many) @ (many x N) is ten times faster than its transpose.
+    return Grams(product, extra_left.t() @ left, extra_right.t() @ right)
 
 
 def _by_addmm(weight: Tensor) -> Affine:
@@ -118,14 +122,15 @@ def _by_onednn(weight: Tensor, rows: int) -> Affine:
 
 
 def _start(addend: Tensor, state: Tensor | None, leak: float, out: Tensor | None) -> Tensor:
-    """Return addend + leak * state in the memory that the result is to have."""
+    """Return addend + leak * state in the memory of the result."""
     result = addend if out is None else out
     if state is not None:
         return torch.add(addend, state, alpha=leak, out=result)
     return result if result is addend else result.copy_(addend)
 
 
-def _native_fits(like: Tensor, columns: int) -> bool:
+def native_fits(like: Tensor, columns: int) -> bool:
+    """Return whether our kernels handle products of `columns` columns of the dtype and device of `like`."""
     return (
         like.dtype == torch.float32
         and like.device.type == "cpu"
@@ -134,28 +139,30 @@ def _native_fits(like: Tensor, columns: int) -> bool:
     )
 
 
-def _onednn_is_faster(like: Tensor, multiplications: int) -> bool:
+def onednn_is_faster(like: Tensor, multiplications: int) -> bool:
+    """Return whether oneDNN computes a product of this size, dtype and device faster than MKL."""
     return (
         multiplications >= SMALLEST_ONEDNN_PRODUCT
         and like.dtype == torch.float32
         and like.device.type == "cpu"
-        and _onednn_beats_mkl()
+        and onednn_beats_mkl()
     )
 
 
 @functools.cache
-def _onednn_beats_mkl() -> bool:
-    """Whether this processor is one on which MKL holds back and oneDNN's operators are there to be used."""
+def onednn_beats_mkl() -> bool:
+    """Return whether MKL uses half the vector width of this processor and oneDNN's operators are available."""
     return (
         torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         and torch.backends.cpu.get_cpu_capability() == "AVX512"
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
         and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
-        and _cpu_vendor() not in ("GenuineIntel", "")
+        and cpu_vendor() not in ("GenuineIntel", "")
     )
 
 
-def _cpu_vendor() -> str:
+def cpu_vendor() -> str:
+    """Return the vendor of the processor; "" where the system does not tell."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

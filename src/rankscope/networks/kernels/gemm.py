@@ -1,47 +1,47 @@
-"""All kernels of the time loop in the language of LLVM, as one module of text: products, and walks through time.
+"""Matrix products over whole matrices as LLVM assembly (text), and the module of all kernels.
 
-Nothing is compiled here; `native.py` does that.
+    affine        out = addend + leak * state + x W^T, with W^T packed into panels as wide as a tile
+    accumulate    out = out + left^T right, and the same for the few channels beside left and right
+
+The loops over panels and tiles are here, the micro-kernels in `tile.py`, the time loops in `time_loop.py`; `build.py`
+compiles the text.
 """
 
 from __future__ import annotations
 
-from rankscope.networks.kernels.tile import SLOPES, Tile, at_row, tile_by_tile, tile_of_output
-from rankscope.networks.kernels.time_loop import adjoint, driven_at, read_out_at, read_out_tile
+from rankscope.networks.kernels.tile import COMPILED, Tile, at_row, tile_by_tile, tile_function
+from rankscope.networks.kernels.time_loop import adjoint, forward, read_out, read_out_tile
 
-# So many rows of `left` and `right` at a time: what a tile reads of them then stays in the first cache.
-DEPTH_AT_ONCE = 48
+# Rows of `left` and `right` in one slice, so that the operands of a tile stay in the first-level cache.
+SLICE = 48
 
 
 def module(tile: Tile) -> str:
-    """Return all kernels as LLVM assembly.
-
-    These are "affine", "driven_at", "read_out_at", "accumulate", and "adjoint_" + each of `SLOPES`.
-    """
+    """Return all kernels as LLVM assembly: "affine", "accumulate", and "forward_", "adjoint_" + each of `COMPILED`."""
     vector = f"<{tile.lanes} x float>"
     bits = 32 * tile.lanes
-    walked = ["affine", "driven", *(f"adjoint_{slope}" for slope in SLOPES)]
+    by_panel = ["affine", *(f"{loop}_{phi}" for loop in ("forward", "adjoint") for phi in COMPILED)]
     return "\n".join(
         [
-            *(tile_of_output(kernel, tile, rows) for kernel in walked for rows in tile.heights),
-            *(_walk(kernel, tile) for kernel in walked),
-            *(tile_of_output("accumulate", tile, rows) for rows in tile.heights),
-            _accumulate_few(tile),
+            *(tile_function(kernel, tile, rows) for kernel in (*by_panel, "accumulate") for rows in tile.heights),
+            *(_over_panels(kernel, tile) for kernel in by_panel),
+            _accumulate_channels(tile),
             _accumulate(tile),
             *(read_out_tile(tile, rows) for rows in tile.heights),
-            read_out_at(tile),
-            driven_at(),
-            *(adjoint(slope) for slope in SLOPES),
+            read_out(tile),
+            *(forward(phi) for phi in COMPILED),
+            *(adjoint(phi) for phi in COMPILED),
             f"declare {vector} @llvm.fma.v{tile.lanes}f32({vector}, {vector}, {vector})",
             f"declare float @llvm.vector.reduce.fadd.v{tile.lanes}f32(float, {vector})",
-            # Without these LLVM may cut 512-bit vectors in two on processors that it believes to prefer that.
+            # Without these LLVM may split 512-bit vectors on processors for which it prefers narrower ones.
             f'attributes #0 = {{ nounwind "prefer-vector-width"="{bits}" "min-legal-vector-width"="{bits}" }}',
         ]
     )
 
 
-def _walk(kernel: str, tile: Tile) -> str:
-    """Return the walk over the output of a kernel, panel by panel: one of weights stays in the first cache."""
-    name = f"{kernel}_step" if kernel.startswith("adjoint_") else kernel
+def _over_panels(kernel: str, tile: Tile) -> str:
+    """Return the loop over the output of a kernel, panel by panel, as a panel of weights fits the first-level cache."""
+    name = kernel if kernel == "affine" else f"{kernel}_step"
     begin = [
         f"  %number = udiv i64 %column, {tile.columns}",
         "  %panel_offset = mul i64 %number, %panel_size",
@@ -79,7 +79,7 @@ def _walk(kernel: str, tile: Tile) -> str:
     )
 
 
-def _accumulate_few(tile: Tile) -> str:
+def _accumulate_channels(tile: Tile) -> str:
     """Return out[c, :] += sum_k u[k, c] right[k, :] for any number of channels c, none included."""
 
     def block(height: int) -> list[str]:
@@ -95,7 +95,7 @@ def _accumulate_few(tile: Tile) -> str:
 
     return "\n".join(
         [
-            "define internal void @accumulate_few(i64 %depth, i64 %channels, i64 %columns, ptr %u, ptr %right,",
+            "define internal void @accumulate_channels(i64 %depth, i64 %channels, i64 %columns, ptr %u, ptr %right,",
             "    ptr %out) #0 {",
             "entry:",
             *tile_by_tile(tile, "%channels", ["  %b = getelementptr float, ptr %right, i64 %column"], block),
@@ -105,20 +105,20 @@ def _accumulate_few(tile: Tile) -> str:
 
 
 def _accumulate(tile: Tile) -> str:
-    """Return the walk over the output of `accumulate`, once for every few rows of the inputs.
+    """Return the loop over the output of `accumulate`, slice by slice of the rows of left and right.
 
-    While these are in the cache, the few channels beside each are multiplied with it as well.
+    While a slice is in the cache, the channels beside left and right are multiplied with it as well.
     """
     return f"""
 define void @accumulate(i64 %depth, i64 %rows, i64 %columns, ptr %left, ptr %right, ptr %out,
-    i64 %channels_left, ptr %beside_left, ptr %out_left, i64 %channels_right, ptr %beside_right, ptr %out_right) #0 {{
+    i64 %channels_left, ptr %extra_left, ptr %out_left, i64 %channels_right, ptr %extra_right, ptr %out_right) #0 {{
 entry:
   br label %slice
 slice:
   %k = phi i64 [0, %entry], [%k_end, %slice_done]
   %remaining = sub i64 %depth, %k
-  %short = icmp ult i64 %remaining, {DEPTH_AT_ONCE}
-  %deep = select i1 %short, i64 %remaining, i64 {DEPTH_AT_ONCE}
+  %short = icmp ult i64 %remaining, {SLICE}
+  %deep = select i1 %short, i64 %remaining, i64 {SLICE}
   %left_offset = mul i64 %k, %rows
   %left_k = getelementptr float, ptr %left, i64 %left_offset
   %right_offset = mul i64 %k, %columns
@@ -144,12 +144,13 @@ panel_done:
   %columns_done = icmp uge i64 %next_column, %columns
   br i1 %columns_done, label %slice_done, label %panel
 slice_done:
-  %beside_left_offset = mul i64 %k, %channels_left
-  %beside_left_k = getelementptr float, ptr %beside_left, i64 %beside_left_offset
-  call void @accumulate_few(i64 %deep, i64 %channels_left, i64 %rows, ptr %beside_left_k, ptr %left_k, ptr %out_left)
-  %beside_right_offset = mul i64 %k, %channels_right
-  %beside_right_k = getelementptr float, ptr %beside_right, i64 %beside_right_offset
-  call void @accumulate_few(i64 %deep, i64 %channels_right, i64 %columns, ptr %beside_right_k, ptr %right_k,
+  %extra_left_offset = mul i64 %k, %channels_left
+  %extra_left_k = getelementptr float, ptr %extra_left, i64 %extra_left_offset
+  call void @accumulate_channels(i64 %deep, i64 %channels_left, i64 %rows, ptr %extra_left_k, ptr %left_k,
+    ptr %out_left)
+  %extra_right_offset = mul i64 %k, %channels_right
+  %extra_right_k = getelementptr float, ptr %extra_right, i64 %extra_right_offset
+  call void @accumulate_channels(i64 %deep, i64 %channels_right, i64 %columns, ptr %extra_right_k, ptr %right_k,
     ptr %out_right)
   %k_end = add i64 %k, %deep
   %done = icmp uge i64 %k_end, %depth

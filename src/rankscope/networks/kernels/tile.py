@@ -1,20 +1,27 @@
-"""Tiles of a matrix product in the language of LLVM, as text, and the walks over a matrix, tile by tile.
+"""Register-tiled matrix products as LLVM assembly (text): the micro-kernels, and loops over a matrix tile by tile.
 
-This is the textbook register-tiled product: a tile of the output, rows x (vectors x lanes), is held in vector
-registers while the depth of the product is walked, so that each loaded number takes part in many
-multiplications. A tile may begin with `leak * state` and end with a slope; that is how the leak of the units
-and the adjoint of the nonlinearity come at no cost.
+With p = sum_k a[row, k] b[k, column] and, over the few channels, d = sum_c u[row, c] v[c, column], a tile computes
+
+    accumulate    out = addend + p
+    affine        out = addend + leak * state + p
+    forward       out = leak * state + d + p,  rates = phi(out)
+    adjoint       out = phi'(x) (d + p) + leak * state,  phi'(x) computed from the rates phi(x)
+
+A tile of the output, rows x (vectors x lanes), stays in vector registers during the whole sum over k, so that each
+loaded number takes part in many multiplications (Goto and van de Geijn 2008). The leak, the nonlinearity and its slope
+are applied while the tile is still in registers.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Tile:
-    """The piece of the output that stays in registers: `rows` x (`vectors` vectors of `lanes` floats)."""
+    """Shape of the block of the output that stays in registers: `rows` x (`vectors` vectors of `lanes` floats)."""
 
     rows: int
     vectors: int
@@ -27,39 +34,42 @@ class Tile:
 
     @property
     def heights(self) -> list[int]:
-        """Rows of the tile and of those that do what is left over: half as many, and half of that, down to one."""
+        """Rows of the full tile and of the tiles for the remaining rows: half as many, a quarter, down to one."""
         return [self.rows >> halvings for halvings in range(self.rows.bit_length())]
 
+    @property
+    def entries(self) -> list[tuple[int, int]]:
+        """Row and number of each vector of a full tile."""
+        return [(row, v) for row in range(self.rows) for v in range(self.vectors)]
 
-SLOPES = ("tanh", "relu", "identity")
-"""Nonlinearities whose slope is plain arithmetic on their output, so that the adjoint loop can have it built in."""
+
+COMPILED = ("tanh", "relu", "identity")
+"""Nonlinearities compiled into the kernels, with their slopes as functions of the rates."""
+
+TANH_NUMERATOR = (1.394553628e-8, 2.102733560e-5, 3.520756727e-3, 1.340216100e-1, 1.0)
+TANH_DENOMINATOR = (8.015776984e-7, 3.326951409e-4, 2.597254514e-2, 4.673548340e-1, 1.0)
+"""tanh(x) = x P(x^2) / Q(x^2), a minimax approximation of relative error 1e-7 (Eigen's `ptanh_float`). As evaluated in
+float32, it is within 6 units in the last place of the exact value."""
+TANH_LARGEST = 8.9
+"""Arguments beyond are clipped: tanh is 1 to rounding."""
 
 
-def tile_of_output(kernel: str, tile: Tile, rows: int) -> str:
-    """Return one tile of the output as a function.
-
-    With p = sum_k a[row, k] b[k, column] and, over the few channels, d = sum_c u[row, c] v[c, column],
-
-        accumulate    out = addend + p
-        affine        out = addend + leak * state + p
-        driven        out = leak * state + d + p
-        adjoint       out = slope * (d + p) + leak * state, the slope computed from the rates
+def tile_function(kernel: str, tile: Tile, rows: int) -> str:
+    """Return the micro-kernel of `rows` rows as an LLVM function.
 
     a[row, k] is at a + row * a_row + k * a_step, b[k, :] at b + k * b_step, u[row, c] at u + row * channels + c,
     v[c, :] at v + c * tile width; addend, state, rates and out share the row stride c_row. All strides are in floats.
     """
     V, lanes = f"<{tile.lanes} x float>", tile.lanes
-    cells = [(row, v) for row in range(rows) for v in range(tile.vectors)]
-    splat = f"shufflevector {V} %{{0}}, {V} poison, <{lanes} x i32> zeroinitializer"
-    fma = f"call {V} @llvm.fma.v{lanes}f32"
-    adjoint = kernel.startswith("adjoint_")
+    entries = [(row, v) for row, v in tile.entries if row < rows]
+    name, _, phi = kernel.partition("_")
     code = [
         f"define internal void @{kernel}_tile{rows}(i64 %depth, ptr %a, i64 %a_row, i64 %a_step, ptr %b, i64 %b_step,",
         "    i64 %channels, ptr %u, ptr %v, ptr %addend, ptr %state, ptr %rates, ptr %out, i64 %c_row, float %leak)",
         "    alwaysinline #0 {",
         "entry:",
         f"  %leak0 = insertelement {V} poison, float %leak, i32 0",
-        f"  %leaks = {splat.format('leak0')}",
+        f"  %leaks = shufflevector {V} %leak0, {V} poison, <{lanes} x i32> zeroinitializer",
     ]
     for row in range(rows):
         code += [
@@ -67,42 +77,38 @@ def tile_of_output(kernel: str, tile: Tile, rows: int) -> str:
             *at_row(row, "u", "%u", "%channels", str(row)),
             f"  %c_offset{row} = mul i64 %c_row, {row}",
         ]
-    for row, v in cells:
+    for row, v in entries:
         code += [f"  %at{row}_{v} = add i64 %c_offset{row}, {v * lanes}"]
-        if kernel in ("affine", "accumulate"):
+        if name in ("affine", "accumulate"):
             code += _load("addend", row, v, V)
-        if kernel in ("affine", "driven"):
+        if name in ("affine", "forward"):
             code += _load("state", row, v, V)
-        if kernel == "affine":
-            code += [_leak("first", "addend", row, v, V, fma)]
-        if kernel == "driven":
+        if name == "affine":
+            code += [_add_leak("first", "addend", row, v, V, lanes)]
+        if name == "forward":
             code += [f"  %first{row}_{v} = fmul {V} %leaks, %state{row}_{v}"]
-    before, start = "entry", "%addend" if kernel == "accumulate" else "%first"
-    if adjoint or kernel == "driven":
-        # All starts are alike in an adjoint: zero, whatever the cell.
+    before, start = "entry", "%addend" if name == "accumulate" else "%first"
+    if name in ("forward", "adjoint"):
         drive = _Product("drive", "%channels", "u", "1", "v", str(tile.columns))
-        code += [*_multiply(drive, tile, rows, before, None if adjoint else start, "heard"), "heard:"]
-        before, start = "heard", "%drive_sum"
-    code += _multiply(
-        _Product("multiply", "%depth", "a", "%a_step", "b", "%b_step"), tile, rows, before, start, "store"
-    )
-    code += ["store:"]
-    for row, v in cells:
-        result = "multiply_sum"
-        if adjoint:
-            result = "result"
-            code += _sloped(kernel.removeprefix("adjoint_"), row, v, V)
-            code += [*_load("state", row, v, V), _leak(result, "sloped", row, v, V, fma)]
-        code += [
-            f"  %out_at{row}_{v} = getelementptr float, ptr %out, i64 %at{row}_{v}",
-            f"  store {V} %{result}{row}_{v}, ptr %out_at{row}_{v}, align 4",
-        ]
+        code += [*_multiply(drive, tile, rows, before, start if name == "forward" else None, "driven"), "driven:"]
+        before, start = "driven", "%drive_sum"
+    main = _Product("multiply", "%depth", "a", "%a_step", "b", "%b_step")
+    code += [*_multiply(main, tile, rows, before, start, "store"), "store:"]
+    for row, v in entries:
+        result = f"%multiply_sum{row}_{v}"
+        if name == "adjoint":
+            code += [*_times_slope(phi, row, v, V), *_load("state", row, v, V)]
+            code += [_add_leak("result", "sloped", row, v, V, lanes)]
+            result = f"%result{row}_{v}"
+        if name == "forward":
+            code += [*_rate(phi, row, v, tile.lanes), *_store("rates", f"%rate{row}_{v}", row, v, V)]
+        code += _store("out", result, row, v, V)
     return "\n".join([*code, "  ret void", "}"])
 
 
 @dataclass(frozen=True)
 class _Product:
-    """A sum over k of left[row, k] right[k, column]: its label, how far k goes, and where its factors are."""
+    """A sum over k of left[row, k] right[k, column]: its label, the range of k, and the addresses of its factors."""
 
     label: str
     depth: str
@@ -118,9 +124,9 @@ def _multiply(product: _Product, tile: Tile, rows: int, before: str, start: str 
     The results are %{label}_sum{row}_{v}.
     """
     V, lanes, p = f"<{tile.lanes} x float>", tile.lanes, product.label
-    cells = [(row, v) for row in range(rows) for v in range(tile.vectors)]
+    entries = [(row, v) for row, v in tile.entries if row < rows]
     code = [f"  br label %{p}", f"{p}:", f"  %{p}_k = phi i64 [0, %{before}], [%{p}_next, %{p}]"]
-    for row, v in cells:
+    for row, v in entries:
         first = "zeroinitializer" if start is None else f"{start}{row}_{v}"
         code += [f"  %{p}_so_far{row}_{v} = phi {V} [{first}, %{before}], [%{p}_sum{row}_{v}, %{p}]"]
     code += [
@@ -162,28 +168,88 @@ def at_row(label: int, name: str, base: str, stride: str, row: str) -> list[str]
 
 
 def _load(name: str, row: int, v: int, V: str) -> list[str]:
-    """Load a vector of the argument `name` into %name{row}_{v}."""
+    """Load a vector of the argument `name` into %{name}{row}_{v}."""
     return [
         f"  %{name}_at{row}_{v} = getelementptr float, ptr %{name}, i64 %at{row}_{v}",
         f"  %{name}{row}_{v} = load {V}, ptr %{name}_at{row}_{v}, align 4",
     ]
 
 
-def _leak(result: str, start: str, row: int, v: int, V: str, fma: str) -> str:
+def _store(name: str, value: str, row: int, v: int, V: str) -> list[str]:
+    """Store a vector into the argument `name`."""
+    return [
+        f"  %{name}_to{row}_{v} = getelementptr float, ptr %{name}, i64 %at{row}_{v}",
+        f"  store {V} {value}, ptr %{name}_to{row}_{v}, align 4",
+    ]
+
+
+def _add_leak(result: str, start: str, row: int, v: int, V: str, lanes: int) -> str:
     """Compute %result = %start + leak * %state."""
-    return f"  %{result}{row}_{v} = {fma}({V} %leaks, {V} %state{row}_{v}, {V} %{start}{row}_{v})"
-
-
-def _sloped(slope: str, row: int, v: int, V: str) -> list[str]:
-    """Compute %sloped = phi'(x) * %more from the rate phi(x)."""
     at = f"{row}_{v}"
-    if slope == "identity":
+    return f"  %{result}{at} = call {V} @llvm.fma.v{lanes}f32({V} %leaks, {V} %state{at}, {V} %{start}{at})"
+
+
+def _rate(phi: str, row: int, v: int, lanes: int) -> list[str]:
+    """Compute %rate = phi(%multiply_sum)."""
+    V, B, at = f"<{lanes} x float>", f"<{lanes} x i1>", f"{row}_{v}"
+    x = f"%multiply_sum{at}"
+    if phi == "identity":
+        return [f"  %rate{at} = fadd {V} {x}, zeroinitializer"]
+    if phi == "relu":  # NaN compares false, and stays NaN
+        return [
+            f"  %negative{at} = fcmp olt {V} {x}, zeroinitializer",
+            f"  %rate{at} = select {B} %negative{at}, {V} zeroinitializer, {V} {x}",
+        ]
+    code = [
+        *_clip(f"%x{at}", x, TANH_LARGEST, lanes),
+        f"  %square{at} = fmul {V} %x{at}, %x{at}",
+        *_polynomial(f"%numerator{at}", f"%square{at}", TANH_NUMERATOR, lanes),
+        *_polynomial(f"%denominator{at}", f"%square{at}", TANH_DENOMINATOR, lanes),
+        f"  %odd{at} = fmul {V} %x{at}, %numerator{at}",
+        f"  %quotient{at} = fdiv {V} %odd{at}, %denominator{at}",
+    ]
+    return [*code, *_clip(f"%rate{at}", f"%quotient{at}", 1.0, lanes)]
+
+
+def _clip(result: str, x: str, largest: float, lanes: int) -> list[str]:
+    """Compute result = min(max(x, -largest), largest); NaN stays NaN, as it compares false."""
+    V, B = f"<{lanes} x float>", f"<{lanes} x i1>"
+    return [
+        f"  {result}_high = fcmp ogt {V} {x}, {_splat(largest, lanes)}",
+        f"  {result}_upper = select {B} {result}_high, {V} {_splat(largest, lanes)}, {V} {x}",
+        f"  {result}_low = fcmp olt {V} {result}_upper, {_splat(-largest, lanes)}",
+        f"  {result} = select {B} {result}_low, {V} {_splat(-largest, lanes)}, {V} {result}_upper",
+    ]
+
+
+def _polynomial(result: str, x: str, coefficients: tuple[float, ...], lanes: int) -> list[str]:
+    """Compute the polynomial with these coefficients, the highest power first, by Horner's rule."""
+    V = f"<{lanes} x float>"
+    code, so_far = [], _splat(coefficients[0], lanes)
+    for number, coefficient in enumerate(coefficients[1:], 1):
+        name = result if number == len(coefficients) - 1 else f"{result}_{number}"
+        code += [f"  {name} = call {V} @llvm.fma.v{lanes}f32({V} {so_far}, {V} {x}, {V} {_splat(coefficient, lanes)})"]
+        so_far = name
+    return code
+
+
+def _splat(value: float, lanes: int) -> str:
+    """Return a constant vector. LLVM writes a float32 as the bits of the equal double."""
+    single = struct.unpack("<f", struct.pack("<f", value))[0]
+    bits = struct.unpack("<Q", struct.pack("<d", single))[0]
+    return f"<{', '.join([f'float 0x{bits:016X}'] * lanes)}>"
+
+
+def _times_slope(phi: str, row: int, v: int, V: str) -> list[str]:
+    """Compute %sloped = phi'(x) * %multiply_sum from the rate phi(x)."""
+    at, B = f"{row}_{v}", V.replace("float", "i1")
+    if phi == "identity":
         return [f"  %sloped{at} = fadd {V} %multiply_sum{at}, zeroinitializer"]
-    if slope == "relu":
+    if phi == "relu":
         return [
             *_load("rates", row, v, V),
             f"  %active{at} = fcmp ogt {V} %rates{at}, zeroinitializer",
-            f"  %sloped{at} = select {_booleans(V)} %active{at}, {V} %multiply_sum{at}, {V} zeroinitializer",
+            f"  %sloped{at} = select {B} %active{at}, {V} %multiply_sum{at}, {V} zeroinitializer",
         ]
     return [  # tanh: (1 - r^2) p
         *_load("rates", row, v, V),
@@ -193,19 +259,15 @@ def _sloped(slope: str, row: int, v: int, V: str) -> list[str]:
     ]
 
 
-def _booleans(V: str) -> str:
-    return V.replace("float", "i1")
-
-
 def tile_by_tile(tile: Tile, rows: str, begin: list[str], block: Callable[[int], list[str]]) -> list[str]:
-    """Return the walk over an output of so many `rows` and %columns, down one panel after the other.
+    """Return the loop over an output of `rows` rows and %columns columns, one panel of tiles after the other.
 
     Parameters
     ----------
     begin
-        What is computed for a panel, which begins at %column.
+        Code at the start of the panel that begins at %column.
     block
-        height -> what is done with a tile of that height, which begins at %row{height}.
+        height -> code for a tile of that height, which begins at %row{height}.
     """
     return [
         "  br label %panel",
@@ -223,7 +285,7 @@ def tile_by_tile(tile: Tile, rows: str, begin: list[str], block: Callable[[int],
 
 
 def down(tile: Tile, rows: str, before: str, block: Callable[[int], list[str]], after_all: str) -> list[str]:
-    """Return the walk from block `before` down so many rows, by full tiles and then by lower ones, to `after_all`."""
+    """Return the loop from block `before` over `rows` rows, by full tiles and then by lower ones, to `after_all`."""
     heights = tile.heights
     code = [f"  br label %test{heights[0]}"]
     previous, row_before = before, "0"

@@ -1,27 +1,15 @@
-"""The walks through time of a network, forward and back, in the language of LLVM, as text.
+"""The time loops of a rate network, forward and adjoint, as LLVM assembly (text): one call each for all steps.
 
-Forward, a step is one call, because what follows it, the nonlinearity, is not written here; it reads out of the step
-before on its way. The whole way back is one call.
+    forward    h[t] = leak h[t-1] + u[t] V^T + x[t] W^T,   x[t+1] = phi(h[t]),   out[t] = x[t+1] R^T
+    adjoint    delta[t] = phi'(x[t+1]) (u[t] V^T + delta[t+1] W^T) + leak delta[t+1]
+
+u[t] are the few channels of the input (adjoint: of the readout's gradient). The readout of a step is computed while its
+rates are still in the cache.
 """
 
 from __future__ import annotations
 
 from rankscope.networks.kernels.tile import Tile, at_row, down
-
-WALK = {
-    **dict.fromkeys(("rows", "columns"), "i64"),
-    **dict.fromkeys(("x", "panels"), "ptr"),
-    "channels": "i64",
-    **dict.fromkeys(("u", "v", "states", "before"), "ptr"),
-    "leak": "float",
-    "out_channels": "i64",
-    **dict.fromkeys(("w", "out"), "ptr"),
-    **dict.fromkeys(("out_row", "out_step"), "i64"),
-}
-"""What the walk forward in time is told once for all steps, eight bytes each, and what these are.
-
-A call from Python costs a tenth of a microsecond for every argument, and there is a call for every step.
-"""
 
 
 def read_out_tile(tile: Tile, rows: int) -> str:
@@ -36,10 +24,7 @@ def read_out_tile(tile: Tile, rows: int) -> str:
         "entry:",
     ]
     for row in range(rows):
-        code += [
-            *at_row(row, "x", "%x", "%depth", str(row)),
-            *at_row(row, "out", "%out", "%out_row", str(row)),
-        ]
+        code += [*at_row(row, "x", "%x", "%depth", str(row)), *at_row(row, "out", "%out", "%out_row", str(row))]
     code += [
         "  br label %channel",
         "channel:",
@@ -85,40 +70,22 @@ def read_out_tile(tile: Tile, rows: int) -> str:
     )
 
 
-def _told(*names: str) -> list[str]:
-    """Load some of `WALK` from the table."""
-    code = []
-    for place, (name, kind) in enumerate(WALK.items()):
-        if name in names:
-            code += [
-                f"  %{name}_at = getelementptr i64, ptr %table, i64 {place}",
-                f"  %{name} = load {kind}, ptr %{name}_at, align 8",
-            ]
-    return code
-
-
-def read_out_at(tile: Tile) -> str:
-    """Return the readout before step t: out[t-1] from x[t]."""
+def read_out(tile: Tile) -> str:
+    """Return out = x w^T for any number of rows, by the tiles above."""
 
     def block(height: int) -> list[str]:
         return [
-            *at_row(height, "x", "%x_t", f"%row{height}", "%columns"),
-            *at_row(height, "out", "%out_t", f"%row{height}", "%out_row"),
-            f"  call void @read_out_tile{height}(i64 %columns, i64 %out_channels, ptr %x{height}, ptr %w,",
+            *at_row(height, "x", "%x", f"%row{height}", "%columns"),
+            *at_row(height, "out", "%out", f"%row{height}", "%out_row"),
+            f"  call void @read_out_tile{height}(i64 %columns, i64 %channels, ptr %x{height}, ptr %w,",
             f"    ptr %out{height}, i64 %out_row)",
         ]
 
     return "\n".join(
         [
-            "define void @read_out_at(ptr %table, i64 %t) #0 {",
+            "define internal void @read_out(i64 %rows, i64 %columns, i64 %channels, ptr %x, ptr %w, ptr %out,",
+            "    i64 %out_row) #0 {",
             "entry:",
-            *_told("rows", "columns", "x", "out_channels", "w", "out", "out_row", "out_step"),
-            "  %size = mul i64 %rows, %columns",
-            "  %offset = mul i64 %t, %size",
-            "  %x_t = getelementptr float, ptr %x, i64 %offset",
-            "  %before = sub i64 %t, 1",
-            "  %out_offset = mul i64 %before, %out_step",
-            "  %out_t = getelementptr float, ptr %out, i64 %out_offset",
             *down(tile, "%rows", "entry", block, "exit"),
             "exit:",
             "  ret void",
@@ -127,47 +94,50 @@ def read_out_at(tile: Tile) -> str:
     )
 
 
-def driven_at() -> str:
-    """Return step t of the walk forward in time: states[t] from states[t-1].
+def forward(phi: str) -> str:
+    """Return the forward loop for t = 0, ..., steps - 1.
 
-    As it reads x[t], which is in the cache then, it reads out[t-1] out of it first.
-    """
-    return "\n".join(
-        [
-            "define void @driven_at(ptr %table, i64 %t) #0 {",
-            "entry:",
-            "  %first = icmp eq i64 %t, 0",
-            "  br i1 %first, label %step, label %said",
-            "said:",
-            "  call void @read_out_at(ptr %table, i64 %t)",
-            "  br label %step",
-            "step:",
-            *_told("rows", "columns", "x", "panels", "channels", "u", "v", "states", "before", "leak"),
-            "  %size = mul i64 %rows, %columns",
-            "  %offset = mul i64 %t, %size",
-            "  %x_t = getelementptr float, ptr %x, i64 %offset",
-            "  %now = getelementptr float, ptr %states, i64 %offset",
-            "  %u_size = mul i64 %rows, %channels",
-            "  %u_offset = mul i64 %t, %u_size",
-            "  %u_t = getelementptr float, ptr %u, i64 %u_offset",
-            "  %back = sub i64 0, %size",
-            "  %earlier = getelementptr float, ptr %now, i64 %back",
-            "  %state = select i1 %first, ptr %before, ptr %earlier",
-            "  call void @driven(i64 %rows, i64 %columns, i64 %columns, ptr %x_t, ptr %panels, i64 %channels,",
-            "    ptr %u_t, ptr %v, ptr %state, ptr %state, ptr %state, ptr %now, float %leak)",
-            "  ret void",
-            "}",
-        ]
-    )
-
-
-def adjoint(slope: str) -> str:
-    """Return the walk backwards in time, for t = T-2, ..., 0:
-
-    delta[t] = slope(rates[t]) * (u[t] V + delta[t+1] W) + leak * delta[t+1].
+    h[t] is stored at states + t * states_step (a step of 0 keeps the last one only), x[t] at rates + (t & kept) * the
+    size of a step (`kept` is -1 to keep all, 1 to alternate between two buffers), out[t] at out + t * out_step.
     """
     return f"""
-define void @adjoint_{slope}(i64 %steps, i64 %rows, i64 %columns, ptr %panels, i64 %channels, ptr %u, ptr %v,
+define void @forward_{phi}(i64 %steps, i64 %rows, i64 %columns, ptr %panels, i64 %channels, ptr %u, ptr %v,
+    ptr %initial, ptr %states, i64 %states_step, ptr %rates, i64 %kept, float %leak, i64 %out_channels, ptr %w,
+    ptr %out, i64 %out_row, i64 %out_step) #0 {{
+entry:
+  %size = mul i64 %rows, %columns
+  %u_size = mul i64 %rows, %channels
+  br label %step
+step:
+  %t = phi i64 [0, %entry], [%next_t, %step]
+  %before = phi ptr [%initial, %entry], [%now, %step]
+  %next_t = add i64 %t, 1
+  %place = and i64 %t, %kept
+  %offset = mul i64 %place, %size
+  %x = getelementptr float, ptr %rates, i64 %offset
+  %next_place = and i64 %next_t, %kept
+  %next_offset = mul i64 %next_place, %size
+  %next_x = getelementptr float, ptr %rates, i64 %next_offset
+  %u_offset = mul i64 %t, %u_size
+  %u_now = getelementptr float, ptr %u, i64 %u_offset
+  %states_offset = mul i64 %t, %states_step
+  %now = getelementptr float, ptr %states, i64 %states_offset
+  call void @forward_{phi}_step(i64 %rows, i64 %columns, i64 %columns, ptr %x, ptr %panels, i64 %channels,
+    ptr %u_now, ptr %v, ptr %before, ptr %before, ptr %next_x, ptr %now, float %leak)
+  %out_offset = mul i64 %t, %out_step
+  %out_now = getelementptr float, ptr %out, i64 %out_offset
+  call void @read_out(i64 %rows, i64 %columns, i64 %out_channels, ptr %next_x, ptr %w, ptr %out_now, i64 %out_row)
+  %more = icmp slt i64 %next_t, %steps
+  br i1 %more, label %step, label %exit
+exit:
+  ret void
+}}"""
+
+
+def adjoint(phi: str) -> str:
+    """Return the adjoint loop for t = steps - 2, ..., 0."""
+    return f"""
+define void @adjoint_{phi}(i64 %steps, i64 %rows, i64 %columns, ptr %panels, i64 %channels, ptr %u, ptr %v,
     ptr %rates, ptr %delta, float %leak) #0 {{
 entry:
   %size = mul i64 %rows, %columns
@@ -185,7 +155,7 @@ step:
   %later = getelementptr float, ptr %delta, i64 %later_offset
   %now = getelementptr float, ptr %delta, i64 %now_offset
   %rates_now = getelementptr float, ptr %rates, i64 %now_offset
-  call void @adjoint_{slope}_step(i64 %rows, i64 %columns, i64 %columns, ptr %later, ptr %panels, i64 %channels,
+  call void @adjoint_{phi}_step(i64 %rows, i64 %columns, i64 %columns, ptr %later, ptr %panels, i64 %channels,
     ptr %u_now, ptr %v, ptr %now, ptr %later, ptr %rates_now, ptr %now, float %leak)
   %more = icmp sgt i64 %now_t, 0
   br i1 %more, label %step, label %exit
