@@ -178,7 +178,7 @@ def test_tanh_is_accurate_to_a_few_units_in_the_last_place(tile):
 
 @pytest.mark.parametrize("phi", COMPILED)
 def test_nonlinearities_at_special_values(tile, phi):
-    x = np.array([0, np.inf, -np.inf, np.nan, 1e-45, -1e-38, 3e38, -3e38, 9, -9, 20], np.float32)
+    x = np.array([0, np.inf, -np.inf, np.nan, 1e-45, -1e-38, 3e38, -3e38, 10, -10], np.float32)
     for value in x:  # one at a time: in the sum over channels 0 * inf would be NaN
         kernel, N = (
             build.TimeLoopKernel(torch.zeros(tile.columns, tile.columns), torch.zeros(tile.columns, 1)),

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from rankscope.networks import forward_backward
-from rankscope.networks.forward_backward import OutputGradients, Plan, Needs, time_major
+from rankscope.networks.forward_backward import Needs, OutputGradients, Plan, time_major
 from rankscope.networks.parameters import PARAMETERS
 from rankscope.networks.protocol import Network
 from rankscope.networks.rate import RateRNN
