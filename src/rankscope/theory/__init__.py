@@ -1,4 +1,4 @@
-"""What learning writes into a linear network, on paper: the paper's expansion, and the exact solution."""
+"""Theories of learning in the linear network: the paper's third-order expansion and the exact solution."""
 
 from rankscope.theory.finite_width import FiniteWidth as FiniteWidth
 from rankscope.theory.infinite_width import InfiniteWidth as InfiniteWidth

@@ -1,9 +1,9 @@
-"""The few directions that learning ever visits, found by the Krylov chains of Golub and Kahan.
+"""Golub-Kahan bases of the few directions in which learning takes place.
 
-Learning the fixed point multiplies the input vector by R^T R and the output vector by R R^T, over and over. K steps of
-Golub-Kahan bidiagonalization from a vector v give orthonormal columns V and U with R V = U B and B upper bidiagonal:
-all that K such products can reach, at the price of K. Full reorthogonalization keeps the columns orthogonal to the
-last digit. (theory.md, section 3)
+Learning the fixed point repeatedly multiplies the input vector by R^T R and the output vector by R R^T. K steps of
+Golub-Kahan bidiagonalization from a vector v give orthonormal columns V and U with R V = U B and B upper bidiagonal,
+which span the Krylov space of K such products. Full reorthogonalization keeps the columns orthogonal to rounding.
+Derivation: docs/guides/theory.md, "Reduction to few directions".
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 Array = NDArray[np.floating]
 Apply = Callable[[Array], Array]
 
-# A new direction below this, relative to the vector it was split from, is rounding noise: the chain is closed.
+# A new direction below this, relative to the vector it was split from, is rounding: the chain is complete.
 NEGLIGIBLE = 1e-13
-# Two directions nearer to each other than this are the same.
+# Relative singular value below which two directions coincide.
 SAME = 1e-10
 
 
@@ -32,7 +32,7 @@ class Chain(NamedTuple):
 
 
 def golub_kahan(apply: Apply, apply_transposed: Apply, start: Array, steps: int) -> Chain:
-    """Return the chain grown from `start`, shorter than `steps` if it closes before.
+    """Return the chain grown from `start`; it has fewer than `steps` directions if it closes earlier.
 
     Parameters
     ----------
@@ -66,14 +66,14 @@ def golub_kahan(apply: Apply, apply_transposed: Apply, start: Array, steps: int)
 
 
 class Spaces(NamedTuple):
-    """Where learning from an input m and an output w takes place.
+    """Subspaces in which learning with input m and output w takes place.
 
     Attributes
     ----------
     rows, columns
-        (n, r) orthonormal, the spaces of R m and w, and of R^T w and m.
+        (n, r) orthonormal bases of the space of R m and w, and of that of R^T w and m.
     row_ends, column_ends
-        (ends, r) what reads off the coordinates in them the amplitude at the ends of chains that were cut short.
+        (ends, r) linear functionals that give the amplitude at the ends of truncated chains.
     """
 
     rows: Array
@@ -83,16 +83,16 @@ class Spaces(NamedTuple):
 
 
 def chains_from(apply: Apply, apply_transposed: Apply, m: Array, w: Array, steps: int) -> Spaces:
-    """Return the spaces that the chain of R from m and that of R^T from w span together, of `steps` directions each.
+    """Return the joint spaces of the chain of R from m and that of R^T from w, of `steps` directions each.
 
-    Two chains as long as the space is wide leave nothing out: then the spaces are whole.
+    If both chains together fill the space, the spaces are the whole space.
 
     Parameters
     ----------
     apply, apply_transposed
         x -> R x and x -> R^T x, for vectors (n,).
     m, w
-        (n,), not zero. They need not be orthogonal to anything.
+        (n,), not zero, not necessarily orthogonal.
     """
     if 2 * steps >= len(m):
         whole, nothing = np.eye(len(m)), np.empty((0, len(m)))
@@ -101,7 +101,7 @@ def chains_from(apply: Apply, apply_transposed: Apply, m: Array, w: Array, steps
     from_w = golub_kahan(apply_transposed, apply, w, steps)
     lengths = np.array([len(from_m.B), len(from_w.B)])
     last = np.cumsum(lengths)[lengths == steps] - 1
-    # The two chains have directions in common where m and w have.
+    # The two chains can share directions.
     halves = [
         np.linalg.svd(np.hstack(both), full_matrices=False) for both in ((from_m.U, from_w.V), (from_m.V, from_w.U))
     ]
@@ -112,7 +112,7 @@ def chains_from(apply: Apply, apply_transposed: Apply, m: Array, w: Array, steps
 
 
 def _orthogonal(x: Array, columns: list[Array]) -> Array:
-    """Return x without its part along orthonormal columns; twice, which is what rounding needs."""
+    """Return x minus its projection on orthonormal columns, applied twice against rounding."""
     if not columns:
         return x
     basis = np.stack(columns, axis=1)

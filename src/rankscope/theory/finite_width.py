@@ -1,9 +1,9 @@
-"""A network of N units without its weights: how networks scatter about the limit of infinite width.
+"""Fluctuations between networks of N units, without drawing their weights.
 
-At finite N, one network differs from the next by what its input and output vectors happen to be in the bases of the
-singular vectors of 1 - W0: independent Gaussian numbers. The singular values themselves hardly differ. So a draw of two
-vectors of length N, not of an N x N matrix, gives a network that starts from a readout a little off 0 and learns a
-little faster or slower; many draws give the mean and the spread over networks.
+At finite N, networks differ in the coordinates of their input and output vectors in the bases of the singular vectors
+of 1 - W0, which are independent Gaussian numbers; their singular values hardly differ. Drawing two vectors of length N
+instead of an N x N matrix therefore gives a network with its own initial readout and learning speed, and many draws
+give mean and spread. Derivation: docs/guides/theory.md, "Finite width".
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from rankscope.theory.chains import chains_from
 from rankscope.theory.ginibre import typical_measure
 from rankscope.theory.reduced import ReducedNetwork
-from rankscope.theory.solution import LinearTheory, accuracy_asked, target_matrix
+from rankscope.theory.solution import LinearTheory, check_accuracy, target_matrix
 from rankscope.validation import RngLike, generator, integer, number
 
 Array = NDArray[np.floating]
 
 
 class FiniteWidth(LinearTheory):
-    """One network of N units, drawn at random.
+    """Theory of one randomly drawn linear network of N units.
 
     Parameters
     ----------
@@ -43,8 +43,8 @@ class FiniteWidth(LinearTheory):
 
     Notes
     -----
-    The scatter of readout, loss, dW and convergence time is that of networks; overlaps between singular vectors, and
-    with them the loss after shuffle and the outlier, are taken at their means, and scatter less than in networks.
+    Readout, loss, dW and convergence time fluctuate as in simulated networks. Overlaps between singular vectors are
+    replaced by their means, so the loss after shuffling and the outlier fluctuate less than in simulations.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class FiniteWidth(LinearTheory):
         self.gain = number("gain", gain, minimum=0)
         self.target = target_matrix(number("target", target))
         self.hidden_size = integer("hidden_size", hidden_size, minimum=2)
-        self.accuracy = accuracy_asked(accuracy)
+        self.accuracy = check_accuracy(accuracy)
         self._measure = typical_measure(self.gain, self.hidden_size)
         drawn = generator(rng).standard_normal((2, self.hidden_size))
         self._m, self._w = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)

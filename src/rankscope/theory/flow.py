@@ -1,11 +1,11 @@
-"""Gradient flow of the reduced linear network, from its first moment to its last.
+"""Gradient flow of the reduced linear network, until convergence.
 
-The flow closes on Q alone, the resolvent between the directions that learning visits,
+The flow closes on Q, the resolvent between the directions of learning,
 
     dQ/dtau = Q Q^T w (z_hat - z)/(p q) (Q^T Q m)^T         for p inputs m and q outputs w,
 
-and runs over the number of e-folds that the error has shrunk by, in which learning is neither explosive at the start
-nor stiff at the end. (theory.md, sections 1 and 3)
+and is integrated over u, the number of e-folds by which the error has decreased, in which it is neither explosive at
+the start nor stiff at the end. Derivation: docs/guides/theory.md, "Solution to convergence".
 """
 
 from __future__ import annotations
@@ -20,28 +20,27 @@ from scipy.optimize.elementwise import find_root
 
 from rankscope.theory.reduced import Array, ReducedNetwork
 
-# Learning is over when the error, in units of the first one, is this many times the tolerance of the integration: below
-# that it is the integration's own.
+# Learning is over when the error relative to the first one is this many times the tolerance of the integration.
 CONVERGED = 10.0
-# Where the flow is given up, in e-folds of the error, of which it takes some thirty, and in units of the time scale it
-# begins with: what takes longer would have to make R singular.
+# The integration stops after this many e-folds of the error (about thirty suffice), or this multiple of the initial
+# time scale: a target that needs longer would make R singular.
 LONGEST_PATH, LONGEST_TIME = 100.0, 1e12
 
 
 @dataclass(frozen=True, eq=False)
 class Path:
-    """Gradient flow of a network from its first moment to its last.
+    """Integrated gradient flow of a network.
 
     Attributes
     ----------
     network, target
-        What learns, and the (q, p) z_hat that it learns.
+        The reduced network and its (q, p) target z_hat.
     folds, clock
-        (steps,) the e-folds u that the error has shrunk by, and the learning time tau at each of them.
+        (steps,) e-folds u of the error, and the learning time tau at each of them.
     interpolate
         u -> change of Q and, in the last row, tau; (entries + 1, u).
     arrived
-        Whether the error is gone at the end.
+        Whether the error has vanished at the end.
     """
 
     network: ReducedNetwork
@@ -68,7 +67,7 @@ class Path:
         return end
 
     def time_of_error(self, fraction: float) -> float | None:
-        """Return when the error is this fraction of the first one; None if the flow ends before."""
+        """Return the learning time at which the error is this fraction of the first one, or None if it never is."""
         first = np.linalg.norm(self.target - self.network.readout)
 
         def beyond(u: Array) -> Array:
@@ -83,18 +82,18 @@ class Path:
 
     @property
     def feasible(self) -> bool:
-        """Whether the target is reached, by a Q that is invertible all the way: no time is enough to make it singular.
+        """Whether the target is reached with an invertible Q, which gradient flow cannot make singular in finite time.
 
-        With m = w and a symmetric W0, for one, the readout cannot change its sign.
+        For example, with m = w and a symmetric W0 the readout cannot change its sign.
         """
         signs, _ = np.linalg.slogdet(self.network.resolvent + self._changes(self.folds))
         return self.arrived and bool((signs == signs[0]).all())
 
     @cached_property
     def steepness(self) -> float:
-        """By how much an error of tau comes out larger in the gradient norm, both relative to their largest values.
+        """Factor by which an error of tau is amplified in the gradient norm, both relative to their largest values.
 
-        Learning of large targets hesitates long, and is over in a moment.
+        Large targets are learned abruptly after a long plateau.
         """
         Q = self.network.resolvent + self._changes(self.folds)
         a, b = Q @ self.network.inputs, Q.mT @ self.network.outputs
@@ -110,19 +109,19 @@ class Path:
 
 @dataclass(frozen=True, eq=False)
 class Paths:
-    """Gradient flow of numbers that are learned side by side, in spaces that do not meet, each at its own pace.
+    """Gradient flow of several numbers that are learned independently in orthogonal subspaces.
 
-    It answers what one `Path` does. One integration of it all would be stiff: what is learned of a large number goes on
-    relaxing in no time while a small one has hardly begun.
+    Has the interface of `Path`. A joint integration would be stiff, because large numbers are learned much faster than
+    small ones.
 
     Attributes
     ----------
     network, target
-        What learns, and the (q, p) z_hat that it learns.
+        The reduced network and its (q, p) target z_hat.
     parts
-        The flow of each number by itself, whose learning time is that of the whole over p q.
+        The flow of each number, whose learning time is the common one divided by p q.
     places
-        (rows, rows of the part) of each, orthonormal: where its rows, and its columns, lie in the whole.
+        (rows, rows of the flow) of each, orthonormal: embedding of its rows, and columns, in the whole space.
     """
 
     network: ReducedNetwork
@@ -143,11 +142,11 @@ class Paths:
         return end
 
     def time_of_error(self, fraction: float) -> float | None:
-        """Return when the error is this fraction of the first one; None if the flow ends before."""
+        """Return the learning time at which the error is this fraction of the first one, or None if it never is."""
         first = np.linalg.norm(self.target)
 
         def latest(each: float) -> float | None:
-            """Return when the last of the errors has fallen to this share of the first total."""
+            """Return the time at which the last error has fallen to this share of the initial total error."""
             last = 0.0
             for part in self.parts:
                 share = each * first / np.abs(part.target).item()
@@ -166,7 +165,7 @@ class Paths:
         if low is None or high is None:
             return None
         found = find_root(beyond, (np.array([low]), np.array([high])))
-        # Where all but one are done the two are the same.
+        # Both bounds coincide where all numbers but one are learned.
         return float(found.x[0]) if found.success[0] else low
 
     @property
@@ -176,20 +175,19 @@ class Paths:
 
     @property
     def steepness(self) -> float:
-        """By how much an error of tau comes out larger in the gradient norm of any of them."""
+        """Largest `steepness` of the flows."""
         return max(part.steepness for part in self.parts)
 
 
 def flow(network: ReducedNetwork, target: Array, tolerance: float) -> Path:
-    """Integrate gradient flow until the error is gone.
+    """Integrate gradient flow until the error has vanished.
 
-    It runs over the number of e-folds that the error has shrunk by, u with du = |a|^2 |b|^2 dtau / (p q), in which
-    learning is neither explosive at the start nor stiff at the end.
+    The independent variable is u with du = |a|^2 |b|^2 dtau / (p q), the number of e-folds of the error.
 
     Parameters
     ----------
     target
-        (q, p) z_hat, which is not the readout before learning.
+        (q, p) z_hat, different from the readout before learning.
     tolerance
         Relative tolerance of the integration.
     """
@@ -219,7 +217,7 @@ def flow(network: ReducedNetwork, target: Array, tolerance: float) -> Path:
         start,
         method="DOP853",
         rtol=tolerance,
-        # What is small beside the first error and the first time scale counts by its distance from 0.
+        # Absolute tolerances in units of the first error and of the initial time scale.
         atol=1e-3 * tolerance * np.append(np.full(Q0.size, first_error), first_time),
         dense_output=True,
         events=[remaining, patience],
@@ -240,6 +238,6 @@ def taylor(network: ReducedNetwork, target: Array, order: int) -> Array:
 
 
 def _product(first: Sequence[Array], second: Sequence[Array]) -> list[Array]:
-    """Return the Taylor coefficients of the product of two series, as many as each of them has."""
+    """Return the Taylor coefficients of the product of two series of equal length."""
     order = range(len(first))
     return [np.sum([first[i] @ second[n - i] for i in range(n + 1)], axis=0) for n in order]

@@ -1,9 +1,8 @@
-"""The random matrix that learning starts from, as N grows: singular values of 1 - W0, and how their vectors overlap.
+"""Singular values of 1 - W0 for a Ginibre matrix W0 of infinite size, and the overlaps of their singular vectors.
 
-W0 has independent Gaussian entries of variance g^2/N (a Ginibre matrix). Its fixed points need A = 1 - W0 and the
-resolvent R = A^-1. In the limit of many units the singular values of A fill one interval with a known density, and the
-left and right singular vector at one singular value have a known mean overlap; both come from the roots of one cubic.
-(theory.md, section 3)
+W0 has independent Gaussian entries of variance g^2/N. In the limit of many units the singular values of 1 - W0 fill one
+interval with a known density, and the left and right singular vectors of each singular value have a known mean overlap;
+both follow from the roots of one cubic. Derivation: docs/guides/theory.md, "Reduction to few directions".
 """
 
 from __future__ import annotations
@@ -22,27 +21,27 @@ Complex = NDArray[np.complexfloating]
 
 FEWEST_NODES = 64
 MOST_NODES = 2**15
-# Times as many nodes as the known averages need serve those that are not known: of long chains, and of resolvents next
-# to the bulk. The error falls exponentially with the nodes.
+# Factor of safety in the number of nodes for averages that are not known in closed form: those of long chains, and of
+# resolvents close to the bulk. The error decreases exponentially with the number of nodes.
 SPARE = 4
-# Of g^2: what it changes is below the accuracy of anything here.
+# Below this, g^2 has no effect within the accuracy.
 NEGLIGIBLE = 1e-10
-# Nodes a singular value, for their distribution function.
+# Nodes per singular value for the distribution function.
 FINE = 8
 
 
 @dataclass(frozen=True, eq=False)
 class SpectralMeasure:
-    """The singular values of 1 - W0 as a quadrature: an average over them is a sum over these nodes.
+    """Quadrature over the singular values of 1 - W0: an average is a weighted sum over its nodes.
 
     Attributes
     ----------
     gain
         g.
     singular_values, weights
-        (nodes,) positions s and their shares, which add up to 1.
+        (nodes,) positions s and their weights, which add up to 1.
     m11, m12
-        (nodes,) diagonal and off-diagonal entry of the Hermitised resolvent, from which overlaps follow.
+        (nodes,) diagonal and off-diagonal entry of the Hermitized resolvent, which determine the overlaps.
     """
 
     gain: float
@@ -64,7 +63,7 @@ class SpectralMeasure:
 
 
 def edges(gain: float) -> tuple[float, float]:
-    """Return the least and the largest singular value of 1 - W0 as N goes to infinity.
+    """Return the smallest and the largest singular value of 1 - W0 in the limit of large N.
 
     Parameters
     ----------
@@ -72,7 +71,7 @@ def edges(gain: float) -> tuple[float, float]:
         0 < g < 1.
     """
     alpha = np.sqrt(1 + 8 / gain**2)
-    # alpha - 3, without the loss of digits that the difference would suffer near g = 1
+    # alpha - 3 without cancellation near g = 1
     gap = 8 * (1 - gain**2) / (gain**2 * (alpha + 3))
     lower = gain * np.sqrt(gap**3 / (8 * (alpha - 1)))
     upper = gain * np.sqrt((alpha + 3) ** 3 / (8 * (alpha + 1)))
@@ -80,20 +79,20 @@ def edges(gain: float) -> tuple[float, float]:
 
 
 def spectral_measure(gain: float, accuracy: float = 1e-10) -> SpectralMeasure:
-    """Return the measure with as many nodes as the accuracy needs.
+    """Return the measure with enough nodes for the accuracy.
 
     Parameters
     ----------
     gain
         g, 0 <= g < 1.
     accuracy
-        Relative error allowed in the three averages that are known: of 1, of overlap / s (both 1), and of 1 / s^2,
-        which is 1 / (1 - g^2).
+        Relative error allowed in the three averages known in closed form: those of 1 and of overlap / s, both 1, and of
+        1 / s^2, which is 1 / (1 - g^2).
 
     Raises
     ------
     InputError
-        If g is not in [0, 1), or so near to 1 that the accuracy is out of reach.
+        If g is not in [0, 1), or too close to 1 for the accuracy.
     """
     g = _gain(gain)
     if g**2 <= NEGLIGIBLE:
@@ -112,9 +111,9 @@ def spectral_measure(gain: float, accuracy: float = 1e-10) -> SpectralMeasure:
 
 
 def typical_measure(gain: float, size: int) -> SpectralMeasure:
-    """Return the measure as a matrix of that many rows has it: its singular values, evenly spaced in their law.
+    """Return the measure of a matrix with `size` rows, with its singular values at the quantiles of the density.
 
-    Those of a random matrix keep their distances so well that this is where they are, up to about 1 / size.
+    Singular values of random matrices repel each other and deviate from the quantiles by about 1 / size only.
     """
     g = _gain(gain)
     shares = np.full(size, 1 / size)
@@ -122,7 +121,7 @@ def typical_measure(gain: float, size: int) -> SpectralMeasure:
         return SpectralMeasure(g, np.ones(size), shares, np.full(size, 1j), np.full(size, 1j))
     fine = _with_nodes(g, FINE * size)
     lower, upper = edges(g)
-    # The law's distribution function, from 0 at the lower edge to 1 at the upper.
+    # The cumulative distribution function, from 0 at the lower edge to 1 at the upper.
     s, weights = fine.singular_values[::-1], fine.weights[::-1]
     below = np.concatenate([[0.0], np.cumsum(weights) - weights / 2, [1.0]])
     quantile = PchipInterpolator(below, np.concatenate([[lower], s, [upper]]))
@@ -138,7 +137,7 @@ def _gain(gain: float) -> float:
 
 
 def _with_nodes(g: float, nodes: int) -> SpectralMeasure:
-    """Return the measure at Chebyshev nodes of the second kind, made for the square-root edges of the density."""
+    """Return the measure at Chebyshev nodes of the second kind, which suit the square-root edges of the density."""
     lower, upper = edges(g)
     angle = np.pi * np.arange(1, nodes + 1) / (nodes + 1)
     s = (upper + lower) / 2 + (upper - lower) / 2 * np.cos(angle)
@@ -159,8 +158,8 @@ def _resolvent_entries(s: Array, g: float) -> tuple[Complex, Complex]:
 def _complex_root(omega: Array, g: float) -> Complex:
     """Return the root y = 1 + g eta of (y^2 - 1)(y - s) + g^2 y = 0, s = 1 + g omega, with Im -y / (y^2 - 1) > 0.
 
-    In eta the cubic is g eta^3 + (2 - g omega) eta^2 + (g - 2 omega) eta + 1 = 0, which keeps its digits as g goes to
-    0. Its real root by Cardano's formula leaves a quadratic for the pair, which Newton's steps then polish.
+    In eta the cubic is g eta^3 + (2 - g omega) eta^2 + (g - 2 omega) eta + 1 = 0, which stays accurate as g
+    goes to 0. Cardano's formula gives the real root, the remaining quadratic the pair, and Newton's method refines it.
     """
     s = 1 + g * omega
     # In y = x + s / 3 the cubic is x^3 + p x + q = 0.

@@ -1,8 +1,9 @@
-"""Learning in an infinitely wide linear network, exactly and to the end.
+"""Exact solution of learning in an infinitely wide linear network, until convergence.
 
-The paper's expansion (`perturbation.py`) is one in learning time, and leaves the simulation half-way. But as N grows
-the network enters only by the spectral law of W0, and learning visits few directions: what is left is a small matrix
-that follows the flow all the way to convergence, with no free parameter. (theory.md, section 3)
+The paper's expansion (`perturbation.py`) in powers of learning time departs from simulations before learning ends. In
+the limit of many units the network enters only through the spectral density of W0, and learning stays within few
+directions. The flow of a small matrix then gives the whole of learning without free parameters. Derivation:
+docs/guides/theory.md, "Reduction to few directions" and "Solution to convergence".
 """
 
 from __future__ import annotations
@@ -17,17 +18,17 @@ from rankscope.theory.chains import Chain, golub_kahan
 from rankscope.theory.flow import Path, Paths, flow
 from rankscope.theory.ginibre import spectral_measure
 from rankscope.theory.reduced import ReducedNetwork
-from rankscope.theory.solution import LinearTheory, accuracy_asked, target_matrix
+from rankscope.theory.solution import LinearTheory, check_accuracy, target_matrix
 from rankscope.validation import number
 
 Array = NDArray[np.floating]
 
-# Singular values of a target below this share of the largest are its rounding.
+# Singular values of a target below this share of the largest are rounding errors.
 NOTHING = 1e-14
 
 
 class InfiniteWidth(LinearTheory):
-    """The exact theory in the limit of many units.
+    """The exact theory in the limit of infinite width.
 
     Parameters
     ----------
@@ -42,17 +43,13 @@ class InfiniteWidth(LinearTheory):
     Raises
     ------
     InputError
-        If an argument is out of range, or g is so near to 1 that the accuracy is out of reach.
-
-    References
-    ----------
-    theory.md, section 3.
+        If an argument is out of range, or g is too close to 1 for the accuracy.
     """
 
     def __init__(self, gain: float, target: ArrayLike, accuracy: float = 1e-6) -> None:
         self.gain = number("gain", gain, minimum=0)
         self.target = target_matrix(target)
-        self.accuracy = accuracy_asked(accuracy)
+        self.accuracy = check_accuracy(accuracy)
         self._measure = spectral_measure(self.gain)
 
     def __repr__(self) -> str:
@@ -62,15 +59,15 @@ class InfiniteWidth(LinearTheory):
     def reduce(self, steps: int) -> ReducedNetwork:
         """Return the network on chains of at most `steps` directions.
 
-        The chains of all inputs and outputs are orthogonal to each other and alike: each sees the same measure.
+        The chains of all inputs and outputs are orthogonal to each other and equal, because all see the same measure.
         """
         return self._reduced(steps, *self.target.shape)
 
     def follow(self, network: ReducedNetwork, tolerance: float) -> Path | Paths:
         """Return gradient flow of the reduced network, integrated to this relative tolerance.
 
-        Each singular value of the target is learned by itself, in the plane of chains of its own: those from the
-        combination of inputs, and of outputs, that are its singular vectors.
+        Each singular value of the target is learned independently, in the chains of the input and output combinations
+        that are its singular vectors.
         """
         if self.target.size == 1:
             return super().follow(network, tolerance)
@@ -96,7 +93,7 @@ class InfiniteWidth(LinearTheory):
         m, w = np.zeros((p + q, K, p)), np.zeros((p + q, K, q))
         m[np.arange(p), 0, np.arange(p)] = 1
         w[p + np.arange(q), 0, np.arange(q)] = 1
-        # A chain that closed before has lost nothing.
+        # A chain that closed earlier is complete.
         ends = np.eye((p + q) * K)[K - 1 :: K] if steps == K else np.empty((0, (p + q) * K))
 
         def overlaps(per_node: Array) -> Array:

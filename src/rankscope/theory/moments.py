@@ -1,8 +1,8 @@
-"""What is measured of a reduced linear network, at any moments of its learning.
+"""Observables of a reduced linear network over learning.
 
-What learning has written is D = Q0^-1 - Q^-1, whose singular values are those of dW. From it, and from the overlaps of
-the directions, follow the loss, the norm of the change, the loss after shuffling W0, and the eigenvalue of W that
-leaves the bulk. (theory.md, sections 1 and 3)
+The singular values of D = Q0^-1 - Q^-1 are those of dW. D and the overlaps between the directions determine the loss,
+the norm of the change, the loss after shuffling W0, and the eigenvalue of W that leaves the bulk. Derivation:
+docs/guides/theory.md, "Solution to convergence".
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from scipy.optimize.elementwise import find_root
 
 from rankscope.theory.reduced import Array, ReducedNetwork
 
-# Singular values of D below this share of the largest one are rounding noise.
+# Singular values of D below this share of the largest one are rounding errors.
 RANK_TOLERANCE = 1e-13
-# Stretches between the bulk and 1, in each of which one outlier is told from none.
+# Intervals between the bulk edge and 1 that are searched for an outlier, at most one in each.
 OUTLIER_STRETCHES = 4
 
 
 def describe(network: ReducedNetwork, target: Array, changes: Array, singular_values: int) -> xr.Dataset:
-    """Return everything that is measured of a linear network, for the changes of Q at several moments.
+    """Return all observables of a linear network for a sequence of changes of Q.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def describe(network: ReducedNetwork, target: Array, changes: Array, singular_va
     changes
         (tau, rows, columns); NaN where there is no fixed point.
     singular_values
-        How many to return.
+        Number of singular values to return.
     """
     m, w, overlap = network.inputs, network.outputs, network.overlap
     finite = np.asarray(np.isfinite(changes).all(axis=(1, 2)))
@@ -39,7 +39,7 @@ def describe(network: ReducedNetwork, target: Array, changes: Array, singular_va
     Q = network.resolvent + change
     readout = w.T @ Q @ m
     error = target - readout
-    # Q0^-1 - Q^-1, without the loss of digits that the difference would suffer for small changes.
+    # Q0^-1 - Q^-1 without the cancellation of the plain difference for small changes.
     D = network.inverse @ change @ np.linalg.inv(Q)
     left, s, right = np.linalg.svd(D)
     gradient = (Q.mT @ w) @ (error / target.size) @ (Q @ m).mT
@@ -77,9 +77,9 @@ def _loss(error: Array) -> Array:
 
 
 def _outlier(network: ReducedNetwork, left: Array, s: Array, right: Array) -> Array:
-    """Return the largest real eigenvalue of W between the bulk edge and 1, NaN where there is none.
+    """Return the largest real eigenvalue lambda of W between the bulk edge and 1, NaN where there is none.
 
-    It is one of lambda O_lambda D, with D = left s right of as low a rank as it has.
+    It is an eigenvalue of lambda O_lambda D, with D = left s right reduced to its numerical rank.
     """
     rank = max(int((s > RANK_TOLERANCE * s.max(initial=0)).any(axis=0).sum()), 1)
     X, Y = left[:, :, :rank] * s[:, None, :rank], right[:, :rank]
@@ -87,9 +87,9 @@ def _outlier(network: ReducedNetwork, left: Array, s: Array, right: Array) -> Ar
     edge, coefficients = network.bulk_edge, network.overlap_coefficients.reshape(-1, rows * columns)
 
     def excess(eigenvalue: Array, moment: NDArray[np.integer]) -> Array:
-        """Return by how much the largest real eigenvalue of lambda O_lambda D is larger than lambda."""
+        """Return the largest real eigenvalue of lambda O_lambda D minus lambda."""
         position = 2 * edge / eigenvalue - 1 if edge > 0 else eigenvalue
-        # One small product a moment: a single large one would call a second thread, which takes longer than they do.
+        # Small products in a batch: a single large one would start a second BLAS thread, which is slower.
         polynomials = chebyshev.chebvander(position, len(coefficients) - 1)[:, None, :]
         overlaps = (polynomials @ coefficients).reshape(-1, rows, columns)
         found = np.linalg.eigvals(Y[moment] @ overlaps @ X[moment])
@@ -97,7 +97,7 @@ def _outlier(network: ReducedNetwork, left: Array, s: Array, right: Array) -> Ar
         largest: Array = np.where(real, found.real, -1.0).max(axis=1)
         return largest - eigenvalue
 
-    # The highest of these stretches at whose lower end there is one that is too large, and none at the upper.
+    # The highest interval in which the excess changes sign from positive to negative.
     grid, moments = np.linspace(edge, 1, OUTLIER_STRETCHES + 1), np.arange(len(s))
     too_large = np.stack([excess(np.full(len(s), at), moments) > 0 for at in grid])
     falls = too_large[:-1] & ~too_large[1:]
@@ -106,6 +106,6 @@ def _outlier(network: ReducedNetwork, left: Array, s: Array, right: Array) -> Ar
     outlier = np.full(len(s), np.nan)
     if len(there):
         found = find_root(excess, (grid[below], grid[below + 1]), args=(there,))
-        # Where two real ones have become complex there is a step, but no eigenvalue.
+        # Where two real eigenvalues merge into a complex pair the excess jumps, and there is no root.
         outlier[there] = np.where(np.abs(found.f_x) < np.sqrt(network.accuracy), found.x, np.nan)
     return outlier

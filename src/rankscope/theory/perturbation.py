@@ -1,8 +1,8 @@
 """The paper's theory: learning in the linear network to third order in learning time.
 
-With beta = 1/(1 - g^2), everything is a polynomial in x = beta^2 tau, the effective learning time. It needs no
-numerics, and is exact for the first moments of learning; later it leaves the simulation, the earlier the larger z_hat.
-Once its readout has passed the target, the paper freezes it there. (theory.md, section 2)
+With beta = 1/(1 - g^2), all quantities are polynomials in the effective learning time x = beta^2 tau. The expansion is
+exact at the start of learning and departs from simulations later, the earlier the larger z_hat. As in the paper, it is
+frozen once the readout has reached the target.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from rankscope.errors import InputError
-from rankscope.theory.solution import fraction_asked, learning_times, target_matrix
+from rankscope.theory.solution import check_fraction, learning_times, target_matrix
 from rankscope.validation import number
 
 Array = NDArray[np.floating]
 
 
 class ThirdOrder:
-    """The paper's expansion.
+    """The paper's third-order expansion of learning in an infinitely wide linear network.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ class ThirdOrder:
 
     References
     ----------
-    Schuessler et al. 2020, section 4 and supplement; theory.md, section 2.
+    Schuessler et al. 2020, Figs. 3 and 4 and supplement.
     """
 
     def __init__(self, gain: float, target: float) -> None:
@@ -61,7 +61,7 @@ class ThirdOrder:
         InputError
             If the fraction is not between 0 and 1.
         """
-        return self._time_of(1 - float(np.sqrt(fraction_asked(fraction))))
+        return self._time_of(1 - float(np.sqrt(check_fraction(fraction))))
 
     def taylor(self) -> Array:
         """Return the coefficients of the readout in powers 0 to 3 of tau, (4,)."""
@@ -70,12 +70,12 @@ class ThirdOrder:
         return z_hat * in_x * beta ** (2 * np.arange(4))
 
     def solve(self, times: ArrayLike) -> xr.Dataset:
-        """Return what the expansion says at these learning times.
+        """Return the expansion at the given learning times.
 
         Parameters
         ----------
         times
-            (times,) tau >= 0, increasing; all from `end` on are alike.
+            (times,) tau >= 0, increasing; the solution is constant from `end` on.
 
         Returns
         -------
@@ -123,7 +123,7 @@ class ThirdOrder:
         )
 
     def _time_of(self, progress: float) -> float:
-        """Return the learning time at which the readout is this share of the target: it never falls on its way."""
+        """Return the learning time at which the readout, which increases monotonically, is this share of the target."""
         third = (1 + 8 * self.target**2 * self._beta) / 6
         roots = np.roots([third, -0.5, 1, -progress])
         return float(roots[np.abs(roots.imag).argmin()].real) / self._beta**2

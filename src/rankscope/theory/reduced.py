@@ -1,10 +1,10 @@
-"""The linear network, seen from the few directions that learning visits.
+"""The linear network, restricted to the few directions in which it learns.
 
-At the fixed point the readout is z = w . R m with R = (1 - W)^-1, and one learning step adds a multiple of b a^T to W,
-a = R m, b = R^T w. All of it happens within small spaces (`chains.py`): rows are coordinates of a and w, columns of b
-and m, and Q is R between them, whether Q stands for infinitely many units or for one given network. How Q learns says
-`flow.py` in continuous time and `descent.py` step by step; `moments.py` reads off it what is measured of a network.
-(theory.md, sections 1 and 3)
+At the fixed point the readout is z = w . R m with R = (1 - W)^-1, and a gradient step adds a multiple of b a^T to W,
+a = R m and b = R^T w. All of this stays within small subspaces (`chains.py`): rows are coordinates of a and w, columns
+of b and m, and Q is R between them, for infinite width as well as for a given network. `flow.py` integrates Q in
+continuous time, `descent.py` in steps, and `moments.py` computes the observables. Derivation: docs/guides/theory.md,
+"Reduction to few directions".
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from rankscope.errors import InputError
 
 Array = NDArray[np.floating]
 
-# Chebyshev nodes at which the overlaps with (1 - W0 / lambda)^-1 are computed, and interpolated in between.
+# Numbers of Chebyshev nodes for interpolating the overlaps with (1 - W0 / lambda)^-1.
 FEWEST_NODES, MOST_NODES = 17, 1088
 
 
 @dataclass(frozen=True, eq=False)
 class ReducedNetwork:
-    """A linear network seen from the directions that learning visits, `rows` and `columns` of them.
+    """A linear network between two subspaces of `rows` and `columns` directions.
 
     Attributes
     ----------
@@ -40,12 +40,12 @@ class ReducedNetwork:
     scaled_overlap
         lambda -> (rows, columns) the same with (1 - W0 / lambda)^-1 in between, for a real lambda above `bulk_edge`.
     bulk_edge
-        Where the bulk of the eigenvalues of W0 ends on the real axis.
+        Largest real part of the bulk of eigenvalues of W0.
     open_ends
-        (ends, rows) and (ends, columns): what reads off a vector its amplitude at the ends where chains were cut short,
-        which is what the reduction has lost.
+        (ends, rows) and (ends, columns): linear functionals that give the amplitude at the ends of truncated chains,
+        which is the error of the reduction.
     accuracy
-        Relative accuracy asked for.
+        Relative accuracy of the results.
     """
 
     resolvent: Array
@@ -77,7 +77,7 @@ class ReducedNetwork:
         Raises
         ------
         InputError
-            If it converges so slowly, near a bulk edge of 1, that the accuracy is out of reach.
+            If it converges too slowly for the accuracy, near a bulk edge of 1.
         """
         if self.bulk_edge <= np.finfo(float).tiny:
             return self.scaled_overlap(1.0)[None]
@@ -92,6 +92,6 @@ class ReducedNetwork:
                 return coefficients
             count *= 2
         raise InputError(
-            f"accuracy must be larger than {self.accuracy:g} where the bulk of the eigenvalues ends so near to 1, "
-            f"at {self.bulk_edge:g}"
+            f"accuracy must be larger than {self.accuracy:g} for eigenvalues with a bulk edge of {self.bulk_edge:g}, "
+            "so close to 1"
         )

@@ -1,8 +1,8 @@
-"""One given network: its whole training foretold from its initial weights.
+"""Prediction of the whole training of one given network from its initial weights.
 
-The averages of infinite width do not know that *this* network starts from a readout a little off 0, or that its W0 has
-an outlier of its own. The same reduction with chains grown in the actual resolvent does: one factorization of 1 - W0,
-a few dozen solves, and the flow of a small matrix. (theory.md, section 3, "For one given network")
+A particular network starts from a readout slightly off 0, and its W0 can have an outlier; averages over infinitely wide
+networks contain neither. The same reduction with chains grown in the actual resolvent does: one factorization of
+1 - W0, a few dozen solves, and the flow of a small matrix. Derivation: docs/guides/theory.md, "A given network".
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from rankscope.errors import InputError
 from rankscope.networks.rate import RateRNN
 from rankscope.theory.chains import chains_from
 from rankscope.theory.reduced import ReducedNetwork
-from rankscope.theory.solution import LinearTheory, accuracy_asked, reals, target_matrix
+from rankscope.theory.solution import LinearTheory, check_accuracy, reals, target_matrix
 from rankscope.validation import number
 
 Array = NDArray[np.floating]
 
-# An eigenvalue this far outside the largest of W0 counts as an outlier.
+# Outliers are eigenvalues beyond this multiple of the spectral radius of W0.
 EDGE_MARGIN = 1.03
 MOST_MOMENTS = 4000
 
@@ -36,7 +36,7 @@ class SingleNetwork(LinearTheory):
     recurrent_weights
         (N, N) W0, whose eigenvalues have moduli below 1.
     input_vector, output_vector
-        (N,) m and w, with the lengths that they have in the network.
+        (N,) m and w, not normalized.
     target
         z_hat, not 0.
     accuracy
@@ -45,7 +45,8 @@ class SingleNetwork(LinearTheory):
     Raises
     ------
     InputError
-        If shapes do not fit, values are not finite, W0 has no resting state, or the network gives the target already.
+        If shapes do not match, values are not finite, the spectral radius of W0 is not below 1, or the readout already
+        equals the target.
     """
 
     def __init__(
@@ -68,15 +69,14 @@ class SingleNetwork(LinearTheory):
         if not all(np.isfinite(x).all() for x in (self._W0, self._m, self._w)):
             raise InputError("recurrent_weights, input_vector and output_vector must be finite")
         self.target = target_matrix(number("target", target))
-        self.accuracy = accuracy_asked(accuracy)
+        self.accuracy = check_accuracy(accuracy)
         self._radius = spectral_radius(self._W0)
         if self._radius >= 1:
             raise InputError(
                 f"recurrent_weights must have eigenvalues of modulus below 1, got one of {self._radius:.3g}: "
                 "there is no stable fixed point to learn from"
             )
-        # torch's linear algebra, for it keeps to as many threads as it is told to: several of BLAS's that share their
-        # cores with other processes take ten times as long as one.
+        # torch's LAPACK: numpy's BLAS threads spin, which takes ten times as long beside other processes.
         self._lu = torch.linalg.lu_factor(torch.as_tensor(np.eye(N) - self._W0))
 
     @classmethod
@@ -91,7 +91,7 @@ class SingleNetwork(LinearTheory):
         Raises
         ------
         InputError
-            If it is none of these.
+            If it is not.
         """
         if not isinstance(network, RateRNN):
             raise InputError(f"network must be a RateRNN, got {type(network).__name__}")
@@ -109,7 +109,7 @@ class SingleNetwork(LinearTheory):
         return f"SingleNetwork({len(self._W0)} units, target={self.target.item():g}, accuracy={self.accuracy:g})"
 
     def reduce(self, steps: int) -> ReducedNetwork:
-        """Return the network on chains of at most `steps` directions, or whole if that is no less."""
+        """Return the network on chains of at most `steps` directions, or unreduced if the chains would be as long."""
         spaces = chains_from(self._resolve, self._resolve_transposed, self._m, self._w, steps)
         rows, columns = spaces.rows, spaces.columns
         edge = min(EDGE_MARGIN * self._radius, (1 + self._radius) / 2)
@@ -134,8 +134,8 @@ class SingleNetwork(LinearTheory):
             moments.append((onto @ moved).numpy())
         if len(moments) == MOST_MOMENTS:
             raise InputError(
-                f"accuracy must be larger than {self.accuracy:g} where the eigenvalues of recurrent_weights come so "
-                f"near to 1, at {self._radius:.6g}"
+                f"accuracy must be larger than {self.accuracy:g} for recurrent_weights with a spectral radius of "
+                f"{self._radius:.6g}, so close to 1"
             )
         return np.stack(moments)
 
@@ -166,5 +166,5 @@ def spectral_radius(matrix: Array) -> float:
             return float(np.abs(largest).max())
         except ArpackError:
             pass
-    # torch's LAPACK takes a twentieth of the time of numpy's.
+    # torch's LAPACK is 20 times faster than numpy's here.
     return float(torch.linalg.eigvals(torch.as_tensor(matrix)).abs().max())

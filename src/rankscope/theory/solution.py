@@ -1,4 +1,4 @@
-"""What every exact theory of the linear network can be asked, once it has been reduced to the directions it visits."""
+"""Base class of the exact theories: solves the reduced network in continuous time and in steps."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ Array = NDArray[np.floating]
 
 SINGULAR_VALUES = 5
 FIRST_CHAIN, LONGEST_CHAIN = 8, 128
-# Accuracies that double precision has to offer, and that deserve the name.
+# Range of `accuracy`: double precision offers no finer one.
 FINEST, COARSEST = 1e-10, 0.1
-# The integration's relative tolerance, in units of the accuracy; by how much learning may amplify errors of time until
-# it has to be less; and the least that an integration in double precision can do.
+# Relative tolerance of the integration in units of the accuracy; the steepness (`Path.steepness`) above which it is
+# reduced; and the smallest tolerance that double precision supports.
 TOLERANCE, STEEP, LEAST_TOLERANCE = 1e-2, 150.0, 2.5e-14
-# Targets, of which the square and the change that they need have their digits.
+# Targets whose square and whose change are accurate in double precision.
 SMALLEST_TARGET, LARGEST_TARGET = 1e-6, 1e6
-# From one learning rate to the next, looking for the first at which learning diverges.
+# Factor between learning rates in the search for the first that diverges.
 SEARCH_STEP = 1.1
 
 
 class LinearTheory(ABC):
-    """A linear network that learns one number (or one for each of several inputs and outputs) from its fixed point.
+    """Theory of a linear network whose readout at the fixed point learns a target, one number or a matrix.
 
     Attributes
     ----------
@@ -66,19 +66,17 @@ class LinearTheory(ABC):
 
     @cached_property
     def _flow(self) -> Path | Paths:
-        """Gradient flow to its end, on chains and with an integration that the accuracy needs."""
+        """Gradient flow to convergence, with chains and a tolerance fine enough for the accuracy."""
         steps = FIRST_CHAIN
         tolerance = TOLERANCE * self.accuracy
         while True:
             network = self.reduce(steps)
             rounding = np.finfo(float).eps * np.abs(network.readout).max()
             if rounding >= TOLERANCE * self.accuracy * np.linalg.norm(self.target - network.readout):
-                raise InputError(
-                    f"target must not be what the network gives before any learning, got {self.target.tolist()}"
-                )
+                raise InputError(f"target must differ from the readout before learning, got {self.target.tolist()}")
             path = self.follow(network, tolerance)
             if not path.feasible:
-                raise InputError(f"target must be one that learning can reach, got {self.target.tolist()} for {self}")
+                raise InputError(f"target must be reachable by gradient flow, got {self.target.tolist()} for {self}")
             if self._lost(network, path.end) <= 0.1 * self.accuracy:
                 break
             steps *= 2
@@ -92,12 +90,12 @@ class LinearTheory(ABC):
         tolerance *= STEEP / path.steepness
         if tolerance < LEAST_TOLERANCE:
             raise InputError(
-                f"accuracy must be larger than {self.accuracy:g} where learning happens as suddenly as for {self}"
+                f"accuracy must be larger than {self.accuracy:g}: learning is too abrupt for it for {self}"
             )
         return self.follow(network, tolerance)
 
     def solve(self, times: ArrayLike) -> xr.Dataset:
-        """Return gradient flow at these learning times.
+        """Return the gradient-flow solution at the given learning times.
 
         Parameters
         ----------
@@ -120,7 +118,7 @@ class LinearTheory(ABC):
         return self._described(self._flow.at(tau), tau)
 
     def descend(self, learning_rate: float, epochs: int) -> xr.Dataset:
-        """Return gradient descent in steps of a learning rate, before each of so many epochs.
+        """Return gradient descent with a learning rate, before each of `epochs` steps.
 
         Returns
         -------
@@ -148,9 +146,9 @@ class LinearTheory(ABC):
         Raises
         ------
         InputError
-            If the fraction is not between 0 and 1, or so small that the accuracy is no help.
+            If the fraction is not between 0 and 1, or below what the accuracy resolves.
         """
-        time = self._flow.time_of_error(float(np.sqrt(fraction_asked(fraction))))
+        time = self._flow.time_of_error(float(np.sqrt(check_fraction(fraction))))
         if time is None:
             least = (CONVERGED * TOLERANCE * self.accuracy) ** 2
             raise InputError(
@@ -164,16 +162,16 @@ class LinearTheory(ABC):
         return 2 / curvature(self.reduced, self._flow.end)
 
     def largest_learning_rate(self, relative_error: float = 1e-2) -> float:
-        """Return the learning rate from which gradient descent diverges, an eigenvalue of W reaching 1.
+        """Return the learning rate above which gradient descent diverges because an eigenvalue of W reaches 1.
 
-        It is above `stable_learning_rate`: descent that overshoots is thrown to another solution, of less curvature, or
-        circles around the target. The border is ragged: near it, a rate below may happen to fail, and one above to be
-        thrown to safety.
+        It exceeds `stable_learning_rate`: descent that overshoots reaches another solution of smaller curvature, or
+        oscillates around the target. The boundary is not sharp: close to it single rates below diverge and single rates
+        above converge.
 
         Parameters
         ----------
         relative_error
-            Allowed in the answer.
+            Relative error allowed in the result.
 
         Raises
         ------
@@ -197,7 +195,7 @@ class LinearTheory(ABC):
 
     @staticmethod
     def _lost(network: ReducedNetwork, Q: Array) -> float:
-        """Return the share of the directions that learning pushes along which lies at the ends of cut chains."""
+        """Return the share of the gradient directions that lies at the ends of truncated chains."""
         a, b = Q @ network.inputs, Q.T @ network.outputs
         rows, columns = network.open_ends
         return max(
@@ -206,12 +204,12 @@ class LinearTheory(ABC):
         )
 
 
-def accuracy_asked(accuracy: float) -> float:
-    """Return a relative accuracy, or raise `InputError` if double precision does not have it."""
+def check_accuracy(accuracy: float) -> float:
+    """Return a relative accuracy, or raise `InputError` if it is outside `FINEST` to `COARSEST`."""
     return number("accuracy", accuracy, minimum=FINEST, maximum=COARSEST)
 
 
-def fraction_asked(fraction: float) -> float:
+def check_fraction(fraction: float) -> float:
     """Return a fraction of the first loss, or raise `InputError` if it is not between 0 and 1."""
     share = number("fraction", fraction, above=0)
     if share >= 1:
@@ -225,15 +223,15 @@ def target_matrix(target: ArrayLike) -> Array:
     Raises
     ------
     InputError
-        If it is not a number or a matrix of numbers, all of it is 0 (nothing would be learned), or the largest is of a
-        size that double precision is no help with.
+        If it is not a number or a matrix of numbers, is all 0 (nothing to learn), or is too small or too large for
+        double precision.
     """
     matrix = reals("target", target, "a number or a matrix (outputs, inputs) of numbers")
     if matrix.ndim not in (0, 2) or matrix.size == 0 or not np.isfinite(matrix).all():
         raise InputError(f"target must be a finite number or a matrix (outputs, inputs) of them, got {target!r}")
     size = np.abs(matrix).max()
     if size == 0:
-        raise InputError(f"target must not be 0, which the network gives before any learning, got {target!r}")
+        raise InputError(f"target must not be 0, the readout before learning, got {target!r}")
     if not SMALLEST_TARGET <= size <= LARGEST_TARGET:
         raise InputError(f"target must be between {SMALLEST_TARGET:g} and {LARGEST_TARGET:g} in size, got {target!r}")
     return matrix.reshape(matrix.shape or (1, 1))
@@ -254,7 +252,7 @@ def learning_times(times: ArrayLike) -> Array:
 
 
 def reals(name: str, values: ArrayLike, expected: str) -> Array:
-    """Return an array of numbers as doubles, or raise `InputError`: text, truth and complex numbers are none."""
+    """Return an array of real numbers in double precision, or raise `InputError` for text, bool and complex."""
     try:
         array = np.asarray(values)
     except (TypeError, ValueError):
