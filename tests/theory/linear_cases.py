@@ -10,7 +10,7 @@ import torch
 
 
 def random_network(N, gain, seed, inputs=1, outputs=1):
-    """W0 (N, N), m (N, inputs) and w (N, outputs) of length 1, as theory.md has them."""
+    """W0 (N, N), m (N, inputs) and w (N, outputs) of length 1."""
     rng = np.random.default_rng(seed)
     W0 = gain / N**0.5 * rng.standard_normal((N, N))
     m, w = rng.standard_normal((N, inputs)), rng.standard_normal((N, outputs))

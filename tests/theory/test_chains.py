@@ -13,7 +13,7 @@ def chain(R, start, steps):
     return golub_kahan(lambda x: R @ x, lambda x: R.T @ x, start, steps)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=10)
 @given(
     N=st.integers(2, 40),
     steps=st.integers(1, 45),
@@ -47,8 +47,8 @@ def test_long_chains_stay_orthogonal():
     assert np.abs(U.T @ U - np.eye(60)).max() < 1e-13
 
 
-@pytest.mark.parametrize("directions", [1, 2, 5])
-def test_chain_closes_where_nothing_new_comes(directions):
+def test_chain_closes_where_nothing_new_comes():
+    directions = 5
     # R^T R has as many eigenvectors in the start.
     s = np.repeat(np.arange(1, directions + 1), 4).astype(float)
     V, _, B = chain(np.diag(s), np.ones(len(s)), 12)
@@ -56,16 +56,9 @@ def test_chain_closes_where_nothing_new_comes(directions):
     np.testing.assert_allclose(np.sort(np.linalg.svd(B)[1]), np.unique(s), rtol=1e-12)
 
 
-def test_chain_closes_on_what_the_matrix_forgets():
-    # Two steps reach the one vector that R takes to 0.
-    V, U, B = chain(np.diag([1.0, 0.0]), np.ones(2), 5)
-    assert V.shape[1] == U.shape[1] == len(B) == 1
-
-
-@pytest.mark.parametrize("gain", [0.3, 0.8])
-@pytest.mark.parametrize("steps", [1, 2, 4])
-def test_spaces_hold_all_that_so_many_products_reach(gain, steps):
-    W0, m, w = random_network(100, gain, seed=1)
+@pytest.mark.parametrize("steps", [1, 4])
+def test_spaces_hold_all_that_so_many_products_reach(steps):
+    W0, m, w = random_network(100, 0.8, seed=1)
     R = resolvent(W0)
     spaces = chains_from(lambda x: R @ x, lambda x: R.T @ x, m[:, 0], w[:, 0], steps)
     assert spaces.rows.shape == spaces.columns.shape == (100, 2 * steps)
@@ -84,8 +77,8 @@ def test_spaces_hold_all_that_so_many_products_reach(gain, steps):
     assert min(outside(spaces.columns, x) for x in in_columns) > 1e-6
 
 
-@pytest.mark.parametrize("steps", [3, 8])
-def test_open_ends_are_the_last_directions(steps):
+def test_open_ends_are_the_last_directions():
+    steps = 8
     W0, m, w = random_network(100, 0.6, seed=2)
     R = resolvent(W0)
     spaces = chains_from(lambda x: R @ x, lambda x: R.T @ x, m[:, 0], w[:, 0], steps)
@@ -96,16 +89,6 @@ def test_open_ends_are_the_last_directions(steps):
         (spaces.columns, spaces.column_ends, (from_m.V, from_w.U)),
     ):
         np.testing.assert_allclose(ends @ (basis.T @ np.hstack(both) @ mixed), mixed[[steps - 1, -1]], rtol=1e-9)
-
-
-def test_a_chain_that_closed_has_no_end():
-    m, w = np.eye(50)[:2]
-    one = chains_from(lambda x: 2 * x, lambda x: 2 * x, m, w, 8)
-    assert one.rows.shape == (50, 2)
-    assert one.row_ends.shape == one.column_ends.shape == (0, 2)
-    whole = chains_from(lambda x: 2 * x, lambda x: 2 * x, m, w, 25)
-    np.testing.assert_array_equal(whole.rows, np.eye(50))
-    assert whole.row_ends.shape == (0, 50)
 
 
 @pytest.mark.parametrize("apart", [0.0, 1e-12, 1e-7])

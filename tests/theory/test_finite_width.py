@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import ks_2samp
 
-import rankscope as rs
 from rankscope.theory import FiniteWidth, InfiniteWidth, SingleNetwork
-from rankscope.theory.ginibre import typical_measure
 
 ACCURACY = 1e-4
 
@@ -23,33 +21,21 @@ def given_network(gain, target, N, rng):
     return SingleNetwork(W0, m / np.linalg.norm(m), w / np.linalg.norm(w), target, ACCURACY)
 
 
-@pytest.mark.parametrize("gain", [0.0, 0.3, 0.6, 0.9])
-def test_the_typical_singular_values_are_those_of_a_matrix(gain):
-    N = 400
-    W0 = np.random.default_rng(0).standard_normal((N, N)) * gain / np.sqrt(N)
-    sampled = np.sort(np.linalg.svd(np.eye(N) - W0, compute_uv=False))
-    typical = typical_measure(gain, N)
-    # level repulsion keeps each within a few spacings of its place
-    assert np.abs(sampled - typical.singular_values).max() < 0.05
-    assert typical.weights.sum() == pytest.approx(1)
-    assert np.mean(typical.singular_values**-2.0) == pytest.approx(1 / (1 - gain**2), rel=0.05)
-
-
-@pytest.mark.parametrize(("gain", "target", "N"), [(0.6, 2.0, 200), (0.5, 0.5, 100), (0.0, 1.0, 100)])
+@pytest.mark.parametrize(("gain", "target", "N"), [(0.6, 2.0, 150)])
 def test_draws_scatter_as_given_networks_do(gain, target, N):
     rng = np.random.default_rng(1)
-    drawn = np.array([end_of(FiniteWidth(gain, target, N, rng, ACCURACY)) for _ in range(60)])
-    given = np.array([end_of(given_network(gain, target, N, rng)) for _ in range(60)])
+    drawn = np.array([end_of(FiniteWidth(gain, target, N, rng, ACCURACY)) for _ in range(40)])
+    given = np.array([end_of(given_network(gain, target, N, rng)) for _ in range(40)])
     for name, ours, theirs in zip(("readout", "|dW|", "s2", "convergence time"), drawn.T, given.T, strict=True):
         assert ks_2samp(ours, theirs).pvalue > 1e-3, name
-    # of readout and |dW|, which are nearly Gaussian: the error of a standard deviation from 60 draws is 9 %
-    np.testing.assert_allclose(drawn[:, :2].std(axis=0), given[:, :2].std(axis=0), rtol=0.4)
+    # of readout and |dW|, which are nearly Gaussian: the error of a standard deviation from 40 draws is 11 %
+    np.testing.assert_allclose(drawn[:, :2].std(axis=0), given[:, :2].std(axis=0), rtol=0.5)
 
 
 def test_the_first_readout_has_the_variance_of_the_theory():
     gain, N = 0.6, 300
     readouts = [FiniteWidth(gain, 1.0, N, seed).reduce(8).readout.item() for seed in range(400)]
-    # theory.md, section 4: Normal(0, beta / N)
+    # Normal(0, beta / N), as R_0 m has a squared length of beta = 1 / (1 - g^2)
     assert np.var(readouts) * N * (1 - gain**2) == pytest.approx(1, abs=0.25)
 
 
@@ -57,7 +43,7 @@ def test_many_units_are_infinitely_many():
     gain, target = 0.6, 0.5
     limit = end_of(InfiniteWidth(gain, target, ACCURACY))
     near, far = (
-        np.mean([np.abs(np.subtract(end_of(FiniteWidth(gain, target, N, seed, ACCURACY)), limit)) for seed in range(8)])
+        np.mean([np.abs(np.subtract(end_of(FiniteWidth(gain, target, N, seed, ACCURACY)), limit)) for seed in range(5)])
         for N in (8000, 80)
     )
     assert near < 0.02
@@ -69,20 +55,3 @@ def test_a_seed_repeats_a_draw():
     first, second, other = (FiniteWidth(0.5, 1.0, 100, seed).solve([0.1, 1.0]) for seed in (0, 0, 1))
     assert first.identical(second)
     assert not np.allclose(first.readout, other.readout, rtol=1e-3)
-
-
-@pytest.mark.parametrize(
-    ("options", "name"),
-    [
-        ({"gain": 1.0}, "gain"),
-        ({"gain": -0.1}, "gain"),
-        ({"target": 0}, "target"),
-        ({"hidden_size": 1}, "hidden_size"),
-        ({"hidden_size": 2.5}, "hidden_size"),
-        ({"rng": "x"}, "rng"),
-        ({"accuracy": 0}, "accuracy"),
-    ],
-)
-def test_bad_input_is_named(options, name):
-    with pytest.raises(rs.InputError, match=name):
-        FiniteWidth(**({"gain": 0.5, "target": 1.0, "hidden_size": 100, "rng": 0} | options))

@@ -7,10 +7,9 @@ import pytest
 import torch
 from linear_cases import random_network
 
-from rankscope.errors import InputError
 from rankscope.theory.ginibre import edges, spectral_measure
 
-GAINS = (1e-4, 1e-3, 0.1, 0.3, 0.6, 0.8, 0.9, 0.95, 0.99)
+GAINS = (1e-4, 0.1, 0.6, 0.9, 0.99)
 
 
 @functools.cache
@@ -52,18 +51,7 @@ def test_averages_with_a_resolvent_in_between(g):
         assert rho @ (c / s) == pytest.approx(1 / (x - g**2), rel=1e-8)
 
 
-@pytest.mark.parametrize("g", GAINS)
-def test_nodes_solve_the_cubic(g):
-    measure = spectral_measure(g)
-    for index in np.linspace(0, len(measure.weights) - 1, 7).astype(int):
-        s = measure.singular_values[index]
-        y = np.roots([1, -s, g**2 - 1, s])
-        upper = y[np.argmax((-y / (y**2 - 1)).imag)]
-        assert measure.m11[index] == pytest.approx(-upper / (upper**2 - 1), rel=1e-5 / g)
-        assert measure.m12[index] == pytest.approx(-1 / (upper**2 - 1), rel=1e-5 / g)
-
-
-@pytest.mark.parametrize("g", [0.01, *GAINS[2:]])
+@pytest.mark.parametrize("g", GAINS[1:])
 def test_edges_are_where_the_cubic_becomes_complex(g):
     def complex_roots(s):
         # The sign of the discriminant of y^3 - s y^2 + (g^2 - 1) y + s.
@@ -80,7 +68,7 @@ def test_edges_are_where_the_cubic_becomes_complex(g):
     assert lower < s.min() < s.max() < upper
 
 
-@pytest.mark.parametrize("g", [0.3, 0.6, 0.9])
+@pytest.mark.parametrize("g", [0.3, 0.9])
 def test_singular_values_of_random_matrices(g):
     measure = spectral_measure(g)
     order = np.argsort(measure.singular_values)
@@ -94,7 +82,7 @@ def test_singular_values_of_random_matrices(g):
         assert np.abs(drawn[[0, -1]] - edges(g)).max() < 4 * g * len(drawn) ** (-2 / 3)
 
 
-@pytest.mark.parametrize(("g", "eigenvalue"), [(0.3, None), (0.6, None), (0.9, None), (0.3, 0.9), (0.6, 0.9)])
+@pytest.mark.parametrize(("g", "eigenvalue"), [(0.3, None), (0.9, None), (0.3, 0.9)])
 def test_overlaps_of_random_matrices(g, eigenvalue):
     measure = spectral_measure(g)
     s, plain, pulled = singular_vectors(g)
@@ -109,14 +97,6 @@ def test_overlaps_of_random_matrices(g, eigenvalue):
     assert error.max() < 0.05 * np.ptp(expected)
 
 
-@pytest.mark.parametrize("g", [0.3, 0.9])
-def test_far_outside_the_bulk_the_resolvent_only_scales(g):
-    measure = spectral_measure(g)
-    near, far = (np.abs(x * measure.overlap(x) - measure.overlap()).max() for x in (1e2, 1e4))
-    assert far < 1e-3
-    assert far == pytest.approx(near / 100, rel=0.1)
-
-
 def test_a_weak_gain_is_a_semicircle():
     # 1 - W0 is 1 - (W0 + W0^T) / 2 to first order, a symmetric matrix whose eigenvalues fill a semicircle.
     for g in (1e-8, 1e-6, 1e-4, 1e-3):
@@ -129,35 +109,3 @@ def test_a_weak_gain_is_a_semicircle():
     assert measure.weights @ x**2 == pytest.approx(1 / 2, rel=3 * g)
     assert measure.weights @ x**4 == pytest.approx(1 / 2, rel=3 * g)
     np.testing.assert_allclose(measure.overlap(), 1, atol=3 * g)
-
-
-@pytest.mark.parametrize("g", [0.0, 1e-300, 1e-8, 9.9e-6])
-def test_no_gain_is_one_singular_value(g):
-    measure = spectral_measure(g)
-    assert (measure.singular_values, measure.weights) == (1, 1)
-    assert measure.overlap() == 1
-    for x in (0.1, 1.0, 3.0):
-        assert measure.overlap(x) == pytest.approx(1 / x, rel=1e-10)
-
-
-@pytest.mark.parametrize("g", [0.3, 0.99])
-def test_nodes_for_the_accuracy(g):
-    coarse, fine = (len(spectral_measure(g, accuracy).weights) for accuracy in (1e-3, 1e-10))
-    assert coarse <= fine
-    assert len(spectral_measure(0.3).weights) < len(spectral_measure(0.99).weights)
-
-
-@pytest.mark.parametrize(
-    ("gain", "message"),
-    [
-        (1, "gain must be below 1, where the linear network has a fixed point, got 1"),
-        (1.5, "gain must be below 1, .* got 1.5"),
-        (-0.1, "gain must be a finite number >= 0, got -0.1"),
-        (float("nan"), "gain must be a finite number >= 0, got nan"),
-        ("0.5", "gain must be a number >= 0, got '0.5'"),
-        (0.999999, "gain must be further below 1 for an accuracy of 1e-10, got 0.999999"),
-    ],
-)
-def test_gains_without_a_resting_state_are_refused(gain, message):
-    with pytest.raises(InputError, match=message):
-        spectral_measure(gain)

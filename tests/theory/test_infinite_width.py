@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rankscope.theory import InfiniteWidth
 
-GAINS, TARGETS = (0.0, 0.3, 0.6, 0.8, 0.95), (0.5, 2.0, 4.0)
+GAINS, TARGETS = (0.0, 0.6, 0.95), (0.5, 4.0)
 gains, targets = st.floats(0, 0.9), st.floats(0.05, 4)
 
 
@@ -61,7 +61,7 @@ def test_check_values(g, z_hat, tau, name, index, value, digits):
 def test_the_accuracy_asked_for_is_reached(g, z_hat):
     theory, times = exactly(g, z_hat)
     exact, time = theory.solve(times), theory.convergence_time()
-    for accuracy in (1e-4, 1e-6, 1e-8):
+    for accuracy in (1e-4, 1e-8):
         theory, found = solved(g, z_hat, accuracy)
         for name, expected in exact.items():
             np.testing.assert_array_equal(np.isnan(found[name]), np.isnan(expected), err_msg=name)
@@ -70,32 +70,7 @@ def test_the_accuracy_asked_for_is_reached(g, z_hat):
         assert theory.convergence_time() == pytest.approx(time, rel=accuracy)
 
 
-def test_more_accuracy_takes_longer_chains():
-    coarse, fine = (InfiniteWidth(0.9, 0.5, accuracy).reduced.resolvent.shape for accuracy in (1e-2, 1e-10))
-    assert fine > coarse
-
-
-@pytest.mark.parametrize("g", GAINS)
-@pytest.mark.parametrize("z_hat", TARGETS)
-def test_learning_begins_with_nothing_and_ends_at_the_target(g, z_hat):
-    _, at = solved(g, z_hat)
-    first, last = at.isel(tau=0), at.isel(tau=-1)
-    assert first["readout"] == first["change_norm"] == 0
-    assert float(first["shuffled_loss"]) == pytest.approx(1)
-    assert np.isnan(first["outlier"])
-    # The gradient is z_hat |R m| |R^T w|, and the mean of |R m|^2 is 1 / (1 - g^2).
-    assert float(first["gradient_norm"]) == pytest.approx(z_hat / (1 - g**2), rel=1e-9)
-    assert float(last["readout"]) == pytest.approx(z_hat, rel=1e-6)
-    assert float(last["loss"]) < 1e-12 * float(first["loss"])
-    assert float(last["gradient_norm"]) < 1e-6 * float(at["gradient_norm"].max())
-    assert (np.diff(at["loss"]) < 0).all()
-    assert (np.diff(at["change_norm"]) > 0).all()
-    assert (g < last["outlier"]) & (last["outlier"] < 1)
-    assert at["singular_value"].dims == ("tau", "singular_index")
-    assert at["singular_index"].values[0] == 1
-
-
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=5)
 @given(gain=gains, target=targets)
 def test_loss_falls_by_the_square_of_the_gradient(gain, target):
     # dloss/dtau = -|gradient|^2: Gauss's rule over one stretch of the flow.
@@ -107,33 +82,7 @@ def test_loss_falls_by_the_square_of_the_gradient(gain, target):
     assert loss[0] - loss[-1] == pytest.approx((end - start) / 2 * weights @ gradient[1:-1] ** 2, rel=1e-5)
 
 
-@settings(deadline=None, max_examples=15)
-@given(gain=gains, target=targets)
-def test_the_change_moves_as_fast_as_the_gradient_says(gain, target):
-    theory = InfiniteWidth(gain, target, 1e-9)
-    time = theory.convergence_time(0.3)
-    step = 1e-4 * time
-    before, now, after = theory.solve([time - step, time, time + step])["change_norm"].values
-    # |dW| grows no faster than W moves; as learning begins they go the same way.
-    speed = float(theory.solve([time])["gradient_norm"][0])
-    assert 0 < (after - before) / (2 * step) < speed * (1 + 1e-6)
-    early = theory.convergence_time(1 - 1e-4)
-    begin = theory.solve([early])
-    assert float(begin["change_norm"][0]) == pytest.approx(float(begin["gradient_norm"][0]) * early, rel=1e-3)
-    assert now > 0
-
-
-@settings(deadline=None, max_examples=15)
-@given(gain=gains, target=targets)
-def test_the_norm_is_that_of_the_singular_values(gain, target):
-    at = InfiniteWidth(gain, target).solve([0.01, 0.1, 1.0, np.inf])
-    s = at["singular_value"].values
-    assert (np.diff(s) <= 0).all()
-    # Five of them: the sixth is nowhere near.
-    np.testing.assert_allclose((s**2).sum(1), at["change_norm"] ** 2, rtol=1e-6)
-
-
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=5)
 @given(gain=gains, target=targets)
 def test_a_negative_target_only_turns_the_readout_around(gain, target):
     times = [0.0, 0.03, 0.3, np.inf]
@@ -143,38 +92,12 @@ def test_a_negative_target_only_turns_the_readout_around(gain, target):
         np.testing.assert_allclose(minus[name], plus[name], rtol=1e-6, atol=1e-9, err_msg=name)
 
 
-@settings(deadline=None, max_examples=10)
-@given(gain=gains, target=targets, chosen=st.sets(st.integers(0, 11), min_size=1))
-def test_some_times_are_as_in_all_times(gain, target, chosen):
-    theory = InfiniteWidth(gain, target)
-    times = np.append(np.linspace(0, 2 * theory.convergence_time(), 11), np.inf)
-    some = sorted(chosen)
-    subset = InfiniteWidth(gain, target).solve(times[some])
-    for name, values in theory.solve(times).isel(tau=some).items():
-        np.testing.assert_allclose(subset[name], values, rtol=1e-9, atol=1e-12, err_msg=name)
-    np.testing.assert_array_equal(subset["tau"], times[some])
-
-
-@pytest.mark.parametrize(("g", "z_hat"), [(0.0, 2.0), (0.6, 0.5), (0.9, 4.0)])
-def test_infinity_is_the_limit(g, z_hat):
-    theory = InfiniteWidth(g, z_hat, 1e-9)
-    times = [theory.convergence_time(share) for share in (1e-4, 1e-6, 1e-8)]
-    at = theory.solve([*times, 1e3, 1e300, np.inf])
-    for name, values in at.items():
-        np.testing.assert_array_equal(values[3:5], values[[5]].values.repeat(2, axis=0), err_msg=name)
-        # A hundredth of the loss is a tenth of the error, and of what is still to come of everything.
-        still = np.abs(values[:3] - values[5]).values.reshape(3, -1)[:, 0]
-        # Without random weights, the loss after shuffle is the loss.
-        power = 2 if name == "loss" or (g == 0 and name == "shuffled_loss") else 1
-        np.testing.assert_allclose(still[1:] / still[:-1], 0.1**power, rtol=0.1, err_msg=name)
-
-
 @pytest.mark.parametrize("z_hat", TARGETS)
 def test_the_limit_of_no_gain(z_hat):
     times = [InfiniteWidth(0, z_hat).convergence_time(share) for share in (0.9, 0.5, 0.1)] + [np.inf]
     none = InfiniteWidth(0, z_hat, 1e-9).solve(times)
     previous = np.inf
-    for g in (1e-2, 1e-3, 1e-5, 9e-6, 1e-8, 1e-300, 5e-324):
+    for g in (1e-2, 1e-5, 9e-6, 5e-324):
         at = InfiniteWidth(g, z_hat, 1e-9).solve(times)
         off = max(float(np.abs(at[name] - values).max() / np.abs(values).max()) for name, values in none.items())
         # Everything is even in g.
@@ -185,7 +108,7 @@ def test_the_limit_of_no_gain(z_hat):
 
 def test_without_random_weights_learning_is_known():
     # g = 0: R stays within the plane of m and w, whose flow is that of a 2 x 2 matrix.
-    theory, z_hat, steps = InfiniteWidth(0, 2.0, 1e-9), 2.0, 8_000
+    theory, z_hat, steps = InfiniteWidth(0, 2.0, 1e-9), 2.0, 4_000
     time = theory.convergence_time(0.1)
     R, m, w = np.eye(2), np.array([1.0, 0.0]), np.array([0.0, 1.0])
 
@@ -219,15 +142,6 @@ def test_small_targets_are_learned_as_the_paper_says(g):
     np.testing.assert_allclose(at["change_norm"], at["readout"] * (1 - g**2), rtol=1e-6)
 
 
-@pytest.mark.parametrize(("g", "z_hat"), [(0.0, 2.0), (0.6, 0.5), (0.8, 4.0)])
-@pytest.mark.parametrize("fraction", [1 - 1e-9, 0.5, 0.05, 1e-8])
-def test_convergence_time_is_when_the_loss_has_fallen(g, z_hat, fraction):
-    theory = InfiniteWidth(g, z_hat, 1e-8)
-    time = theory.convergence_time(fraction)
-    assert float(theory.solve([time])["loss"][0]) == pytest.approx(fraction * z_hat**2 / 2, rel=1e-5)
-    assert theory.convergence_time() == theory.convergence_time(0.05)
-
-
 @pytest.mark.parametrize("g", [0.0, 0.6])
 def test_descent_in_small_steps_is_the_flow(g):
     theory = InfiniteWidth(g, 2.0)
@@ -254,8 +168,3 @@ def test_descent_has_no_fixed_point_beyond_1():
     for name in steps:
         assert np.isnan(steps[name].values[lost]).all(), name
     assert np.isnan(theory.descend(1e300, 5)["readout"].values[-1])
-
-
-def test_representation():
-    assert repr(InfiniteWidth(0.6, 2)) == "InfiniteWidth(gain=0.6, target=2.0, accuracy=1e-06)"
-    assert repr(InfiniteWidth(0.6, [[1, 2]], 1e-3)) == "InfiniteWidth(gain=0.6, target=[[1.0, 2.0]], accuracy=0.001)"

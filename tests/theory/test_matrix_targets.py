@@ -45,7 +45,7 @@ def one_by_one(gain, sizes, shape, times):
     }
 
 
-@settings(deadline=None, max_examples=8)
+@settings(deadline=None, max_examples=4)
 @given(
     gain=st.sampled_from([0.0, 0.3, 0.6, 0.85]),
     sizes=st.lists(st.floats(0.3, 3), min_size=1, max_size=3),
@@ -86,46 +86,9 @@ def test_flow_descent_and_power_series_agree(target):
     np.testing.assert_allclose(np.moveaxis(series, -1, 0), early, atol=1e-4 * np.abs(early).max())
 
 
-def test_shapes():
-    assert InfiniteWidth(0.5, [[1.0]]).solve([0.1])["readout"].shape == (1,)
-    for shape in ((2, 2), (1, 3), (3, 1)):
-        theory = InfiniteWidth(0.5, np.ones(shape))
-        at = theory.solve([0.1, 1.0])
-        assert at["readout"].dims == ("tau", "output", "input")
-        assert at["readout"].shape == (2, *shape)
-        assert at["loss"].shape == (2,)
-        assert theory.taylor(3).shape == (4, *shape)
-
-
-@pytest.mark.parametrize("gain", [0.0, 0.6])
-def test_one_by_one_is_a_number(gain):
-    times = [0.0, 0.05, 0.1, np.inf]
-    number, matrix = InfiniteWidth(gain, 2.0).solve(times), InfiniteWidth(gain, [[2.0]]).solve(times)
-    assert number.identical(matrix)
-    np.testing.assert_array_equal(InfiniteWidth(gain, 2.0).taylor(4), InfiniteWidth(gain, [[2.0]]).taylor(4))
-
-
-def test_loss_is_half_the_mean_square():
-    target = np.array([[1.0, -2.0], [0.0, 0.5], [0.3, 0.0]])
-    at = InfiniteWidth(0.4, target).solve([0.0, 1.0])
-    np.testing.assert_allclose(at["loss"], ((target - at["readout"].values) ** 2).mean(axis=(1, 2)) / 2, rtol=1e-12)
-    assert float(at["loss"][0]) == pytest.approx((target**2).mean() / 2)
-
-
-def test_what_has_target_zero_stays_there():
-    # An input that has nothing to do with any output is not used, nor is an output that is 0 for all inputs.
-    at = InfiniteWidth(0.6, [[2.0, 0.0], [0.0, 0.0]]).solve([0.1, 0.3, 0.45, np.inf])
-    np.testing.assert_allclose(at["readout"].values[:, [0, 1, 1], [1, 0, 1]], 0, atol=1e-12)
-    alone = InfiniteWidth(0.6, 2.0).solve(at["tau"] / 4)
-    np.testing.assert_allclose(at["readout"][:, 0, 0], alone["readout"], rtol=1e-5)
-    # But one that is 0 for a reason is: here 1 - 1.
-    at = InfiniteWidth(0.6, [[1.0, 1.0], [1.0, 0.0]]).solve([0.3])
-    assert abs(float(at["readout"][0, 1, 1])) > 0.01
-
-
-@pytest.mark.parametrize("target", [[[0.8, -0.3], [0.2, 1.6]], [[0.6, -0.9, 0.3]], [[0.6], [-0.9], [0.3]]])
+@pytest.mark.parametrize("target", [[[0.8, -0.3], [0.2, 1.6]]])
 def test_networks_of_several_inputs_and_outputs(target):
-    gain, N, networks, epochs = 0.4, 160, 12, 40
+    gain, N, networks, epochs = 0.4, 128, 8, 40
     target = np.array(target)
     theory = InfiniteWidth(gain, target)
     rate = 2 * theory.convergence_time() / epochs

@@ -68,20 +68,3 @@ def test_the_overlaps_with_the_random_weights_move_it():
     at = described(D, lambda eigenvalue: np.linalg.inv(one - W0 / eigenvalue), edge=0.45)
     assert float(at["outlier"]) == pytest.approx(largest_real_eigenvalue(W0 + D, 0.45), abs=1e-7)
     assert at["outlier"] > 0.5
-
-
-def test_an_outlier_is_found_between_stretches_without_one():
-    # The eigenvalue of lambda O_lambda D is below lambda next to the bulk and at 1, and above it in the middle.
-    through = np.polynomial.Polynomial.fit([1 / 0.3, 1 / 0.5, 1.0], [0.2, 0.6, 0.5], 2)
-    at = described(np.eye(2) * 0.5, lambda eigenvalue: np.diag([2 * through(1 / eigenvalue), 0.0]), edge=0.3)
-    outlier = float(at["outlier"])
-    assert 0.5 < outlier < 1
-    assert through(1 / outlier) == pytest.approx(outlier, abs=1e-7)
-
-
-def test_where_real_eigenvalues_become_complex_there_is_none():
-    # lambda O_lambda D has two real eigenvalues below 0.6 and none above; neither is ever lambda itself.
-    def overlap(eigenvalue):
-        return np.array([[0.8, 0.6 / eigenvalue - 1], [1.0, 0.8]])
-
-    assert np.isnan(described(np.eye(2) * 0.999, overlap, edge=0.3)["outlier"])
