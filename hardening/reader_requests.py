@@ -21,8 +21,8 @@ from reader import Reader, one_file
 TOKEN, HOST = "token", "127.0.0.1:8000"
 ADDRESSES = (
     *("/token/", "/token/static/charts.js", "/token/static/explore.js", "/token/api/curves?gain=0.6&target=2"),
-    *("/token/api/networks?gain=x&target=2&units=64", "/token/run", "/token/api/run", "/token/api/run/cells/DIGEST"),
-    *("/token/api/run/cells/%2e%2e%2frun.json", "/token/static/..%2f..%2fserver.py", "/other/"),
+    *("/token/api/networks?gain=x&target=2&units=64", "/token/run", "/token/api/run", "/token/api/run/jobs/DIGEST"),
+    *("/token/api/run/jobs/%2e%2e%2frun.json", "/token/static/..%2f..%2fserver.py", "/other/"),
 )
 
 

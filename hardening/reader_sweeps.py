@@ -15,7 +15,7 @@ import reader_seeds as made
 from fuzz_mutations import Bundle
 from rankscope.errors import InputError
 from rankscope.experiments.user_sweep import read_sweep
-from rankscope.explore.live import LiveRun, encoded, message
+from rankscope.explore.live import LiveRun, encoded, update
 from rankscope.sweep import RunFolder, claims
 from rankscope.sweep.integrity import LENGTH, sealed
 from reader import Reader, one_file
@@ -62,7 +62,7 @@ def _read_run(folder: Path) -> object:
     run.counts()
     live = LiveRun(folder)
     live.title()
-    encoded(message(live.look(), {}))
+    encoded(update(live.snapshot(), {}))
     digest = sorted(manifest.cells)[:1] or ["x"]
     run.prepare([(digest[0], {"task": "another"})])
     return run.manifest()
@@ -89,8 +89,8 @@ def _read_cell(folder: Path) -> object:
     wrong = None
     try:
         live = LiveRun(folder)
-        encoded(message(live.look(), {}))
-        if digest in live.look().cells:
+        encoded(update(live.snapshot(), {}))
+        if digest in live.snapshot().networks:
             with suppress(OSError):  # which the page says in its own words
                 encoded(live.detail(digest))
     except InputError as error:

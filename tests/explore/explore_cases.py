@@ -38,7 +38,7 @@ def served(run=None):
         wait_for(lambda: _answers(serving.address))
         yield serving.address
     finally:
-        serving.end()
+        serving.stop()
         thread.join(60)
         serving.close()
         assert not thread.is_alive()

@@ -59,7 +59,7 @@ def test_it_ends_at_once_with_a_stream_open(finished_run):
         connection.request("GET", f"/{token}/api/run")
         stream = ending.enter_context(connection.getresponse())
         lines = [stream.readline() for _ in range(3)]
-        assert lines[0] == b": hello\n"
+        assert lines[0] == b": connected\n"
         assert lines[2].startswith(b"data: ")
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0

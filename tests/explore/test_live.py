@@ -8,8 +8,8 @@ import pytest
 
 import rankscope as rs
 from rankscope.explore import live as live_module
-from rankscope.explore.live import LiveRun, encoded, message
-from rankscope.sweep import RunFolder, claims
+from rankscope.explore.live import LiveRun, encoded, update
+from rankscope.sweep import RunFolder, locks
 
 
 @pytest.fixture
@@ -30,16 +30,16 @@ def growing(measured_cells, tmp_path):
 def test_cells_appear_as_they_finish(growing):
     run, finish = growing
     live = LiveRun(run.path)
-    assert live.look().counts == {"total": 4, "done": 0, "failed": 0, "running": 0, "waiting": 4}
+    assert live.snapshot().counts == {"total": 4, "done": 0, "failed": 0, "running": 0, "waiting": 4}
     known = {}
     for done in (1, 2, 3, 4):
         digest = finish()
-        look = live.look()
-        news = message(look, known)
-        assert list(news["cells"]) == [digest]
+        snapshot = live.snapshot()
+        news = update(snapshot, known)
+        assert list(news["networks"]) == [digest]
         assert (news["counts"]["done"], news["counts"]["waiting"]) == (done, 4 - done)
-        known = look.cells
-    assert message(live.look(), known)["cells"] == {}
+        known = snapshot.networks
+    assert update(live.snapshot(), known)["networks"] == {}
 
 
 def test_a_cell_whose_words_would_never_end_is_left_out(growing):
@@ -49,13 +49,13 @@ def test_a_cell_whose_words_would_never_end_is_left_out(growing):
     heap = content.find(b"GCOL")
     content[heap + 24 : heap + 32] = (2**63).to_bytes(8, "little")  # HDF5 walks along such a length for ever
     path.write_bytes(content)
-    assert LiveRun(run.path).look().cells == {}
+    assert LiveRun(run.path).snapshot().networks == {}
     with pytest.raises(OSError, match="is damaged"):
         LiveRun(run.path).detail(path.stem)
 
 
 def test_values_are_those_of_open_run(finished_run):
-    cells, run = LiveRun(finished_run).look().cells, rs.open_run(finished_run)
+    cells, run = LiveRun(finished_run).snapshot().networks, rs.open_run(finished_run)
     assert len(cells) == 4
     for cell in cells.values():
         same = run.sel(gain=cell["labels"]["gain"], sample=cell["labels"]["sample"])
@@ -75,7 +75,7 @@ def test_values_are_those_of_open_run(finished_run):
 
 def test_a_long_curve_is_thinned_to_its_ends(finished_run, monkeypatch):
     monkeypatch.setattr(live_module, "CURVE_POINTS", 5)
-    cell = next(iter(LiveRun(finished_run).look().cells.values()))
+    cell = next(iter(LiveRun(finished_run).snapshot().networks.values()))
     assert len(cell["loss"]) == 5
     assert (cell["epoch"][0], cell["epoch"][-1]) == (0, 11)
 
@@ -84,15 +84,15 @@ def test_what_is_trained_and_what_failed(growing):
     run, _ = growing
     waiting = list(run.manifest().cells)
     run.fail(waiting[1], "ValueError", "<b>no</b>")
-    with claims.acquire(run.claim_path(waiting[2])):
-        look = LiveRun(run.path).look()
-    assert look.counts == {"total": 4, "done": 0, "failed": 1, "running": 1, "waiting": 2}
-    assert look.failed[waiting[1]]["message"] == "<b>no</b>"
-    assert look.running[waiting[2]]["labels"]["task"] == "flipflop"
+    with locks.acquire(run.claim_path(waiting[2])):
+        snapshot = LiveRun(run.path).snapshot()
+    assert snapshot.counts == {"total": 4, "done": 0, "failed": 1, "running": 1, "waiting": 2}
+    assert snapshot.failed[waiting[1]]["message"] == "<b>no</b>"
+    assert snapshot.running[waiting[2]]["labels"]["task"] == "flipflop"
     left = run.claim_path(waiting[2])
     left.write_text("by a process that died")
     os.utime(left, (1e9, 1e9))
-    assert LiveRun(run.path).look().counts["running"] == 0
+    assert LiveRun(run.path).snapshot().counts["running"] == 0
 
 
 def test_counts_are_those_of_status(growing):
@@ -100,7 +100,7 @@ def test_counts_are_those_of_status(growing):
     finish()
     run.fail(list(run.manifest().cells)[2], "ValueError", "no")
     counts = run.counts()
-    assert LiveRun(run.path).look().counts == {
+    assert LiveRun(run.path).snapshot().counts == {
         name: getattr(counts, name) for name in ("total", "done", "failed", "running", "waiting")
     }
 
@@ -108,9 +108,9 @@ def test_counts_are_those_of_status(growing):
 def test_hundreds_come_a_part_at_a_time(finished_run, monkeypatch):
     monkeypatch.setattr(live_module, "BATCH", 3)
     live = LiveRun(finished_run)
-    first, second = live.look(), live.look()
-    assert (len(first.cells), first.complete, first.counts["done"]) == (3, False, 4)
-    assert (len(second.cells), second.complete) == (4, True)
+    first, second = live.snapshot(), live.snapshot()
+    assert (len(first.networks), first.complete, first.counts["done"]) == (3, False, 4)
+    assert (len(second.networks), second.complete) == (4, True)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a netCDF file", b"\x89HDF\r\n\x1a\n" + b"\0" * 100])
@@ -119,9 +119,9 @@ def test_a_damaged_cell_is_waited_for(finished_run, content):
     whole = path.read_bytes()
     live = LiveRun(finished_run)
     path.write_bytes(content)
-    assert live.look().counts["done"] == 3
+    assert live.snapshot().counts["done"] == 3
     path.write_bytes(whole)
-    assert live.look().counts["done"] == 4
+    assert live.snapshot().counts["done"] == 4
 
 
 def test_a_damaged_cell_keeps_nobody_waiting(finished_run, monkeypatch):
@@ -129,17 +129,17 @@ def test_a_damaged_cell_keeps_nobody_waiting(finished_run, monkeypatch):
     path = sorted((finished_run / "cells").glob("*.nc"))[0]
     path.write_bytes(b"half")
     live = LiveRun(finished_run)
-    looks = [live.look() for _ in range(5)]
-    assert [len(look.cells) for look in looks] == [0, 1, 2, 3, 3]
-    assert [look.complete for look in looks] == [False, False, False, True, True]
+    snapshots = [live.snapshot() for _ in range(5)]
+    assert [len(snapshot.networks) for snapshot in snapshots] == [0, 1, 2, 3, 3]
+    assert [snapshot.complete for snapshot in snapshots] == [False, False, False, True, True]
 
 
 def test_a_cell_that_goes_is_told(finished_run):
     live = LiveRun(finished_run)
-    known = live.look().cells
+    known = live.snapshot().networks
     path = sorted((finished_run / "cells").glob("*.nc"))[0]
     path.unlink()
-    assert message(live.look(), known)["gone"] == [path.stem]
+    assert update(live.snapshot(), known)["gone"] == [path.stem]
 
 
 def test_links_out_of_the_folder_are_not_followed(finished_run, tmp_path):
@@ -150,10 +150,10 @@ def test_links_out_of_the_folder_are_not_followed(finished_run, tmp_path):
     secret = tmp_path / "secret.json"
     secret.write_text(json.dumps({"error": "secret", "message": "", "traceback": "", "host": "", "time": ""}))
     (finished_run / "failed" / f"{path.stem}.json").symlink_to(secret)
-    look = LiveRun(finished_run).look()
-    assert look.counts["done"] == 3
-    assert path.stem not in look.cells
-    assert "secret" not in encoded(message(look, {})).decode()
+    snapshot = LiveRun(finished_run).snapshot()
+    assert snapshot.counts["done"] == 3
+    assert path.stem not in snapshot.networks
+    assert "secret" not in encoded(update(snapshot, {})).decode()
     assert LiveRun(finished_run).detail(path.stem) is None
 
 
@@ -179,7 +179,7 @@ def test_other_experiments_have_other_variables(tmp_path):
     )
     run.save("a", measured.assign_coords(task="sentiment", gain=np.nan, seed=2**60))
     live = LiveRun(run.path)
-    cell = live.look().cells["a"]
+    cell = live.snapshot().networks["a"]
     assert cell["measured"]["accuracy"] == 0.7
     assert cell["labels"] == {"task": "sentiment", "gain": None}
     assert (cell["loss"], cell["epoch"]) == ([], [])
@@ -194,8 +194,8 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
         LiveRun(tmp_path)
 
 
-def test_a_folder_that_goes_is_an_error_with_a_message(finished_run):
+def test_a_folder_that_goes_is_an_error_with_a_update(finished_run):
     live = LiveRun(finished_run)
     finished_run.rename(finished_run.with_name("elsewhere"))
     with pytest.raises(rs.InputError, match=r"run\.json"):
-        live.look()
+        live.snapshot()

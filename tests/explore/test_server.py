@@ -201,7 +201,7 @@ def test_curves_are_answered(client):
 
 
 def test_without_a_run_there_is_none(client):
-    for address in ("/run", "/api/run", "/api/run/cells/x"):
+    for address in ("/run", "/api/run", "/api/run/jobs/x"):
         assert client.get(f"/{TOKEN}{address}").status_code == 404
     assert "aria-current" not in client.get(f"/{TOKEN}/").text
 
@@ -223,7 +223,7 @@ CLIMBING = [
 
 
 @pytest.mark.parametrize("name", CLIMBING)
-@pytest.mark.parametrize("room", ["api/run/cells", "static"])
+@pytest.mark.parametrize("room", ["api/run/jobs", "static"])
 def test_nothing_outside_can_be_named(finished_run, room, name):
     app = application(TOKEN, [HOST], LiveRun(finished_run))
     status, body = ask_for_path(app, HOST, f"/{TOKEN}/{room}/{name}")
@@ -238,8 +238,8 @@ def test_a_link_out_of_the_folder_is_not_followed(with_run, finished_run, tmp_pa
     link = finished_run / "cells" / "linked.nc"
     link.symlink_to(outside)
     try:
-        assert with_run.get(f"/{TOKEN}/api/run/cells/linked").status_code == 404
-        assert with_run.get(f"/{TOKEN}/api/run/cells/{inside.stem}").status_code == 200
+        assert with_run.get(f"/{TOKEN}/api/run/jobs/linked").status_code == 404
+        assert with_run.get(f"/{TOKEN}/api/run/jobs/{inside.stem}").status_code == 200
     finally:
         link.unlink()
 
@@ -263,7 +263,7 @@ def test_a_stream_stops_its_source_when_nobody_listens(monkeypatch):
 
     async def trained(self, gain, target, units):
         try:
-            yield {"kind": "foretold"}
+            yield {"kind": "predicted"}
             await asyncio.sleep(60)
         finally:
             closed.append((gain, target, units))
@@ -280,7 +280,7 @@ def test_a_stream_stops_its_source_when_nobody_listens(monkeypatch):
 
         async def send(message):
             sent.append(message)
-            if b"foretold" in message.get("body", b""):
+            if b"predicted" in message.get("body", b""):
                 heard.set()
 
         path, query = f"/{TOKEN}/api/networks", b"gain=0.5&target=1"
@@ -298,4 +298,4 @@ def test_a_stream_stops_its_source_when_nobody_listens(monkeypatch):
     run_async(watch())
     assert closed == [(0.5, 1.0, 128)]
     assert dict(sent[0]["headers"])[b"content-type"].startswith(b"text/event-stream")
-    assert b'data: {"kind":"foretold"}\n\n' in [message.get("body") for message in sent]
+    assert b'data: {"kind":"predicted"}\n\n' in [message.get("body") for message in sent]

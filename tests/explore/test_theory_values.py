@@ -12,7 +12,7 @@ import rankscope as rs
 from rankscope.explore import networks as networks_module
 from rankscope.explore.bounds import GAIN, TARGET
 from rankscope.explore.curves import curves, rounded
-from rankscope.explore.networks import MOST_WORK, Networks, NobodyWaitsError, foretold, trained
+from rankscope.explore.networks import MAX_WORK, CancelledRequestError, Networks, predicted, trained
 from rankscope.explore.phases import GAINS, TARGETS, compute, phases
 
 
@@ -63,9 +63,9 @@ def test_the_kept_table_is_what_is_computed():
     assert (np.array(table["diverges"]) >= np.array(table["settles"])).all()
 
 
-def test_a_network_is_trained_as_it_was_foretold():
-    before, after = (work(0.5, 1.0, 64, 1, silent) for work in (foretold, trained))
-    assert (before["kind"], after["kind"], before["sample"]) == ("foretold", "trained", 1)
+def test_a_network_is_trained_as_it_was_predicted():
+    before, after = (work(0.5, 1.0, 64, 1, silent) for work in (predicted, trained))
+    assert (before["kind"], after["kind"], before["sample"]) == ("predicted", "trained", 1)
     loss = np.interp(after["x"], before["x"], before["loss"])
     # Both are of the very same network; in the mean over networks they would differ by much more.
     np.testing.assert_allclose(after["loss"], loss, atol=0.03)
@@ -79,11 +79,11 @@ def test_a_network_is_trained_as_it_was_foretold():
 
 def test_what_would_take_too_long_is_left_out():
     found = trained(0.8, 4.0, 128, 0, silent)
-    assert found["kind"] == "left out"
+    assert found["kind"] == "skipped"
     assert "steps" in found["reason"]
-    assert MOST_WORK < 1e12
+    assert MAX_WORK < 1e12
     # The other networks of this gain may have a resting state, this one has not.
-    assert "stable fixed point" in foretold(0.95, 1.0, 64, 0, silent)["reason"]
+    assert "stable fixed point" in predicted(0.95, 1.0, 64, 0, silent)["reason"]
 
 
 def test_networks_come_one_by_one_and_are_remembered(monkeypatch):
@@ -105,9 +105,9 @@ def test_networks_come_one_by_one_and_are_remembered(monkeypatch):
 
     first, told, found, remembered = run_async(ask())
     networks._executor.shutdown()
-    assert first["kind"] == "foretold"
+    assert first["kind"] == "predicted"
     assert told == 1  # the process is told to stop
-    assert [values["kind"] for values in found] == ["foretold", "trained", "done"]
+    assert [values["kind"] for values in found] == ["predicted", "trained", "done"]
     assert all(a is b for a, b in zip(found[:-1], remembered[:-1], strict=True))
 
 
@@ -123,10 +123,10 @@ def test_what_nobody_waits_for_any_more_stops_at_the_next_epoch(monkeypatch):
                 cancelled[7] = 7
             report(epoch, 10, 0.0)
 
-    with pytest.raises(NobodyWaitsError):
+    with pytest.raises(CancelledRequestError):
         networks_module._unless_cancelled(work, 7)
     assert epochs == [0, 1, 2, 3]
-    with pytest.raises(NobodyWaitsError):
+    with pytest.raises(CancelledRequestError):
         networks_module._unless_cancelled(work, 7)  # not even begun
     assert len(epochs) == 4
     networks_module._unless_cancelled(work, 7 + networks_module.SLOTS)  # another request in the same place

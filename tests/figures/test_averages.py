@@ -5,8 +5,8 @@ import pytest
 from made_up_run import GAINS, TASKS, bars, fail, forget, line_with, make_run
 
 import rankscope as rs
+from rankscope.experiments.averages import over_converged
 from rankscope.figures import gain, size
-from rankscope.figures.averages import over_converged
 
 GAIN_PANELS = ("convergence_epoch", "change_norm", "shuffled_loss", "functional_rank")
 SIZE_PANELS = ("convergence_epoch", "change_norm", "trained_norm", "functional_rank")

@@ -18,10 +18,10 @@ def test_two_main_panels_and_six_of_the_supplement():
     axes = sentiment(run).axes
     assert [ax.get_title() for ax in axes] == [
         "layer 2, recurrent",
-        "all inner weights truncated",
+        "all matrices truncated",
         "layer 1, recurrent",
         "layer 2, input",
-        "all inner weights truncated",
+        "all matrices truncated",
         "layer 2, recurrent, by gate",
         "layer 1, recurrent, by gate",
         "layer 2, input, by gate",

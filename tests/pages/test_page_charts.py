@@ -2,7 +2,7 @@
 
 import pytest
 
-from rankscope.figures.style import COLOURS
+from rankscope.figures.style import COLORS
 from rankscope.pages import Inline, page, plotly_javascript, shared
 
 DRAW = """
@@ -36,8 +36,8 @@ def test_plotly_works_without_a_word(opened):
 
 
 def test_the_colors_are_those_of_the_figures(opened):
-    looks = opened.page.evaluate("[0, 1, 2, 3, 4, 5, 6].map((index) => rankscope.look(index))")
-    assert [one["color"].upper() for one in looks] == list(COLOURS)
+    looks = opened.page.evaluate("[0, 1, 2, 3, 4, 5, 6].map((index) => rankscope.style(index))")
+    assert [one["color"].upper() for one in looks] == list(COLORS)
     assert len({one["symbol"] for one in looks}) == 7
 
 

@@ -12,11 +12,9 @@ from made_up_sentiment_run import fail_one, make_sentiment_run
 
 import rankscope as rs
 from rankscope.report import collect
-from rankscope.report.networks import SHOWN_SINGULAR_VALUES, curve_points
+from rankscope.report.networks import SHOWN
 from rankscope.report.packing import unpack
 from rankscope.report.provenance import of_dataset, open_folder
-from rankscope.sweep import RunFolder, results
-from rankscope.sweep.parts import InMemory
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +123,7 @@ def test_networks_that_diverged_say_so():
     assert unpack(first["loss"]).shape[1] <= 21
     assert [one["name"] for one in content["diverged"]] == [first["name"], second["name"]]
     last = int(unpack(first["loss"])[0, -1])
-    assert content["diverged"][0]["reason"].endswith(f"no longer a finite number at epoch {last + 1} or just before")
+    assert content["diverged"][0]["reason"].endswith(f"not finite at epoch {last + 1} or just before")
 
 
 def test_text_runs():
@@ -169,8 +167,14 @@ def test_a_page_that_is_full_keeps_details_of_the_first_samples(monkeypatch):
     assert {one["labels"]["sample"] for one in some} <= {0, 1}
 
 
-def test_many_networks_have_shorter_curves():
-    assert [curve_points(count) for count in (1, 145, 2000, 50_000)] == [400, 400, 109, 50]
+def test_curves_of_many_networks_are_shorter(monkeypatch):
+    run = make_run()
+    monkeypatch.setattr("rankscope.report.networks.CURVE_POINTS", (5, 20))
+    lengths = []
+    for size in (1e6, 5_000, 100):
+        monkeypatch.setattr("rankscope.report.networks.CURVE_BYTES", size)
+        lengths.append(len(unpack(collect(run)["networks"][0]["loss"])[0]))
+    assert 20 >= lengths[0] > lengths[1] > lengths[2] > 1
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +192,7 @@ def test_what_was_recorded_over_the_epochs(small):
         history = one["detail"]["history"]
         np.testing.assert_array_equal(unpack(history["epochs"]), here["recorded_epoch"])
         np.testing.assert_allclose(
-            unpack(history["singular"]), here["singular_value_history"][:, :SHOWN_SINGULAR_VALUES], rtol=1e-6
+            unpack(history["singular"]), here["singular_value_history"][:, : SHOWN["leading_index"]], rtol=1e-6
         )
         assert ("eigen" in history) == (task == "fixed_point")
     eigen = unpack(by_task["fixed_point"]["detail"]["history"]["eigen"])
@@ -211,7 +215,7 @@ def test_where_a_run_comes_from(small, small_run):
     assert failure["name"] == "task fixed_point, gain 0.8, hidden size 10, sample 1"
     assert (failure["error"], failure["message"][:7]) == ("RuntimeError", "no luck")
     for one in content["networks"]:
-        assert (one["cell"]["gain"], one["cell"]["task"]) == (one["labels"]["gain"], one["labels"]["task"])
+        assert (one["job"]["gain"], one["job"]["task"]) == (one["labels"]["gain"], one["labels"]["task"])
         assert (small_run / "cells" / f"{one['digest']}.nc").exists()
         assert known["finished"][0] <= one["finished"] <= known["finished"][1]
     assert content["claims"] == []
@@ -225,24 +229,6 @@ def test_a_damaged_result_is_listed(small_run, tmp_path):
     dataset, provenance = open_folder(folder)
     assert len(collect(dataset, provenance)["networks"]) == 6
     assert any(one["error"] == "unreadable" and "damaged" in one["message"] for one in provenance.failures)
-
-
-def test_few_networks_at_many_combinations_of_labels_are_read_alone(small_run, monkeypatch):
-    cells = [RunFolder(small_run).read(digest) for digest in RunFolder(small_run).done()]
-    apart = [InMemory(one.assign_coords(dt=n / 10, noise_std=n / 10)) for n, one in enumerate(cells)]
-    read = []
-    block = results._block
-    monkeypatch.setattr(
-        results, "_block", lambda block_id, **given: read.append(given["variable"]) or block(block_id=block_id, **given)
-    )
-    content = collect(results.assemble(apart))
-    assert len(content["networks"]) == len(cells) == read.count("loss")
-    expected = collect(open_folder(small_run)[0])["networks"]
-    assert {one["seed"]: strip(one) for one in content["networks"]} == {one["seed"]: strip(one) for one in expected}
-
-
-def strip(network):
-    return {name: part for name, part in network.items() if name not in ("name", "labels")}
 
 
 def test_what_is_not_a_run_is_refused():

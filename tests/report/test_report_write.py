@@ -54,7 +54,7 @@ def test_every_experiment_has_a_page(name):
     assert len(data_of(page)["networks"]) == run["status"].size
     text = without_scripts(page)
     assert f"<h1>Experiment {name}</h1>" in text
-    assert "Claims of the paper" in text
+    assert "Claims of Schuessler" in text
     assert len(page) < 15e6
 
 
@@ -119,7 +119,7 @@ def test_a_run_that_goes_on_says_so(tmp_path):
     store(tmp_path / "run", cells, {"experiment": "gain", "preset": "quick"}, skip=1)
     page = without_scripts(html(tmp_path / "run"))
     assert "This run is not complete" in page
-    assert re.search(r"1 of 2 networks are finished, 0 being trained,\s+1 waiting", page)
+    assert re.search(r"1 of 2 networks are finished, 0 running,\s+1 waiting", page)
     assert "rankscope run gain --preset quick --out run" in page
     assert "of all networks</a>" not in page  # nothing to compare
     assert page.count("not in this run") >= 10
@@ -153,5 +153,5 @@ grid:
     assert len(content["networks"]) == 7
     assert {one["labels"]["orthogonal"] for one in content["networks"]} == {True, False}
     for network in content["networks"]:
-        assert network["cell"]["labels"]["nonlinearity"] == network["labels"]["nonlinearity"]
+        assert network["job"]["labels"]["nonlinearity"] == network["labels"]["nonlinearity"]
         assert np.isfinite(unpack(network["loss"])).all()

@@ -77,12 +77,13 @@ def demo(
     """Train the flip-flop at g = 0 and 0.9 side by side; print a table and draw the paper's figure."""
     from rankscope.experiments.cell import summary
     from rankscope.experiments.demo import demo_cells, run_demo
-    from rankscope.figures import learning, save_figure
+    from rankscope.figures import save_figure
+    from rankscope.figures import tasks as draw
 
     cells = demo_cells(hidden_size, epochs, seed)
     with progress_bars([f"{cell.task.name}, g = {cell.gain:g}" for cell in cells]) as report:
         measured = run_demo(cells, out, workers, report)
-    figures = save_figure(learning(measured, f"Flip-flop, N = {hidden_size}"), out / "flipflop.png", ("png", "pdf"))
+    figures = save_figure(draw(measured), out / "flipflop.png", ("png", "pdf"))
     rows = [summary(measured.isel(gain=index)) for index in range(len(cells))]
     print_summaries(rows, [*figures, out / "demo.nc"], as_json)
 

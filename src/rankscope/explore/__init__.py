@@ -1,6 +1,5 @@
-"""A page on this machine alone: the theory under one's fingers, and a run as it grows.
+"""Interactive explorer: a local web server with the theory of linear networks under sliders, and a run as it grows.
 
-`guard.py` decides who is answered, `server.py` what, `serving.py` for how long. What the answers hold are functions
-from parameters to plain values: `curves.py` and `phases.py` of the theory, `networks.py` of networks that are trained
-beside it, `live.py` of a run folder.
+`server` routes requests, `guard` filters them, `serving` runs the server. The values come from `curves` and `phases`
+(theory), `networks` (trainings in a separate process) and `live` (a run folder).
 """

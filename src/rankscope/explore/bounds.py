@@ -1,4 +1,4 @@
-"""What may be asked for: the range of every parameter, the same for the sliders and for whoever types an address."""
+"""Ranges of the parameters, for the sliders and for the validation of requests."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 from rankscope.errors import InputError
 from rankscope.validation import number
 
-MOST_DIGITS = 24
+MAX_DIGITS = 24
 
 
 @dataclass(frozen=True)
 class Range:
-    """A parameter: its bounds, the step of its slider, and the value that the page begins with."""
+    """Bounds of a parameter, the step of its slider, and its initial value."""
 
     minimum: float
     maximum: float
@@ -27,31 +27,30 @@ class Range:
         Raises
         ------
         InputError
-            If it is not there, no number, or out of range.
+            If it is missing, not a number, or out of range.
         """
         text = query.get(name)
         if text is None:
             raise InputError(f"{name} must be given, between {self.minimum:g} and {self.maximum:g}")
         try:
-            value = float(text) if len(text) <= MOST_DIGITS else None
+            value: object = float(text) if len(text) <= MAX_DIGITS else text[:MAX_DIGITS]
         except ValueError:
-            value = None
-        given: object = text[:MOST_DIGITS] if value is None else value
-        return number(name, given, minimum=self.minimum, maximum=self.maximum)
+            value = text
+        return number(name, value, minimum=self.minimum, maximum=self.maximum)
 
 
-#: g, below 1 so that chains stay short and a curve takes no longer than a moment.
+#: g, well below 1 so that a curve takes milliseconds.
 GAIN = Range(0.0, 0.95, 0.01, 0.6)
-#: z_hat; a negative one is learned as its opposite is.
+#: z_hat; learning is symmetric in its sign.
 TARGET = Range(0.1, 8.0, 0.05, 2.0)
 #: log10 of the learning rate in units of (1 - g^2)^2.
 LOG_RATE = Range(-4.0, 2.0, 0.05, -2.5)
-#: Of the networks that are trained beside the theory.
+#: Sizes of the networks that are trained beside the theory.
 UNITS = (64, 128, 256)
 START_UNITS = 128
 
 
-def for_the_page() -> dict[str, Any]:
-    """Return all of it as plain values."""
+def page_bounds() -> dict[str, Any]:
+    """Return all bounds as plain values."""
     ranges = {"gain": GAIN, "target": TARGET, "log_rate": LOG_RATE}
     return {name: asdict(one) for name, one in ranges.items()} | {"units": list(UNITS), "start_units": START_UNITS}

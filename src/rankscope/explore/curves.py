@@ -1,7 +1,7 @@
-"""Both theories of the linear network as curves over effective learning time, as plain values.
+"""Both theories of the linear network over effective learning time, as plain values.
 
-Time is x = beta^2 tau with beta = 1 / (1 - g^2) and tau the learning rate times the epoch, so that curves of different
-gains can be compared. It runs to twice the time in which the exact loss falls to 5 %.
+Effective time is x = beta^2 tau, with beta = 1 / (1 - g^2) and tau = learning rate * epoch, which makes curves of
+different gains comparable. It extends to twice the time in which the exact loss falls to 5 %.
 """
 
 from __future__ import annotations
@@ -10,18 +10,15 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from rankscope.experiments.prediction import EXACT, EXPANSION
 from rankscope.theory import InfiniteWidth, ThirdOrder
 
-Array = NDArray[np.float64]
-
-# Of the theory, relative: a hundredth of a pixel.
-ACCURACY = 1e-4
+ACCURACY = 1e-4  # relative, of the theory: 0.01 pixels
 POINTS = 72
 DIGITS = 6
-#: What is drawn -> the quantity of `solve`, and which singular value it is.
+#: Name of a curve -> variable of `solve`, and index of the singular value.
 QUANTITIES: dict[str, tuple[str, int | None]] = {
     "loss": ("loss", None),
     "change_norm": ("change_norm", None),
@@ -33,7 +30,7 @@ QUANTITIES: dict[str, tuple[str, int | None]] = {
 
 
 def curves(gain: float, target: float) -> dict[str, Any]:
-    """Return what both theories say.
+    """Return the predictions of both theories.
 
     Parameters
     ----------
@@ -43,10 +40,10 @@ def curves(gain: float, target: float) -> dict[str, Any]:
     Returns
     -------
     dict
-        `gain`, `target`; `x` (points,), effective learning time; `theories`: name -> quantity -> (points,), with loss
-        and loss after shuffle relative to the loss before learning, and None where there is no such quantity;
-        `convergence`: name -> x at which the loss is 5 %; `stable_rate`: the learning rate up to which descent settles
-        where the flow ends, in units of (1 - g^2)^2.
+        `gain`, `target`; `x` (points,), effective learning time; `theories`: name -> quantity -> (points,), losses
+        relative to the loss before learning, None where a quantity is undefined; `convergence`: name -> x at which the
+        loss is 5 %; `stable_rate`: largest learning rate at which descent settles at the end of the flow, in units of
+        (1 - g^2)^2.
 
     Raises
     ------
@@ -76,18 +73,18 @@ def quantities(solved: xr.Dataset, target: float) -> dict[str, list[float | None
             continue
         values = solved[variable]
         if index is not None:
-            # At g = 0 the exact theory has fewer: what there is no direction for is 0.
-            there = index in solved["singular_index"]
-            values = values.sel(singular_index=index) if there else xr.zeros_like(solved["loss"])
+            # At g = 0 the exact theory has fewer singular values; the others are 0.
+            exists = index in solved["singular_index"]
+            values = values.sel(singular_index=index) if exists else xr.zeros_like(solved["loss"])
         found[name] = listed(values.values / (target**2 / 2 if name == "loss" else 1.0))
     return found
 
 
 def listed(values: ArrayLike) -> list[float | None]:
-    """Return numbers for JSON, rounded; what is not finite is None."""
+    """Return numbers for JSON, rounded; None if not finite."""
     return [rounded(value) for value in np.asarray(values, dtype=np.float64).ravel()]
 
 
 def rounded(value: float) -> float | None:
-    """Return a number for JSON, to six digits; None if it is not finite."""
+    """Return a number for JSON, rounded to six digits; None if not finite."""
     return float(f"{value:.{DIGITS}g}") if np.isfinite(value) else None

@@ -1,6 +1,6 @@
-"""A run folder as plain values, looked at again and again while another process fills it.
+"""Progress and results of a run folder as plain values, while other processes write to it.
 
-A finished cell is read once, for no file is ever changed in place. Whatever leads out of the folder is not followed.
+Result files are never changed in place, so each is read once. Links that lead out of the folder are not followed.
 """
 
 from __future__ import annotations
@@ -24,50 +24,49 @@ from rankscope.sweep.netcdf import opened
 
 Values = dict[str, Any]
 
-# New cells read in one look: a folder of hundreds fills the page a part at a time.
-BATCH = 40
+BATCH = 40  # new results per snapshot, so that a page of hundreds of networks fills gradually
 CURVE_POINTS, DETAIL_POINTS = 100, 400
-MOST_SINGULAR_VALUES = 40
-MOST_TEXT = 2000
-#: Of a cell's description, what says which network it is.
+MAX_SINGULAR_VALUES = 40
+MAX_TEXT = 2000
+#: Entries of a job's description that name its network.
 NAMING = ("task", "gain", "hidden_size", "sample")
 
 
 @dataclass(frozen=True)
-class Look:
+class Snapshot:
     """A run at one moment.
 
     Attributes
     ----------
     counts
-        `total`, `done`, `failed`, `running`, `waiting`: cells that run.json lists.
+        `total`, `done`, `failed`, `running`, `waiting`: jobs that run.json lists.
     running, failed
-        By digest: `labels` of what is being worked on, and of what failed also `error` and `message`.
-    cells
-        By digest, what is drawn of every finished cell: `labels`, `measured` (scalars), `status`, `epoch` and `loss`.
+        By digest: `labels`, and of failed jobs also `error` and `message`.
+    networks
+        By digest, of every finished job: `labels`, `measured` (scalars), `status`, `epoch` and `loss`.
     complete
-        Whether all finished cells have been read; otherwise another look reads more.
+        Whether all finished jobs have been read; otherwise the next snapshot reads more.
     """
 
     counts: Mapping[str, int]
     running: Mapping[str, Values]
     failed: Mapping[str, Values]
-    cells: Mapping[str, Values]
+    networks: Mapping[str, Values]
     complete: bool
 
 
 @dataclass
 class LiveRun:
-    """A run folder to look at, from any thread.
+    """A run folder that is read repeatedly; thread-safe.
 
     Raises
     ------
     InputError
-        If there is no such folder, or it is not that of a sweep.
+        If there is no such folder, or it is not a run folder.
     """
 
     folder: str | os.PathLike[str]
-    _cells: dict[str, Values] = field(default_factory=dict, init=False)
+    _networks: dict[str, Values] = field(default_factory=dict, init=False)
     _files: dict[str, tuple[int, int]] = field(default_factory=dict, init=False)
     _damaged: dict[str, tuple[int, int]] = field(default_factory=dict, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
@@ -85,49 +84,49 @@ class LiveRun:
         return self._run.path.name
 
     def title(self) -> str:
-        """Return what the run is: the experiment and its preset, or the folder's name."""
+        """Return the experiment and its preset, or the name of the folder."""
         description = self._run.manifest().description
         named = [str(description[key]) for key in ("experiment", "preset") if key in description]
-        return ", ".join(named)[:MOST_TEXT] or self.name
+        return ", ".join(named)[:MAX_TEXT] or self.name
 
-    def look(self) -> Look:
-        """Return the run as it is now.
+    def snapshot(self) -> Snapshot:
+        """Return the current state of the run.
 
         Raises
         ------
         InputError
-            If the folder has gone, or cannot be read.
+            If the folder was removed or cannot be read.
         """
         with self._lock:
-            listed_cells = self._run.manifest().cells
+            listed_jobs = self._run.manifest().cells
             unread = self._read_new()
-            done = (set(self._files) | unread) & set(listed_cells)
+            done = (set(self._files) | unread) & set(listed_jobs)
             failed = {
-                digest: {"labels": labels_of(listed_cells[digest])} | self._failure(digest)
+                digest: {"labels": labels_of(listed_jobs[digest])} | self._failure(digest)
                 for digest in self._names("failed", ".json")
-                if digest in listed_cells and digest not in done
+                if digest in listed_jobs and digest not in done
             }
             held = {
                 digest
                 for digest in self._names("claims", "")
-                if digest in listed_cells
+                if digest in listed_jobs
                 and digest not in done
                 and digest not in failed
                 and locks.is_held(self._run.claim_path(digest))
             }
-            counts = {"total": len(listed_cells), "done": len(done), "failed": len(failed), "running": len(held)}
+            counts = {"total": len(listed_jobs), "done": len(done), "failed": len(failed), "running": len(held)}
             counts["waiting"] = counts["total"] - counts["done"] - counts["failed"] - counts["running"]
-            running = {digest: {"labels": labels_of(listed_cells[digest])} for digest in sorted(held)}
-            return Look(counts, running, failed, dict(self._cells), complete=not unread)
+            running = {digest: {"labels": labels_of(listed_jobs[digest])} for digest in sorted(held)}
+            return Snapshot(counts, running, failed, dict(self._networks), complete=not unread)
 
     def detail(self, digest: str) -> Values | None:
-        """Return more of one finished cell; None if there is none of that name in this folder.
+        """Return details of one finished network; None if there is no such result in the folder.
 
         Returns
         -------
         dict
-            `labels`, `measured`, `status`, `epoch`, `loss`; where they were measured `singular_value` of the change and
-            `rank`, `truncation_loss`; and `provenance`.
+            `labels`, `measured`, `status`, `epoch`, `loss`, `provenance`; if measured, `singular_value` of the change,
+            `rank` and `truncation_loss`.
         """
         path = self._run.path_of(digest)
         if not DIGEST.fullmatch(digest) or not self._is_ours(path):
@@ -137,12 +136,12 @@ class LiveRun:
         except OSError:
             raise
         except Exception as error:
-            # As in `_read_new`.
+            # A damaged file can raise many kinds of errors.
             raise OSError(f"{path.name} is damaged") from error
 
     def _detail(self, path: Path, digest: str) -> Values:
         with opened(path) as file:
-            found = read_cell(file, DETAIL_POINTS) | {"digest": digest}
+            found = read_network(file, DETAIL_POINTS) | {"digest": digest}
             for name in ("rank", "truncation_loss"):
                 if name in file and file[name].ndim == 1:
                     found[name] = listed(file[name][:])
@@ -155,7 +154,7 @@ class LiveRun:
             return found
 
     def _read_new(self) -> set[str]:
-        """Read some of the cells that are new; return those that are left for the next time."""
+        """Read a batch of new results; return the digests of the others."""
         there: dict[str, tuple[int, int]] = {}
         for digest in self._names("cells", ".nc"):
             path = self._run.path_of(digest)
@@ -167,7 +166,7 @@ class LiveRun:
                 continue
         for digest in set(self._files) - set(there):
             del self._files[digest]
-            self._cells.pop(digest, None)
+            self._networks.pop(digest, None)
         known = self._damaged | self._files
         unread = [digest for digest, stamp in there.items() if known.get(digest) != stamp]
         for digest in unread[:BATCH]:
@@ -175,26 +174,26 @@ class LiveRun:
             try:
                 with opened(self._run.path_of(digest)) as file:
                     if _text(file.attrs.get("digest", "")) == digest:
-                        self._cells[digest] = read_cell(file, CURVE_POINTS)
+                        self._networks[digest] = read_network(file, CURVE_POINTS)
                         self._files[digest] = there[digest]
             except Exception:
                 pass
             if digest not in self._files:
-                # The sweep sets it aside and computes it again.
+                # The runner sets it aside and runs the job again.
                 self._damaged[digest] = there[digest]
-                self._cells.pop(digest, None)
+                self._networks.pop(digest, None)
         return set(unread[BATCH:])
 
-    def _names(self, room: str, suffix: str) -> list[str]:
+    def _names(self, folder: str, suffix: str) -> list[str]:
         try:
-            entries = [path.name for path in (self._run.path / room).iterdir()]
+            entries = [path.name for path in (self._run.path / folder).iterdir()]
         except OSError:
             return []
         stems = [name.removesuffix(suffix) for name in entries if name.endswith(suffix)]
         return sorted(stem for stem in stems if DIGEST.fullmatch(stem))
 
     def _is_ours(self, path: Path) -> bool:
-        """Return whether this is a file, and one in the folder: links may lead elsewhere."""
+        """Return whether this is a file inside the folder, with links resolved."""
         try:
             return path.is_file() and path.resolve().is_relative_to(self._root)
         except (OSError, RuntimeError):
@@ -209,14 +208,14 @@ class LiveRun:
 
 
 def labels_of(description: Mapping[str, Any]) -> Values:
-    """Return what a cell's description says of which network it is."""
+    """Return the labels of a network from the description of its job."""
     labels = {name: description[name] for name in NAMING if name in description}
     more = description.get("labels")
     return {name: _plain(value) for name, value in (labels | (more if isinstance(more, dict) else {})).items()}
 
 
-def read_cell(file: h5py.File, points: int) -> Values:
-    """Return what is drawn of a finished cell: its labels, its scalars, its loss at some of the epochs."""
+def read_network(file: h5py.File, points: int) -> Values:
+    """Return labels, scalars and the loss at some epochs of a finished job."""
     scalars = {name: item for name, item in file.items() if isinstance(item, h5py.Dataset) and item.shape == ()}
     coordinates = {name for item in scalars.values() for name in _text(item.attrs.get("coordinates", "")).split()}
     values = {name: _plain(item[()]) for name, item in scalars.items()}
@@ -232,15 +231,15 @@ def read_cell(file: h5py.File, points: int) -> Values:
     }
 
 
-def message(look: Look, known: Mapping[str, Values]) -> Values:
-    """Return what is new to somebody who knows these cells."""
+def update(snapshot: Snapshot, known: Mapping[str, Values]) -> Values:
+    """Return a snapshot without the networks that the recipient already knows."""
     return {
-        "counts": dict(look.counts),
-        "running": dict(look.running),
-        "failed": dict(look.failed),
-        "complete": look.complete,
-        "cells": {digest: cell for digest, cell in look.cells.items() if known.get(digest) is not cell},
-        "gone": [digest for digest in known if digest not in look.cells],
+        "counts": dict(snapshot.counts),
+        "running": dict(snapshot.running),
+        "failed": dict(snapshot.failed),
+        "complete": snapshot.complete,
+        "networks": {digest: one for digest, one in snapshot.networks.items() if known.get(digest) is not one},
+        "gone": [digest for digest in known if digest not in snapshot.networks],
     }
 
 
@@ -250,13 +249,13 @@ def encoded(values: Any) -> bytes:
 
 
 def _of_change(file: h5py.File) -> list[float | None]:
-    """Return the leading singular values of the change, if the cell has them in a form that we know."""
+    """Return the leading singular values of the change, or an empty list."""
     if "singular_value" in file and "matrix" in file and file["singular_value"].ndim == 2:
         names = [_text(name) for name in file["matrix"][:]]
         if "change" in names:
-            return listed(file["singular_value"][names.index("change")][:MOST_SINGULAR_VALUES])
+            return listed(file["singular_value"][names.index("change")][:MAX_SINGULAR_VALUES])
     if "singular_value_history" in file and len(file["singular_value_history"]):
-        return listed(file["singular_value_history"][-1][:MOST_SINGULAR_VALUES])
+        return listed(file["singular_value_history"][-1][:MAX_SINGULAR_VALUES])
     return []
 
 
@@ -267,13 +266,13 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (bool, np.bool_)):
         return bool(value)
     if isinstance(value, (int, np.integer)):
-        # Beyond this a browser's numbers are not exact.
+        # Browsers round larger integers.
         return int(value) if abs(int(value)) < 2**53 else str(int(value))
     if isinstance(value, (float, np.floating)):
         return rounded(float(value))
-    return None if value is None else str(value)[:MOST_TEXT]
+    return None if value is None else str(value)[:MAX_TEXT]
 
 
 def _text(value: Any) -> str:
     text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-    return text[:MOST_TEXT]
+    return text[:MAX_TEXT]

@@ -1,7 +1,7 @@
-"""Networks trained beside the theory, in a process of their own, for as long as somebody waits for them.
+"""Train networks for comparison with the theory, in a separate process.
 
-For each there is first what `SingleNetwork` foretells from its initial weights, which takes a moment, and then its real
-training. A slider that moved on has no use for either: the process hears of it at the next epoch.
+For each network the prediction of `SingleNetwork` from its initial weights comes first, then the training itself. A
+request that was cancelled, because a slider moved, stops at the next epoch.
 """
 
 from __future__ import annotations
@@ -29,23 +29,20 @@ Values = dict[str, Any]
 
 NETWORKS = 4
 SEED = 0
-# Multiplications of a training that takes some seconds; what takes longer is left to `rankscope theory --compare`.
-MOST_WORK = 1.5e11
-# As precise as points on a screen.
+MAX_WORK = 1.5e11  # multiplications, some seconds of training; longer ones need `rankscope theory --compare`
 ACCURACY = 1e-3
-KEPT = 400
-# Requests that may wait at the same time and still be told apart by whether they are cancelled.
-SLOTS = 256
+CACHED = 400
+SLOTS = 256  # concurrent requests with separate cancellation flags
 
 
-class NobodyWaitsError(Exception):
-    """Whoever asked has gone."""
+class CancelledRequestError(Exception):
+    """The request was cancelled."""
 
 
 class Networks:
-    """Trains networks for whoever asks, one after the other, and remembers them.
+    """Trains networks one after the other, and caches the results.
 
-    The process that does it starts with `start`, or with the first network.
+    The process starts with `start` or the first request.
     """
 
     def __init__(self) -> None:
@@ -53,15 +50,15 @@ class Networks:
         self._cancelled = self._context.Array(c_uint64, SLOTS)
         self._executor: ProcessPoolExecutor | None = None
         self._requests = 0
-        self._found: OrderedDict[tuple[Any, ...], Values] = OrderedDict()
+        self._cache: OrderedDict[tuple[Any, ...], Values] = OrderedDict()
 
     def start(self) -> None:
-        """Start the process, if there is none: it takes a few seconds to import what it needs."""
+        """Start the process if necessary; its imports take a few seconds."""
         if self._executor is None:
             self._pool().submit(os.getpid)
 
     def close(self) -> None:
-        """End the process at once."""
+        """Kill the process."""
         executor, self._executor = self._executor, None
         if executor is not None:
             processes = list((executor._processes or {}).values())
@@ -70,33 +67,33 @@ class Networks:
                 process.kill()
 
     async def trained(self, gain: float, target: float, units: int) -> AsyncGenerator[Values]:
-        """Yield what becomes of `NETWORKS` networks, as it becomes known; closing the iterator stops the work.
+        """Yield predictions and trainings of `NETWORKS` networks as they finish; closing the iterator stops the work.
 
         Yields
         ------
         dict
-            `kind` is "foretold" or "trained", with `sample`, `x` and the quantities of `curves`; "left out", with
+            `kind` is "predicted" or "trained", with `sample`, `x` and the quantities of `curves`; "skipped", with
             `sample` (None for all) and `reason`; or "done", the last.
         """
         self._requests += 1
         request = self._requests
         futures: list[Future[Values]] = []
         try:
-            for work in (foretold, trained):
+            for work in (predicted, trained):
                 for sample in range(NETWORKS):
                     key = (work.__name__, gain, target, units, sample)
-                    if key not in self._found:
+                    if key not in self._cache:
                         future = self._pool().submit(_unless_cancelled, work, request, gain, target, units, sample)
                         futures.append(future)
-                        self._remember(key, await asyncio.wrap_future(future))
-                    yield self._found[key]
+                        self._store(key, await asyncio.wrap_future(future))
+                    yield self._cache[key]
             yield {"kind": "done"}
         except BrokenExecutor:
             self.close()
             yield {
-                "kind": "left out",
+                "kind": "skipped",
                 "sample": None,
-                "reason": "the process that trains has died; move on to try again",
+                "reason": "the training process has died; move a slider to try again",
             }
         finally:
             with self._cancelled.get_lock():
@@ -111,31 +108,31 @@ class Networks:
             )
         return self._executor
 
-    def _remember(self, key: tuple[Any, ...], values: Values) -> None:
-        self._found[key] = values
-        while len(self._found) > KEPT:
-            self._found.popitem(last=False)
+    def _store(self, key: tuple[Any, ...], values: Values) -> None:
+        self._cache[key] = values
+        while len(self._cache) > CACHED:
+            self._cache.popitem(last=False)
 
 
-def foretold(gain: float, target: float, units: int, sample: int, report: Callable[..., None]) -> Values:
-    """Return what is foretold of one network from its initial weights."""
+def predicted(gain: float, target: float, units: int, sample: int, report: Callable[..., None]) -> Values:
+    """Return the prediction for one network from its initial weights."""
     try:
         cell, until = _cell(gain, target, units, sample)
         network = SingleNetwork.of(initial_network(cell), target, ACCURACY)
         times = np.linspace(0, until, POINTS)
-        return _values("foretold", sample, gain, times, quantities(network.solve(times), target))
+        return _values("predicted", sample, gain, times, quantities(network.solve(times), target))
     except InputError as error:
-        return _left_out(sample, str(error))
+        return _skipped(sample, str(error))
 
 
 def trained(gain: float, target: float, units: int, sample: int, report: Callable[..., None]) -> Values:
-    """Return one network's real training."""
+    """Return the training of one network."""
     try:
         cell, _ = _cell(gain, target, units, sample)
     except InputError as error:
-        return _left_out(sample, str(error))
-    if cell.work > MOST_WORK:
-        return _left_out(sample, f"its {cell.epochs:,} steps of training would take too long here")
+        return _skipped(sample, str(error))
+    if cell.work > MAX_WORK:
+        return _skipped(sample, f"its {cell.epochs:,} training steps would take too long")
     simulated = simulate_one(cell, report)
     at_the_end = np.full(simulated.sizes["tau"], np.nan)
     at_the_end[-1] = simulated["shuffled_loss"].item()
@@ -154,8 +151,8 @@ def _values(kind: str, sample: int, gain: float, times: Any, found: Values) -> V
     return {"kind": kind, "sample": sample, "x": listed(times / (1 - gain**2) ** 2), **found}
 
 
-def _left_out(sample: int, reason: str) -> Values:
-    return {"kind": "left out", "sample": sample, "reason": reason}
+def _skipped(sample: int, reason: str) -> Values:
+    return {"kind": "skipped", "sample": sample, "reason": reason}
 
 
 _cancelled: SynchronizedArray[Any] | None = None
@@ -166,13 +163,13 @@ def _begin(cancelled: SynchronizedArray[Any]) -> None:
     _cancelled = cancelled
     become_worker()
     if hasattr(os, "nice"):
-        os.nice(10)  # the curves come first
+        os.nice(10)  # the curves have priority
 
 
 def _unless_cancelled(work: Callable[..., Values], request: int, *arguments: Any) -> Values:
     def report(done: int, total: int, loss: float) -> None:
         if _cancelled is not None and _cancelled[request % SLOTS] >= request:
-            raise NobodyWaitsError
+            raise CancelledRequestError
 
     report(0, 1, 0.0)
     return work(*arguments, report)

@@ -1,7 +1,7 @@
-"""How long the steps of gradient descent may be, over g and z_hat: the table behind the phase diagram.
+"""Stable and divergent learning rates over g and z_hat: the table of the phase diagram.
 
-A rate that diverges takes a search over hundreds of descents, and the whole table two minutes, so it is computed once,
-by `python -m rankscope.explore.phases`, and kept beside this file.
+Each divergent rate is found by hundreds of descents, and the table takes two minutes. It is computed once, by
+`python -m rankscope.explore.phases`, and stored beside this file.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ TARGETS = [float(f"{target:.3g}") for target in np.geomspace(TARGET.minimum, TAR
 
 @cache
 def phases() -> dict[str, Any]:
-    """Return the table.
+    """Return the stored table.
 
     Returns
     -------
     dict
         `gain` (20,), `target` (20,); `settles` and `diverges` (gain, target): log10 of the learning rate, in units of
-        (1 - g^2)^2, up to which descent settles where gradient flow ends, and from which it diverges.
+        (1 - g^2)^2, up to which descent settles at the end of gradient flow, and from which it diverges.
     """
     values: dict[str, Any] = json.loads((files("rankscope.explore") / TABLE).read_text(encoding="utf-8"))
     return values
 
 
 def compute(gains: list[float], targets: list[float]) -> dict[str, Any]:
-    """Return the same for other gains and targets."""
+    """Return the table for other gains and targets."""
     rates = learning_rates(gains, targets)
     logs = {name: [listed(np.log10(row).round(3)) for row in rates[name].values] for name in ("settles", "diverges")}
     return {"gain": gains, "target": targets, **logs}

@@ -1,14 +1,14 @@
-"""What is answered: two pages, their scripts, and the values that they draw.
+"""Routes of the explorer: two pages, their scripts, and the values that they draw.
 
     /TOKEN/                             the theory
     /TOKEN/api/curves?gain=&target=     both theories over learning time
     /TOKEN/api/phases                   learning rates over g and z_hat
-    /TOKEN/api/networks?gain=&target=&units=   networks as they are foretold and trained (server-sent events)
+    /TOKEN/api/networks?gain=&target=&units=   predicted and trained networks (server-sent events)
     /TOKEN/run                          a run folder
-    /TOKEN/api/run                      what has become of it (server-sent events)
-    /TOKEN/api/run/cells/DIGEST         more of one network
+    /TOKEN/api/run                      its progress and results (server-sent events)
+    /TOKEN/api/run/jobs/DIGEST          details of one network
 
-Errors are JSON: {"error": what is wrong}. Everything that takes time happens in another thread or process.
+Errors are JSON: {"error": message}. Long computations run in threads or a separate process.
 """
 
 from __future__ import annotations
@@ -29,37 +29,40 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from rankscope.errors import InputError
-from rankscope.explore.bounds import GAIN, START_UNITS, TARGET, UNITS, for_the_page
+from rankscope.explore.bounds import GAIN, START_UNITS, TARGET, UNITS, page_bounds
 from rankscope.explore.curves import curves
 from rankscope.explore.guard import Guard
-from rankscope.explore.live import LiveRun, encoded, message
+from rankscope.explore.live import LiveRun, encoded, update
 from rankscope.explore.networks import Networks
 from rankscope.explore.phases import phases
+from rankscope.figures.labels import LABELS, QUANTITIES, label_title
 from rankscope.pages import Data, Linked, page, plotly_javascript, policy, shared
 from rankscope.validation import choice
 
 JAVASCRIPT, CSS = "text/javascript; charset=utf-8", "text/css; charset=utf-8"
-OURS = {"explore.js": JAVASCRIPT, "theory.js": JAVASCRIPT, "run.js": JAVASCRIPT, "explore.css": CSS}
-SECONDS_BETWEEN_LOOKS = 0.7
-SECONDS_BETWEEN_SIGNS_OF_LIFE = 10.0
-CURVES_KEPT = 4096
+STATIC = {"explore.js": JAVASCRIPT, "theory.js": JAVASCRIPT, "run.js": JAVASCRIPT, "explore.css": CSS}
+#: Quantities with a chart and a column on the run page.
+SHOWN = ("convergence_epoch", "change_norm", "functional_rank", "shuffled_loss", "accuracy", "outlier")
+POLL_SECONDS = 0.7
+KEEPALIVE_SECONDS = 10.0
+CACHED_CURVES = 4096
 
 
 def application(
     token: str, addresses: list[str], run: LiveRun | None = None, ending: asyncio.Event | None = None
 ) -> ASGIApp:
-    """Return the server.
+    """Return the ASGI application.
 
     Parameters
     ----------
     token
-        The first part of every path.
+        The first component of every path.
     addresses
-        HOST:PORT that it is reached at.
+        HOST:PORT under which the server is reached.
     run
         A run to show.
     ending
-        Set when the server is to end: streams end with it.
+        Set to end all event streams.
     """
     server = _Server(run, ending or asyncio.Event())
     routes = [
@@ -73,12 +76,12 @@ def application(
         routes += [
             Route("/run", server.run_page),
             Route("/api/run", server.run),
-            Route("/api/run/cells/{digest}", server.cell),
+            Route("/api/run/jobs/{digest}", server.job),
         ]
     app = Starlette(
         routes=routes,
         lifespan=server.lifespan,
-        exception_handlers={InputError: _wrong, HTTPException: _http_error, Exception: _our_fault},
+        exception_handlers={InputError: _input_error, HTTPException: _http_error, Exception: _server_error},
     )
     return Guard(app, token, addresses)
 
@@ -89,8 +92,8 @@ class _Server:
         self._ending = ending
         self._networks = Networks()
         self._turn = asyncio.Lock()
-        # The theory holds the interpreter's lock: a second thread would only make both wait.
-        self._theorist = ThreadPoolExecutor(1, "theory")
+        # One thread: the theory holds the GIL.
+        self._theory = ThreadPoolExecutor(1, "theory")
         self._reader = ThreadPoolExecutor(1, "run")
 
     @asynccontextmanager
@@ -99,18 +102,22 @@ class _Server:
             yield
         finally:
             self._networks.close()
-            for executor in (self._theorist, self._reader):
+            for executor in (self._theory, self._reader):
                 executor.shutdown(wait=False, cancel_futures=True)
 
     async def theory_page(self, request: Request) -> Response:
         self._networks.start()
-        start = for_the_page() | {"phases": phases()}
+        start = page_bounds() | {"phases": phases()}
         return _page("Learning in a linear network", "theory", "theory.html", start, self._links("theory"))
 
     async def run_page(self, request: Request) -> Response:
         assert self._run is not None
         title = await asyncio.get_running_loop().run_in_executor(self._reader, self._run.title)
-        return _page(f"Run: {title}", "run", "run.html", {"name": self._run.name}, self._links("run"))
+        start = {
+            "quantities": {name: QUANTITIES[name]._asdict() for name in SHOWN},
+            "labels": {name: label_title(name) for name in ("task", "sample", *LABELS)},
+        }
+        return _page(f"Run: {title}", "run", "run.html", start, self._links("run"))
 
     async def static(self, request: Request) -> Response:
         name = request.path_params["name"]
@@ -118,8 +125,8 @@ class _Server:
             return Response(plotly_javascript(), media_type=JAVASCRIPT)
         if name in ("style.css", "charts.js"):
             return Response(shared(name), media_type=CSS if name.endswith(".css") else JAVASCRIPT)
-        if name in OURS:
-            return Response(_file(name), media_type=OURS[name])
+        if name in STATIC:
+            return Response(_file(name), media_type=STATIC[name])
         raise HTTPException(404)
 
     async def curves(self, request: Request) -> Response:
@@ -128,7 +135,7 @@ class _Server:
         async with self._turn:
             if await request.is_disconnected():
                 return Response(status_code=204)
-            found = await asyncio.get_running_loop().run_in_executor(self._theorist, _curves, gain, target)
+            found = await asyncio.get_running_loop().run_in_executor(self._theory, _curves, gain, target)
         return Response(found, media_type="application/json")
 
     async def phases(self, request: Request) -> Response:
@@ -147,9 +154,9 @@ class _Server:
         return self._stream(request, events())
 
     async def run(self, request: Request) -> Response:
-        return self._stream(request, self._looks())
+        return self._stream(request, self._updates())
 
-    async def cell(self, request: Request) -> Response:
+    async def job(self, request: Request) -> Response:
         assert self._run is not None
         try:
             found = await asyncio.get_running_loop().run_in_executor(
@@ -161,26 +168,26 @@ class _Server:
             raise HTTPException(404, "no finished network of that name in the run folder")
         return Response(encoded(found), media_type="application/json")
 
-    async def _looks(self) -> AsyncGenerator[bytes]:
-        """Yield what is new in the run, now and whenever something is."""
+    async def _updates(self) -> AsyncGenerator[bytes]:
+        """Yield changes of the run, as they are found."""
         assert self._run is not None
         known: Mapping[str, Any] = {}
         last: bytes | None = None
         while True:
             try:
-                look = await asyncio.get_running_loop().run_in_executor(self._reader, self._run.look)
+                snapshot = await asyncio.get_running_loop().run_in_executor(self._reader, self._run.snapshot)
             except (InputError, OSError) as error:
-                known, said = {}, {"error": " ".join(str(error).split()), "cells": {}, "gone": list(known)}
+                known, changes = {}, {"error": " ".join(str(error).split()), "networks": {}, "gone": list(known)}
                 complete = True
             else:
-                said, complete = message(look, known), look.complete
-                known = look.cells
-            now = encoded(said)
+                changes, complete = update(snapshot, known), snapshot.complete
+                known = snapshot.networks
+            now = encoded(changes)
             if now != last:
                 yield now
-            # New cells are said once; said again and again is only what has not changed.
-            last = encoded(said | {"cells": {}, "gone": []})
-            await asyncio.sleep(SECONDS_BETWEEN_LOOKS if complete else 0)
+            # Networks are sent once; compare only the rest with the next update.
+            last = encoded(changes | {"networks": {}, "gone": []})
+            await asyncio.sleep(POLL_SECONDS if complete else 0)
 
     def _links(self, here: str) -> str:
         if self._run is None:
@@ -193,18 +200,18 @@ class _Server:
         return f'<nav class="pages" aria-label="Pages"><ul>{items}</ul></nav>'
 
     def _stream(self, request: Request, events: AsyncGenerator[bytes]) -> Response:
-        """Return server-sent events that end with the server, and stop their source when nobody listens."""
-        return StreamingResponse(_until(self._no_more(request), events), media_type="text/event-stream")
+        """Return server-sent events; their source is closed when the server ends or the client disconnects."""
+        return StreamingResponse(_until(self._ended(request), events), media_type="text/event-stream")
 
-    async def _no_more(self, request: Request) -> None:
-        """Return when the server ends or the other side has left."""
+    async def _ended(self, request: Request) -> None:
+        """Return when the server ends or the client disconnects."""
         ended = asyncio.ensure_future(self._ending.wait())
-        left = asyncio.ensure_future(_disconnected(request))
+        disconnected = asyncio.ensure_future(_disconnected(request))
         try:
-            await asyncio.wait({ended, left}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({ended, disconnected}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             ended.cancel()
-            left.cancel()
+            disconnected.cancel()
 
 
 async def _disconnected(request: Request) -> None:
@@ -212,19 +219,17 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-async def _until(no_more: Coroutine[Any, Any, None], events: AsyncGenerator[bytes]) -> AsyncIterator[bytes]:
-    """Yield events in the form of the protocol until there are no more, with signs of life in between."""
-    ended = asyncio.ensure_future(no_more)
+async def _until(end: Coroutine[Any, Any, None], events: AsyncGenerator[bytes]) -> AsyncIterator[bytes]:
+    """Yield events in the format of server-sent events until `end` returns, with keep-alive comments in between."""
+    ended = asyncio.ensure_future(end)
     following: asyncio.Task[bytes] | None = None
     try:
-        # The first bytes at once: the browser then knows that it is connected.
-        yield b": hello\n\n"
+        # The browser considers itself connected after the first bytes.
+        yield b": connected\n\n"
         while not ended.done():
             if following is None:
                 following = asyncio.ensure_future(anext(events))
-            await asyncio.wait(
-                {ended, following}, timeout=SECONDS_BETWEEN_SIGNS_OF_LIFE, return_when=asyncio.FIRST_COMPLETED
-            )
+            await asyncio.wait({ended, following}, timeout=KEEPALIVE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
             if following.done():
                 try:
                     yield b"data: " + following.result() + b"\n\n"
@@ -232,7 +237,7 @@ async def _until(no_more: Coroutine[Any, Any, None], events: AsyncGenerator[byte
                     return
                 following = None
             elif not ended.done():
-                yield b": still here\n\n"
+                yield b": keep-alive\n\n"
     finally:
         ended.cancel()
         if following is not None:
@@ -241,13 +246,13 @@ async def _until(no_more: Coroutine[Any, Any, None], events: AsyncGenerator[byte
         await events.aclose()
 
 
-@lru_cache(maxsize=CURVES_KEPT)
+@lru_cache(maxsize=CACHED_CURVES)
 def _curves(gain: float, target: float) -> bytes:
     return encoded(curves(gain, target))
 
 
 def _query(request: Request, names: tuple[str, ...]) -> dict[str, str]:
-    """Return the query, each parameter given at most once, or raise `InputError`."""
+    """Return the query; raise `InputError` for unknown or repeated parameters."""
     items = request.query_params.multi_items()
     query: dict[str, str] = {}
     for name, value in items:
@@ -277,7 +282,7 @@ def _error(status: int, text: str) -> Response:
     return Response(encoded({"error": text}), status, media_type="application/json")
 
 
-async def _wrong(request: Request, error: Exception) -> Response:
+async def _input_error(request: Request, error: Exception) -> Response:
     return _error(422, " ".join(str(error).split()))
 
 
@@ -286,5 +291,5 @@ async def _http_error(request: Request, error: Exception) -> Response:
     return _error(error.status_code, str(error.detail))
 
 
-async def _our_fault(request: Request, error: Exception) -> Response:
-    return _error(500, "something went wrong here; the terminal says what")
+async def _server_error(request: Request, error: Exception) -> Response:
+    return _error(500, "internal error; see the terminal for details")

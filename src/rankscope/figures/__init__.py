@@ -1,4 +1,4 @@
-"""Figures: each takes a Dataset and returns a matplotlib Figure."""
+"""Figures of experiments and comparisons: each function takes a Dataset or table and returns a matplotlib Figure."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,6 @@ from matplotlib.figure import Figure
 from rankscope.figures.cosine import cosine as cosine
 from rankscope.figures.divergence import divergence as divergence
 from rankscope.figures.gain import gain as gain
-from rankscope.figures.learning import learning as learning
 from rankscope.figures.linear import linear as linear
 from rankscope.figures.linear_gain import linear_gain as linear_gain
 from rankscope.figures.linear_log import linear_log as linear_log
@@ -21,7 +20,7 @@ from rankscope.figures.tasks import tasks as tasks
 
 #: The figure of each experiment, by the experiment's name.
 FIGURES: dict[str, Callable[[xr.Dataset], Figure]] = {
-    "demo": learning,
+    "demo": tasks,
     "tasks": tasks,
     "gain": gain,
     "spectra": spectra,

@@ -1,12 +1,12 @@
-"""Means over the converged samples, and how a curve of them is drawn.
+"""Draw means over the converged samples, with standard deviations, against a label of the networks.
 
-A network that did not converge has no convergence time, and its change is not the change that solves the task: it
-stays out of the mean. So that nobody takes it for absent or for 0, the marker of a mean over some of the samples is
-open, and where no sample is left an open marker with their number sits above the axes. Curves stand a little beside
-each other, on paper only, so that their error bars do not cover each other.
+The marker of a mean over only some of the samples is open. If no sample converged, an open marker with "0/n" is drawn
+above the axes. Curves are displaced by a few points on paper so that their error bars do not overlap.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -16,135 +16,96 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
-from rankscope.figures.selection import was_trained
-from rankscope.figures.style import QUIET, look
+from rankscope.figures.labels import QUANTITIES
+from rankscope.figures.style import note_below, series
 
 MARKER_SIZE = 4.5
-ROW_HEIGHT = 15.0  # points, of a marker above the axes and its number
-DODGE = 1.5  # points between two curves
-NOTE = "open marker: mean over only some of the samples\nabove the axes, 0/n: none of n samples converged"
-NOTE_RANK = NOTE + " (in the last panels: or has a functional rank)"
-LABELS = {
-    "convergence_epoch": "convergence time\n(epochs)",
-    "change_norm": "norm of the change\n" + r"$\|\Delta W\|$",
-    "trained_norm": "norm after learning\n" + r"$\|W\|$",
-    "shuffled_loss": "loss after shuffle\n/ initial loss",
-    "functional_rank": "functional rank",
-}
-LOGARITHMIC = ("convergence_epoch", "trained_norm")
-
-
-def over_converged(dataset: xr.Dataset, name: str) -> xr.Dataset:
-    """Return the mean and the standard deviation of a variable over the converged samples.
-
-    Parameters
-    ----------
-    dataset
-        With `name`, `convergence_epoch` and `status` along `sample`.
-
-    Returns
-    -------
-    xr.Dataset
-        `mean`; `std`, with n - 1 in the denominator, NaN for a single sample; `count`, the samples that the mean is
-        over: converged, with a finite value; `total`, the samples that were trained.
-    """
-    values = dataset[name].where(dataset["convergence_epoch"].notnull())
-    return mean_and_std(values).assign(total=was_trained(dataset).sum("sample"))
-
-
-def mean_and_std(values: xr.DataArray) -> xr.Dataset:
-    """Return `mean`, `std` (with n - 1 in the denominator, NaN for a single value) and `count` of the finite values.
-
-    They are over `sample`; where none is left, mean and deviation are NaN.
-    """
-    finite = values.where(np.isfinite(values))
-    count = finite.notnull().sum("sample")
-    mean = finite.sum("sample") / count.where(count > 0)
-    std = np.sqrt(((finite - mean) ** 2).sum("sample") / (count - 1).where(count > 1))
-    return xr.Dataset({"mean": mean, "std": std, "count": count})
+ROW_HEIGHT = 15.0  # points, of a marker above the axes with its text
+DISPLACEMENT = 1.5  # points between two curves
+NOTE = "open marker: mean over only some of the samples\n0/n above the axes: none of n samples converged"
+NOTE_RANK = NOTE + " (or none has a functional rank)"
 
 
 def draw_averages(ax: Axes, dim: str, curves: dict[str, xr.Dataset], joined: bool = True) -> dict[str, Line2D]:
-    """Draw means with their standard deviations against the coordinate `dim`, one curve an entry.
+    """Draw means with their standard deviations against the coordinate `dim`.
 
     Parameters
     ----------
     curves
-        By label, what `over_converged` returns, along `dim` alone. The position gives the look.
+        Label -> result of `over_converged` along `dim`; the position in the dictionary sets color and marker.
     joined
-        Whether by lines; not where a theory is the line.
+        Whether means are joined by lines.
 
     Returns
     -------
-    What to put into a legend, by label.
+    Legend handles by label.
     """
     rows: dict[float, int] = {}
     handles = {}
     for index, (label, curve) in enumerate(curves.items()):
-        aside = DODGE * (index - (len(curves) - 1) / 2)
-        handles[label] = _draw_curve(ax, dim, curve.isel({dim: curve["total"].values > 0}), index, aside, joined)
-        for x, total in _none_left(dim, curve):
+        shift = DISPLACEMENT * (index - (len(curves) - 1) / 2)
+        handles[label] = _draw_curve(ax, dim, curve.isel({dim: curve["total"].values > 0}), index, shift, joined)
+        for x, total in _without_any(dim, curve):
             row = rows[x] = rows.get(x, -1) + 1
             _mark_above(ax, x, f"0/{total}", index, row)
     return handles
 
 
 def scale_averages(ax: Axes, name: str) -> None:
-    """Give the vertical axis the scale, limits and ticks that suit the variable `name`, once all is drawn."""
-    together = ax.get_shared_y_axes().get_siblings(ax)
-    if not any(np.isfinite(one.dataLim.minposy) for one in together):
-        ax.set(ylim=(0, 1), yticks=[])  # no sample is left anywhere, and nothing to scale to
+    """Set scale, limits and ticks of the vertical axis for the quantity `name`, after everything is drawn."""
+    shared = ax.get_shared_y_axes().get_siblings(ax)
+    if not any(np.isfinite(one.dataLim.minposy) for one in shared):
+        ax.set(ylim=(0, 1), yticks=[])
         return
-    if name in LOGARITHMIC:
+    quantity = QUANTITIES[name]
+    if quantity.log:
         ax.set_yscale("log", nonpositive="clip")
         ax.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
         ax.yaxis.set_major_formatter(lambda y, _: f"{y:g}")
         ax.yaxis.set_minor_locator(NullLocator())
     else:
         ax.set_ylim(bottom=0)
-    if name == "functional_rank":
-        ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+        if quantity.integer:
+            ax.yaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def rows_above(dim: str, curves: dict[str, xr.Dataset]) -> int:
-    """Return how many markers `draw_averages` stacks above the axes at most."""
-    places = [x for curve in curves.values() for x, _ in _none_left(dim, curve)]
+    """Return the largest number of markers that `draw_averages` stacks above the axes."""
+    places = [x for curve in curves.values() for x, _ in _without_any(dim, curve)]
     return max((places.count(x) for x in places), default=0)
 
 
-def explain(figure: Figure, averages: dict[str, xr.Dataset], handles: dict[str, Line2D]) -> None:
-    """Put the legend above all panels and, if a sample is missing from any mean, below them what that looks like."""
+def explain_averages(figure: Figure, averages: dict[str, xr.Dataset], handles: dict[str, Line2D], *notes: str) -> None:
+    """Put the legend above all panels, and below them notes, with one on open markers if samples are missing."""
     figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=min(len(handles), 6))
-    short = [name for name, curves in averages.items() if bool((curves["count"] < curves["total"]).any())]
-    if short:
-        figure.supxlabel(NOTE_RANK if "functional_rank" in short else NOTE, fontsize=7, color=QUIET)
+    partial = [name for name, curves in averages.items() if bool((curves["count"] < curves["total"]).any())]
+    note_below(figure, (NOTE_RANK if "functional_rank" in partial else NOTE) if partial else "", *notes)
 
 
-def _none_left(dim: str, curve: xr.Dataset) -> list[tuple[float, int]]:
+def _without_any(dim: str, curve: xr.Dataset) -> list[tuple[float, int]]:
+    """Return position and number of samples wherever none of them has a value."""
     lost = curve.isel({dim: ((curve["total"] > 0) & (curve["count"] == 0)).values})
     return [(float(x), int(total)) for x, total in zip(lost[dim].values, lost["total"].values, strict=True)]
 
 
-def _draw_curve(ax: Axes, dim: str, curve: xr.Dataset, index: int, aside: float, joined: bool) -> Line2D:
-    style = {"markersize": MARKER_SIZE, **look(index)}
+def _draw_curve(ax: Axes, dim: str, curve: xr.Dataset, index: int, shift: float, joined: bool) -> Line2D:
+    style = {"markersize": MARKER_SIZE, **series(index)}
     x, mean = curve[dim].values.astype(float), curve["mean"].values
-    join = "-" if joined else "none"
-    drawn = ax.errorbar(
-        x, mean, yerr=curve["std"].values, linestyle=join, linewidth=1.1, elinewidth=0.8, zorder=2, **style
-    )
+    line: dict[str, Any] = {"linestyle": "-" if joined else "none", "linewidth": 1.1, "elinewidth": 0.8, "zorder": 2}
+    drawn = ax.errorbar(x, mean, yerr=curve["std"].values, **line, **style)
     some = (curve["count"] > 0) & (curve["count"] < curve["total"])
     (partial,) = ax.plot(x, np.where(some, mean, np.nan), linestyle="none", zorder=2.1, **style)
     partial.set_markerfacecolor("white")
-    line: Line2D = drawn.lines[0]
-    for artist in (line, partial, *drawn.lines[2]):
-        # Only now, so that the limits of the axes are those of the numbers.
-        artist.set_transform(ax.transData + _shift(ax, aside, 0))
-    return line
+    curve_line: Line2D = drawn.lines[0]
+    for artist in (curve_line, partial, *drawn.lines[2]):
+        # Shifted only now, so that the limits of the axes follow the numbers.
+        artist.set_transform(ax.transData + _offset(ax, shift, 0))
+    return curve_line
 
 
 def _mark_above(ax: Axes, x: float, text: str, index: int, row: int) -> None:
-    place = ax.get_xaxis_transform() + _shift(ax, 0, row * ROW_HEIGHT)
-    style = {"markersize": MARKER_SIZE, "markerfacecolor": "white", **look(index)}
+    place = ax.get_xaxis_transform() + _offset(ax, 0, row * ROW_HEIGHT)
+    style = {"markersize": MARKER_SIZE, "markerfacecolor": "white", **series(index)}
     ax.plot([x], [1], linestyle="none", transform=place, clip_on=False, zorder=4, **style)
     ax.annotate(
         text,
@@ -154,12 +115,13 @@ def _mark_above(ax: Axes, x: float, text: str, index: int, row: int) -> None:
         textcoords="offset points",
         ha="center",
         fontsize=7,
-        color=look(index)["color"],
+        color=style["color"],
         annotation_clip=False,
     )
 
 
-def _shift(ax: Axes, right: float, up: float) -> ScaledTranslation:
+def _offset(ax: Axes, right: float, up: float) -> ScaledTranslation:
+    """Return a translation in points."""
     figure = ax.get_figure(root=True)
     assert figure is not None
     return ScaledTranslation(right / 72, up / 72, figure.dpi_scale_trans)

@@ -1,51 +1,48 @@
-"""Supplement: when learning a number fails, and what the connectivity looks like then.
+"""Schuessler et al. 2020, supplement: divergence of learning, and the eigenvalues of W when it happens.
 
-A linear network answers with a finite number only while all eigenvalues of W stay below 1. Learning a large number
-takes an outlier close to 1, where a step that is harmless elsewhere overshoots; it may land beyond, and then there is
-no way back. Every network does it at its own time, or not at all, so they are drawn one by one.
+The output of a linear network is finite only while all eigenvalues of W are below 1. Learning a large target needs an
+outlier close to 1, where a step of moderate length can overshoot to beyond 1. Each network diverges at its own epoch or
+not at all, so networks are drawn individually.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
+from rankscope.experiments.linear_theory import Array, Condition
 from rankscope.figures.selection import networks_of, trained_along
-from rankscope.figures.style import COLOURS, INK, QUIET, label_panels, say_no_measurements, styled
-from rankscope.figures.theory_curves import EXACT_LABEL, PAPER_LABEL, Array, Place
+from rankscope.figures.style import COLORS, GREY, INK, entry, label_panels, mark_empty, styled
+from rankscope.figures.theory_curves import EXACT_LABEL, PAPER_LABEL, condition_label
 
 DRAWN = ("loss", "eigenvalue_real_history", "recorded_epoch", "learning_rate")
-# A loss below has been learned, one above is on its way to infinity; in units of the first one.
-LEAST_LOSS, MOST_LOSS = 1e-7, 100.0
-BESIDE = 0.05  # shown of the real axis beyond 1, and below the lowest eigenvalue
-NETWORK: dict[str, Any] = {"color": QUIET, "linewidth": 0.6, "alpha": 0.6, "zorder": 1}
-ONE: dict[str, Any] = {"color": INK, "linewidth": 0.9, "zorder": 2}
-EXACT: dict[str, Any] = {"color": COLOURS[0], "linewidth": 1.6, "zorder": 3}
-PAPER: dict[str, Any] = {"color": COLOURS[1], "linewidth": 1.4, "linestyle": (0, (4, 2)), "zorder": 3}
-FAILED: dict[str, Any] = {"linestyle": "none", "marker": "X", "markersize": 6, "markeredgecolor": "white", "zorder": 4}
+LOSS_LIMITS = (1e-7, 100.0)  # in units of the initial loss
+MARGIN = 0.05  # of the real axis, beyond 1 and below the lowest eigenvalue
+NETWORK: dict[str, Any] = {"color": GREY, "linewidth": 0.6, "alpha": 0.6, "zorder": 1}
+EXAMPLE: dict[str, Any] = {"color": INK, "linewidth": 0.9, "zorder": 2}
+EXACT: dict[str, Any] = {"color": COLORS[0], "linewidth": 1.6, "zorder": 3}
+PAPER: dict[str, Any] = {"color": COLORS[1], "linewidth": 1.4, "linestyle": (0, (4, 2)), "zorder": 3}
+DIVERGED: dict[str, Any] = {
+    "linestyle": "none",
+    "marker": "X",
+    "markersize": 6,
+    "markeredgecolor": "white",
+    "zorder": 4,
+}
+ONE: dict[str, Any] = {"color": INK, "linewidth": 0.8, "linestyle": ":"}
+BULK: dict[str, Any] = {"color": GREY, "linewidth": 0.8}
 
 
-@dataclass(frozen=True)
-class Trajectory:
-    """What one network, or a theory, went through.
-
-    Attributes
-    ----------
-    loss
-        (epochs,); NaN where there is none any more.
-    epochs, real_parts
-        (records,) and (records, k): of the eigenvalues that are drawn.
-    """
+class Trajectory(NamedTuple):
+    """Learning of a network or a theory: loss (epochs,), NaN after divergence, and real parts (records, k)."""
 
     line: dict[str, Any]
     loss: Array
-    epochs: Array
+    recorded: Array
     real_parts: Array
     diverged: bool
 
@@ -58,8 +55,8 @@ class Trajectory:
 def divergence(dataset: xr.Dataset) -> Figure:
     """Draw the loss and, below it, the largest real parts of eigenvalues of W, for each gain and target.
 
-    Every network is drawn, of its eigenvalues the first; of one network, the first that diverged or else the first, all
-    that were recorded. The exact theory takes the very steps of the networks, and may diverge as they do.
+    Of each network the leading eigenvalue is drawn; of one example, the first that diverged or else the first, all
+    recorded ones. The exact theory takes the networks' gradient steps, and may diverge too.
 
     Parameters
     ----------
@@ -79,41 +76,43 @@ def divergence(dataset: xr.Dataset) -> Figure:
         grid = figure.subplots(2 * len(gains), len(targets), sharex=True, squeeze=False, height_ratios=heights)
         for gain, above, below in zip(gains, grid[::2], grid[1::2], strict=True):
             for target, losses, eigenvalues in zip(targets, above, below, strict=True):
-                place = Place(run, gain, target)
-                losses.set_title(str(place))
-                trajectories = _trajectories(place)
+                condition = Condition(run, gain, target)
+                losses.set_title(condition_label(condition))
+                trajectories = _trajectories(condition)
                 _draw_losses(losses, trajectories)
                 _draw_eigenvalues(eigenvalues, trajectories, gain)
                 if not trajectories:
-                    say_no_measurements(losses)
+                    mark_empty(losses)
             above[0].set_ylabel("loss\n/ initial loss")
             below[0].set_ylabel("largest real parts\nof eigenvalues of $W$")
         for ax in grid[-1]:
             ax.set_xlabel("epoch")
-        label_panels(figure, list(grid.flat), offset=(-18, 5))
+        label_panels(figure, grid.flat, offset=(-18, 5))
         figure.align_ylabels()
-        figure.legend(handles=_legend(), loc="outside upper center", ncols=2)
+        entries = [
+            entry(EXACT_LABEL, **EXACT),
+            entry(PAPER_LABEL, **PAPER),
+            entry("networks", **NETWORK),
+            entry("example network, all recorded eigenvalues", **EXAMPLE),
+            entry("diverged", color=INK, **DIVERGED),
+            entry("1: no stable fixed point above", **ONE),
+            entry("$g$: the bulk is below", **BULK),
+        ]
+        figure.legend(handles=entries, loc="outside upper center", ncols=2)
     return figure
 
 
-def _trajectories(place: Place) -> list[Trajectory]:
-    """Return the networks of a place, and the theories of it after them."""
-    example = int(place.diverged.argmax()) if place.diverged.any() else 0
+def _trajectories(condition: Condition) -> list[Trajectory]:
+    """Return the trajectories of the networks, then of the theories."""
+    example = int(condition.diverged.argmax()) if condition.diverged.any() else 0
     found = []
-    for sample, diverged in enumerate(place.diverged):
-        network, shown = place.networks.isel(sample=sample), sample == example
+    for sample, diverged in enumerate(condition.diverged):
+        network = condition.networks.isel(sample=sample)
+        loss, recorded = network["loss"].values, network["recorded_epoch"].values
         real = network["eigenvalue_real_history"].values
-        recorded = network["recorded_epoch"].values
-        found.append(
-            Trajectory(
-                ONE if shown else NETWORK,
-                network["loss"].values,
-                recorded,
-                real if shown else real[:, :1],
-                bool(diverged),
-            )
-        )
-    for theory, line in ((place.expansion, PAPER), (place.exact, EXACT)):
+        line, shown = (EXAMPLE, real) if sample == example else (NETWORK, real[:, :1])
+        found.append(Trajectory(line, loss, recorded, shown, bool(diverged)))
+    for theory, line in ((condition.expansion, PAPER), (condition.exact, EXACT)):
         if theory is not None:
             loss, outlier = theory["loss"].values, theory["outlier"].values[:, None]
             found.append(Trajectory(line, loss, theory["epoch"].values, outlier, bool(np.isnan(loss[-1]))))
@@ -121,37 +120,25 @@ def _trajectories(place: Place) -> list[Trajectory]:
 
 
 def _draw_losses(ax: Axes, trajectories: list[Trajectory]) -> None:
+    lowest, highest = LOSS_LIMITS
     for one in trajectories:
-        relative = np.clip(one.loss[: one.last + 1] / one.loss[0], 0.1 * LEAST_LOSS, MOST_LOSS)
+        relative = np.clip(one.loss[: one.last + 1] / one.loss[0], 0.1 * lowest, highest)
         ax.plot(np.arange(one.last + 1), relative, **one.line)
         if one.diverged:
-            ax.plot(one.last, relative[-1], color=one.line["color"], clip_on=False, **FAILED)
-    ax.set(yscale="log", ylim=(LEAST_LOSS, MOST_LOSS))
+            ax.plot(one.last, relative[-1], color=one.line["color"], clip_on=False, **DIVERGED)
+    ax.set(yscale="log", ylim=LOSS_LIMITS)
 
 
 def _draw_eigenvalues(ax: Axes, trajectories: list[Trajectory], gain: float) -> None:
-    highest, lowest = 1 + BESIDE, gain
+    highest, lowest = 1 + MARGIN, gain
     for one in trajectories:
-        # Weights whose loss is not finite are not those of a network any more.
-        kept = one.epochs <= one.last
-        epochs, real = one.epochs[kept], one.real_parts[kept]
+        # After the last finite loss the weights are meaningless.
+        kept = one.recorded <= one.last
+        epochs, real = one.recorded[kept], one.real_parts[kept]
         ax.plot(epochs, real, **one.line)
         lowest = np.nanmin(real, initial=lowest)
         if one.diverged and epochs.size:
-            end = min(real[-1, 0], highest)
-            ax.plot(epochs[-1], end, color=one.line["color"], clip_on=False, **FAILED)
-    ax.axhline(1, color=INK, linewidth=0.8, linestyle=":", zorder=1)
-    ax.axhline(gain, color=QUIET, linewidth=0.8, zorder=1)
-    ax.set_ylim(lowest - BESIDE, highest)
-
-
-def _legend() -> list[Line2D]:
-    return [
-        Line2D([], [], label=EXACT_LABEL, **EXACT),
-        Line2D([], [], label=PAPER_LABEL, **PAPER),
-        Line2D([], [], label="networks", **NETWORK),
-        Line2D([], [], label="one of them, with all recorded eigenvalues", **ONE),
-        Line2D([], [], color=INK, label="diverged", **FAILED),
-        Line2D([], [], color=INK, linewidth=0.8, linestyle=":", label="1: there is no fixed point beyond"),
-        Line2D([], [], color=QUIET, linewidth=0.8, label="$g$: the bulk is below"),
-    ]
+            ax.plot(epochs[-1], min(real[-1, 0], highest), color=one.line["color"], clip_on=False, **DIVERGED)
+    ax.axhline(1, zorder=1, **ONE)
+    ax.axhline(gain, zorder=1, **BULK)
+    ax.set_ylim(lowest - MARGIN, highest)

@@ -1,4 +1,4 @@
-"""Paper Fig. 2: how fast tasks are learned, and what learning writes, against the gain of the initial connectivity."""
+"""Schuessler et al. 2020, Fig. 2: learning time and learned change against the gain of the initial connectivity."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from rankscope.figures.averages import LABELS, draw_averages, explain, over_converged, scale_averages
-from rankscope.figures.selection import the_only, with_dims
-from rankscope.figures.style import INK, label_panels, styled, task_label
+from rankscope.experiments.averages import over_converged
+from rankscope.figures.averages import draw_averages, explain_averages, scale_averages
+from rankscope.figures.labels import axis_label, task_label
+from rankscope.figures.selection import over_tasks
+from rankscope.figures.style import INK, label_panels, styled
 
 SHOWN = ("convergence_epoch", "change_norm", "shuffled_loss", "functional_rank")
 
@@ -20,31 +22,31 @@ def gain(dataset: xr.Dataset) -> Figure:
     Parameters
     ----------
     dataset
-        Measurements of the experiment `gain` along `task`, `gain` and `sample`, of one `hidden_size`.
+        Measurements along `task`, `gain` and `sample`, of one `hidden_size`.
 
     Raises
     ------
     InputError
         If it holds several hidden sizes.
     """
-    whole = with_dims(the_only(dataset, "hidden_size"), "task", "gain", "sample")
-    averages = {name: over_converged(whole, name) for name in SHOWN}
+    run = over_tasks(dataset)
+    averages = {name: over_converged(run, name) for name in SHOWN}
     with styled():
         figure = Figure(figsize=(5.5, 4.8), layout="constrained")
         axes = dict(zip(SHOWN, figure.subplots(2, 2, sharex=True).flat, strict=True))
         handles: dict[str, Line2D] = {}
         for name, ax in axes.items():
-            curves = {task_label(task): averages[name].sel(task=task) for task in whole["task"].values}
+            curves = {task_label(task): averages[name].sel(task=task) for task in run["task"].values}
             handles = draw_averages(ax, "gain", curves)
-            ax.set(xlabel="gain $g$ of the initial connectivity", ylabel=LABELS[name])
+            ax.set(xlabel=axis_label("gain"), ylabel=axis_label(name))
             ax.tick_params(labelbottom=True)
             scale_averages(ax, name)
-        # The panels share it; a gain at which nothing converged belongs to it, too.
-        gains = whole["gain"].values
+        # The panels share the axis. It includes gains at which nothing converged.
+        gains = run["gain"].values
         margin = 0.05 * float(np.ptp(gains)) or 0.1
         axes["shuffled_loss"].set_xlim(gains.min() - margin, gains.max() + margin)
         axes["shuffled_loss"].axhline(1, color=INK, linewidth=0.8, linestyle=":", zorder=0)
-        label_panels(figure, list(axes.values()))
+        label_panels(figure, axes.values())
         figure.align_ylabels()
-        explain(figure, averages, handles)
+        explain_averages(figure, averages, handles)
     return figure

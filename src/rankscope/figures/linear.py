@@ -1,42 +1,41 @@
-"""Paper Fig. 3: what learning does to the loss and to dW in a linear network, and what two theories say of it.
+"""Schuessler et al. 2020, Fig. 3: loss and learned change of linear networks, with the predictions of two theories.
 
-The paper's expansion is one in learning time, and leaves the networks half-way; the exact theory stays with them. In
-effective learning time the beginning of learning is the same at all gains.
+The paper's expansion in learning time holds for early learning; the exact theory holds throughout. In effective
+learning time, early learning is the same at all gains.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
-from rankscope.figures.style import INK, gain_label, label_panels, look, say_no_measurements, styled
+from rankscope.experiments.linear_theory import Condition
+from rankscope.figures.style import INK, gain_entries, label_panels, mark_empty, series, styled
 from rankscope.figures.theory_curves import (
     NETWORKS,
     TIME_LABEL,
-    Place,
-    draw_place,
+    draw_condition,
     explain_theories,
-    read_places,
+    read_conditions,
     target_label,
 )
 
 TARGETS = (0.5, 1.0, 2.0)
 GAINS = (0.0, 0.6, 0.8)
-GAINS_OF_ALL_TARGETS = 2  # the first of them, where all targets share a panel
-APART = 10.5  # points, between names of targets
-HEIGHT = 130.0  # points, of a panel of singular values, or a little less than it has
+GAINS_OF_ALL_TARGETS = 2  # gains that are drawn where all targets share a panel
+LABEL_DISTANCE = 10.5  # points, between labels of targets
+PANEL_HEIGHT = 130.0  # points, of a panel of singular values, at least
 
 
 def linear(dataset: xr.Dataset) -> Figure:
     """Draw the loss at three targets, and below it the first and second singular value of dW at all of them.
 
-    Networks are drawn as the mean and the standard deviation over the samples that did not diverge; the exact theory
-    (solid) takes their very steps; the paper's (dashed) stays where its readout reaches the target.
+    Points are the mean and the standard deviation over the networks that did not diverge. The exact theory (solid)
+    takes the same gradient steps. The paper's theory (dashed) is constant after its readout has reached the target.
 
     Parameters
     ----------
@@ -49,74 +48,76 @@ def linear(dataset: xr.Dataset) -> Figure:
     InputError
         If it is of another experiment, or holds several hidden sizes.
     """
-    places = read_places(dataset, "linear", GAINS, TARGETS)
-    count = len(places)
-    gains = list(next(iter(places.values())))
+    conditions = read_conditions(dataset, "linear", GAINS, TARGETS)
+    count = len(conditions)
+    gains = list(next(iter(conditions.values())))
     with styled():
         figure = Figure(figsize=(7.2, 5.6), layout="constrained")
         grid = figure.add_gridspec(2, 2 * count, height_ratios=[1, 1.25])
         losses = [figure.add_subplot(grid[0, 2 * i : 2 * i + 2]) for i in range(count)]
         singular = [figure.add_subplot(grid[1, i * count : (i + 1) * count]) for i in range(2)]
-        for (target, by_gain), ax in zip(places.items(), losses, strict=True):
+        for (target, by_gain), ax in zip(conditions.items(), losses, strict=True):
             _draw_loss(ax, list(by_gain.values()))
             ax.set_title(target_label(target))
         losses[0].set_ylabel("loss")
         for index, ax in enumerate(singular, start=1):
-            drawn = [by_gain[gain] for by_gain in places.values() for gain in gains[:GAINS_OF_ALL_TARGETS]]
+            drawn = [by_gain[gain] for by_gain in conditions.values() for gain in gains[:GAINS_OF_ALL_TARGETS]]
             _draw_singular_value(ax, drawn, index, gains)
         label_panels(figure, [*losses, *singular])
-        entries = [Line2D([], [], label=gain_label(gain), **NETWORKS, **look(i)) for i, gain in enumerate(gains)]
-        every = [place for by_gain in places.values() for place in by_gain.values()]
-        explain_theories(figure, entries, every, "networks: mean, standard deviation")
+        explain_theories(figure, gain_entries(gains, **NETWORKS), conditions, "networks: mean, standard deviation")
     return figure
 
 
-def _draw_loss(ax: Axes, places: list[Place]) -> None:
-    until = max(place.interesting for place in places) or 1.0
-    for index, place in enumerate(places):
-        draw_place(ax, place, None, look(index), until, shift=index / len(places))
-    # Deviations from a mean near 0 reach below it, where there is no loss.
+def _draw_loss(ax: Axes, conditions: list[Condition]) -> None:
+    until = _shown_time(conditions)
+    for index, condition in enumerate(conditions):
+        draw_condition(ax, condition, None, series(index), until, shift=index / len(conditions))
+    # Error bars of a mean near 0 would extend the axis below 0.
     highest = ax.get_ylim()[1]
     ax.set(xlabel=TIME_LABEL, xlim=(-0.03 * until, until), ylim=(-0.05 * highest, highest))
     ax.locator_params(nbins=4)
-    if not any(place.networks.sizes["sample"] for place in places):
-        say_no_measurements(ax)
+    if all(condition.empty for condition in conditions):
+        mark_empty(ax)
 
 
-def _draw_singular_value(ax: Axes, places: list[Place], index: int, gains: list[float]) -> None:
-    until = max(place.interesting for place in places) or 1.0
-    for place in places:
-        draw_place(ax, place, index, look(gains.index(place.gain)), until)
+def _draw_singular_value(ax: Axes, conditions: list[Condition], index: int, gains: list[float]) -> None:
+    until = _shown_time(conditions)
+    for condition in conditions:
+        draw_condition(ax, condition, index, series(gains.index(condition.gain)), until)
     ax.set(xlabel=TIME_LABEL, ylabel=rf"singular value $s_{index}$ of $\Delta W$", xlim=(-0.03 * until, 1.18 * until))
     ax.set_ylim(bottom=0)
     ax.locator_params(nbins=6)
-    _name_targets(ax, places, index, until, gains)
+    _label_targets(ax, conditions, index, until, gains)
 
 
-def _name_targets(ax: Axes, places: list[Place], index: int, until: float, gains: list[float]) -> None:
-    """Write the target at the right end of each curve, in its color; once where two of it end together."""
+def _shown_time(conditions: Iterable[Condition]) -> float:
+    return max(condition.shown_time for condition in conditions) or 1.0
+
+
+def _label_targets(ax: Axes, conditions: list[Condition], index: int, until: float, gains: list[float]) -> None:
+    """Write the target at the right end of each curve, in its color; once if two curves of a target end together."""
     columns: dict[float, list[tuple[float, str, str]]] = {}
-    per_unit = HEIGHT / ax.get_ylim()[1]
-    for place in places:
-        if place.exact is None or index not in place.exact["singular_index"]:
+    per_unit = PANEL_HEIGHT / ax.get_ylim()[1]
+    for condition in conditions:
+        if condition.exact is None or index not in condition.exact["singular_index"]:
             continue
-        curve = place.exact["singular_value"].sel(singular_index=index).dropna("epoch")
-        x = place.effective_time(curve["epoch"])
+        curve = condition.exact["singular_value"].sel(singular_index=index).dropna("epoch")
+        x = condition.effective_time(curve["epoch"])
         last = int(np.flatnonzero(x <= until * (1 + 1e-9))[-1])
         ends = columns.setdefault(until if x[last] > 0.9 * until else float(x[last]), [])
-        height, name = float(curve[last]) * per_unit, target_label(place.target)
-        together = [end for end in ends if end[1] == name and abs(height - end[0]) < APART]
+        height, text = float(curve[last]) * per_unit, target_label(condition.target)
+        together = [end for end in ends if end[1] == text and abs(height - end[0]) < LABEL_DISTANCE]
         if together:
-            ends[ends.index(together[0])] = ((height + together[0][0]) / 2, name, INK)
+            ends[ends.index(together[0])] = ((height + together[0][0]) / 2, text, INK)
         else:
-            ends.append((height, name, look(gains.index(place.gain))["color"]))
+            ends.append((height, text, series(gains.index(condition.gain))["color"]))
     for x_end, ends in columns.items():
-        heights, names, colors = zip(*sorted(ends), strict=True)
-        for height, place_of_name, name, color in zip(heights, _apart(heights), names, colors, strict=True):
+        heights, texts, colors = zip(*sorted(ends), strict=True)
+        for height, moved, text, color in zip(heights, _spread(heights), texts, colors, strict=True):
             ax.annotate(
-                name,
+                text,
                 xy=(x_end, height / per_unit),
-                xytext=(4, place_of_name - height),
+                xytext=(4, moved - height),
                 textcoords="offset points",
                 fontsize=7.5,
                 va="center",
@@ -125,12 +126,12 @@ def _name_targets(ax: Axes, places: list[Place], index: int, until: float, gains
             )
 
 
-def _apart(heights: Sequence[float]) -> list[float]:
-    """Return increasing heights, moved so that neighbors are apart, each pair in both directions alike."""
+def _spread(heights: Sequence[float]) -> list[float]:
+    """Return increasing heights, moved so that neighbors are at least `LABEL_DISTANCE` apart."""
     moved = list(heights)
     for _ in range(10 * len(moved)):
         for i in range(len(moved) - 1):
-            short = APART - (moved[i + 1] - moved[i])
-            if short > 0:
-                moved[i : i + 2] = moved[i] - short / 2, moved[i + 1] + short / 2
+            missing = LABEL_DISTANCE - (moved[i + 1] - moved[i])
+            if missing > 0:
+                moved[i : i + 2] = moved[i] - missing / 2, moved[i + 1] + missing / 2
     return moved

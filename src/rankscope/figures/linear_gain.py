@@ -1,14 +1,14 @@
-"""Paper Fig. 4: what the strength g of the random connectivity does to learning in the linear network.
+"""Schuessler et al. 2020, Fig. 4: learning in the linear network against the gain g of the random connectivity.
 
-Learning from stronger random connectivity is faster, goes along longer gradients to a smaller change, and ties the
-change to its W0. The paper's laws, of lowest order in the target, are alike for all targets. The exact theory is not:
-the larger the target, the further it is from the laws.
+Learning from stronger random connectivity is faster and ends at a smaller change, which depends more on W0. The paper's
+laws are of lowest order in the target and so the same for all targets. The exact theory deviates from them the more,
+the larger the target is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -16,33 +16,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from rankscope.figures.averages import draw_averages, explain, over_converged
+from rankscope.experiments.averages import over_converged
+from rankscope.experiments.linear_theory import Array, exact_over_gain
+from rankscope.figures.averages import draw_averages, explain_averages
+from rankscope.figures.labels import axis_label
 from rankscope.figures.selection import networks_of, trained_along
-from rankscope.figures.style import INK, QUIET, label_panels, look, styled
-from rankscope.figures.theory_curves import ACCURACY, EXACT, PAPER, Array, target_label
-from rankscope.theory import InfiniteWidth
+from rankscope.figures.style import INK, entry, label_panels, series, styled
+from rankscope.figures.theory_curves import EXACT, EXACT_LABEL, PAPER, target_label
 
 DRAWN = ("convergence_epoch", "learning_rate", "change_norm", "average_gradient", "shuffled_loss")
-BORROWED = "no network converged at g = 0; relative to the exact theory there: "
-HIGHEST_GAIN = 0.99  # of a curve: at 1 there is no linear network left
-CURVE_POINTS = 21  # of the exact theory, along g
-TIMES = 100  # at which its gradient is averaged
 UPPER, LOWER = (0.04, 0.97, "top"), (0.04, 0.05, "bottom")
 
 
-@dataclass(frozen=True)
-class Quantity:
-    """One panel.
-
-    Attributes
-    ----------
-    law, formula
-        The paper's.
-    corner
-        Where the formula is written: x, y and which side of it is there.
-    relative
-        Whether to the value at g = 0.
-    """
+class Panel(NamedTuple):
+    """A quantity, the paper's law for it, where the law is written, and whether it is relative to g = 0."""
 
     label: str
     law: Callable[[Array], Array]
@@ -51,17 +38,17 @@ class Quantity:
     relative: bool = True
 
 
-QUANTITIES = {
-    "convergence_time": Quantity(
+PANELS = {
+    "convergence_time": Panel(
         "convergence time $\\tau$\n/ that at $g$ = 0", lambda g: (1 - g**2) ** 2, "$(1-g^2)^2$", LOWER
     ),
-    "change_norm": Quantity(
+    "change_norm": Panel(
         "norm of the change $\\|\\Delta W\\|$\n/ that at $g$ = 0", lambda g: 1 - g**2, "$1-g^2$", LOWER
     ),
-    "average_gradient": Quantity(
+    "average_gradient": Panel(
         "average gradient norm\n/ that at $g$ = 0", lambda g: 1 / (1 - g**2), "$1/(1-g^2)$", UPPER
     ),
-    "shuffled_loss": Quantity(
+    "shuffled_loss": Panel(
         "loss after shuffle\n/ initial loss", lambda g: g**4 * (2 - g**2) ** 2, "$g^4(2-g^2)^2$", UPPER, relative=False
     ),
 }
@@ -70,9 +57,8 @@ QUANTITIES = {
 def linear_gain(dataset: xr.Dataset) -> Figure:
     """Draw four quantities against g, one curve a target: mean and standard deviation over the converged samples.
 
-    Convergence time is learning time, learning rate times epoch. The exact theory (solid) is that of gradient flow,
-    which needs no learning rate and so is a curve over all g; its norm and loss after shuffle are those at the end.
-    Networks whose steps are too long to settle (target 2, g = 0.9) wander on, and their change grows beyond it.
+    Convergence time is learning time: learning rate times epoch. The exact theory (solid) is gradient flow, which has
+    no learning rate. The change of networks whose steps are too long to settle (target 2, g = 0.9) exceeds it.
 
     Parameters
     ----------
@@ -87,68 +73,59 @@ def linear_gain(dataset: xr.Dataset) -> Figure:
     run = networks_of(dataset, "linear-gain", "fixed_point", DRAWN, ("gain", "target", "sample")).compute()
     run["convergence_time"] = run["convergence_epoch"] * run["learning_rate"]
     targets = [float(target) for target in trained_along(run, "target") if target != 0]
-    # Denser towards the highest gain, where the curves bend.
-    highest = min(float(run["gain"].max()), HIGHEST_GAIN)
-    gains = np.unique(highest * np.sin(np.linspace(0, np.pi / 2, CURVE_POINTS)))
-    exact = {target: _exact(gains, target) for target in targets}
-    averages = {name: over_converged(run, name) for name in QUANTITIES}
+    lowest, highest = float(run["gain"].min()), float(run["gain"].max())
+    exact = {target: exact_over_gain(target, highest) for target in targets}
+    averages = {name: over_converged(run, name) for name in PANELS}
     with styled():
         figure = Figure(figsize=(6.6, 5.4), layout="constrained")
         axes = list(figure.subplots(2, 2, sharex=True).flat)
         handles: dict[str, Line2D] = {}
-        borrowed = set[str]()
-        for (name, quantity), ax in zip(QUANTITIES.items(), axes, strict=True):
-            curves = {}
-            for index, target in enumerate(targets):
-                curve, theory = averages[name].sel(target=target), exact[target][name]
-                of_networks, of_theory = (_without_w0(curve), theory[0]) if quantity.relative else (1.0, 1.0)
-                if np.isnan(of_networks):
-                    of_networks = of_theory
-                    borrowed.add(target_label(target))
-                ax.plot(gains, theory / of_theory, color=look(index)["color"], **EXACT)
-                curves[target_label(target)] = curve.assign(
-                    mean=curve["mean"] / of_networks, std=curve["std"] / of_networks
-                )
-            ax.plot(gains, quantity.law(gains), color=INK, zorder=1.5, **PAPER)
-            handles = draw_averages(ax, "gain", curves, joined=False)
-            _finish(ax, quantity)
-        margin = 0.05 * float(np.ptp(run["gain"].values)) or 0.1
-        axes[0].set_xlim(float(run["gain"].min()) - margin, float(run["gain"].max()) + margin)
+        for (name, panel), ax in zip(PANELS.items(), axes, strict=True):
+            by_target = {target: averages[name].sel(target=target) for target in targets}
+            theories = {target: solved[name] for target, solved in exact.items()}
+            handles = _draw(ax, panel, by_target, theories)
+        margin = 0.05 * (highest - lowest) or 0.1
+        axes[0].set_xlim(lowest - margin, highest + margin)
         label_panels(figure, axes)
         figure.align_ylabels()
-        handles["exact, infinite width"] = Line2D([], [], color=INK, **EXACT)
-        handles[r"paper, lowest order in $\hat z$"] = Line2D([], [], color=INK, **PAPER)
-        explain(figure, averages, handles)
-        if borrowed:
-            notes = [figure.get_supxlabel(), BORROWED + ", ".join(sorted(borrowed))]
-            figure.supxlabel("\n".join(filter(None, notes)), fontsize=7, color=QUIET)
+        handles[EXACT_LABEL] = entry("", color=INK, **EXACT)
+        handles["paper's laws"] = entry("", color=INK, **PAPER)
+        explain_averages(figure, averages, handles, _note_on_reference(averages, targets))
     return figure
 
 
-def _finish(ax: Axes, quantity: Quantity) -> None:
-    ax.set(xlabel="gain $g$ of the initial connectivity", ylabel=quantity.label)
+def _draw(
+    ax: Axes, panel: Panel, by_target: dict[float, xr.Dataset], theories: dict[float, xr.DataArray]
+) -> dict[str, Line2D]:
+    curves = {}
+    for index, (target, curve) in enumerate(by_target.items()):
+        theory = theories[target]
+        unit = theory_unit = 1.0
+        if panel.relative:
+            theory_unit = float(theory[0])
+            measured = _at_zero_gain(curve)
+            unit = theory_unit if np.isnan(measured) else measured
+        ax.plot(theory["gain"], theory / theory_unit, color=series(index)["color"], **EXACT)
+        curves[target_label(target)] = curve.assign(mean=curve["mean"] / unit, std=curve["std"] / unit)
+    gains = next(iter(theories.values()))["gain"].values
+    ax.plot(gains, panel.law(gains), color=INK, zorder=1.5, **PAPER)
+    handles = draw_averages(ax, "gain", curves, joined=False)
+    ax.set(xlabel=axis_label("gain"), ylabel=panel.label)
     ax.set_ylim(bottom=0)
     ax.tick_params(labelbottom=True)
-    x, y, side = quantity.corner
-    ax.text(x, y, quantity.formula, transform=ax.transAxes, va=side, fontsize=8)
+    x, y, side = panel.corner
+    ax.text(x, y, panel.formula, transform=ax.transAxes, va=side, fontsize=8)
+    return handles
 
 
-def _without_w0(curve: xr.Dataset) -> float:
+def _at_zero_gain(curve: xr.Dataset) -> float:
     """Return the mean at g = 0; NaN if there is none."""
     at_0 = curve["mean"].values[np.isclose(curve["gain"], 0)]
     return float(at_0[0]) if at_0.size else np.nan
 
 
-def _exact(gains: Array, target: float) -> dict[str, Array]:
-    """Return what the exact theory says of each quantity along these gains."""
-    rows = []
-    for gain in gains:
-        theory = InfiniteWidth(float(gain), target, ACCURACY)
-        until = theory.convergence_time()
-        # Denser towards the end, where the gradient rises and falls.
-        times = until * (1 - np.linspace(1, 0, TIMES) ** 3)
-        along = theory.solve([*times, np.inf])
-        end = along.isel(tau=-1)
-        gradient = np.trapezoid(along["gradient_norm"][:-1], times) / until
-        rows.append([until, float(end["change_norm"]), float(gradient), float(end["shuffled_loss"])])
-    return dict(zip(QUANTITIES, np.transpose(rows), strict=True))
+def _note_on_reference(averages: dict[str, xr.Dataset], targets: list[float]) -> str:
+    """Return a note on the targets whose quantities are relative to the theory, as no network converged at g = 0."""
+    times = averages["convergence_time"]
+    missing = [target_label(target) for target in targets if np.isnan(_at_zero_gain(times.sel(target=target)))]
+    return f"no network converged at g = 0; relative to the exact theory there: {', '.join(missing)}" if missing else ""

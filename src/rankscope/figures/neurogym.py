@@ -1,20 +1,17 @@
-"""The environments of NeuroGym, one a row: how well they are learned, how fast, and in how many directions."""
+"""NeuroGym's environments, one a row: scores, learning time, and how many directions of the change are needed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
-from numpy.typing import NDArray
 
-from rankscope.figures.selection import the_only, with_dims
-from rankscope.figures.style import INK, QUIET, gain_label, label_panels, look, say_no_measurements, styled
+from rankscope.figures.selection import over_tasks
+from rankscope.figures.style import GREY, INK, entry, gain_entries, label_panels, mark_empty, series, styled
 
 PANELS = {
     "score": "score of the decisions",
@@ -23,15 +20,14 @@ PANELS = {
     "change_norm": "norm of change\n" + r"$\|\Delta W\|$",
 }
 NEEDED = (*PANELS, "chance", "status")
-# What says nothing about a task that was not learned.
-OF_THE_LEARNED = ("fall_epoch", "score_rank", "change_norm")
-APART = 0.22  # between the rows of two gains, as a fraction of the distance of two environments
-
-Array = NDArray[np.float64]
+ROW_SHIFT = 0.22  # between the rows of two gains, as a fraction of the distance of two environments
+MARK: dict[str, Any] = {"linestyle": "none", "markersize": 4}
 
 
 def neurogym(dataset: xr.Dataset) -> Figure:
-    """Draw one row an environment, the best learned above, and one column a quantity, each gain in its color.
+    """Draw one row an environment, sorted by its best score, and one column a quantity, one color a gain.
+
+    Quantities other than the score are drawn only of networks that learned the task: half-way from chance to perfect.
 
     Parameters
     ----------
@@ -43,93 +39,73 @@ def neurogym(dataset: xr.Dataset) -> Figure:
     InputError
         If it holds several hidden sizes.
     """
-    whole = with_dims(the_only(dataset[list(NEEDED)], "hidden_size"), "task", "gain", "sample").compute()
-    whole = whole.transpose("task", "gain", "sample")
-    best = whole["score"].max(["gain", "sample"]).fillna(-np.inf)
-    whole = whole.isel(task=np.argsort(best.values, kind="stable"))
-    names = [str(name) for name in whole["task"].values]
+    run = over_tasks(dataset[list(NEEDED)]).compute().transpose("task", "gain", "sample")
+    best = run["score"].max(["gain", "sample"]).fillna(-np.inf)
+    run = run.isel(task=np.argsort(best.values, kind="stable"))
+    names = [str(name) for name in run["task"].values]
     with styled():
         figure = Figure(figsize=(7.4, 1.5 + 0.2 * len(names)), layout="constrained")
         axes = list(figure.subplots(1, len(PANELS), sharey=True, width_ratios=[1.25, 1, 1, 1]))
         axes[0].set_yticks(range(len(names)), names)
         axes[0].tick_params(axis="y", labelsize=7, length=0)
         axes[0].set_ylim(-0.7, len(names) - 0.3)
+        learned = run["score"] > (1 + run["chance"]) / 2
+        scores = run["score"].where(run["score"].isnull() | (run["score"] >= 0), -0.03)  # R^2 has no lower bound
         for ax, (name, label) in zip(axes, PANELS.items(), strict=True):
-            _draw(ax, whole, name)
+            values = scores if name == "score" else run[name].astype(float).where(learned)
+            _draw(ax, values, learned)
             ax.set_xlabel(label)
-            ax.grid(axis="y", color=QUIET, linewidth=0.3, alpha=0.5)
+            ax.grid(axis="y", color=GREY, linewidth=0.3, alpha=0.5)
+            _scale(ax, name, values)
+        _draw_chance(axes[0], run)
         label_panels(figure, axes, offset=(-2, 6))
-        figure.legend(handles=_legend(whole["gain"].values), loc="outside upper center", ncols=6)
+        entries = [
+            *gain_entries(run["gain"].values, **MARK),
+            entry("not half-way from chance to perfect", marker="o", markerfacecolor="white", color=GREY, **MARK),
+            entry("chance", linestyle="none", marker="|", markersize=8, markeredgewidth=1.2, color=INK),
+        ]
+        figure.legend(handles=entries, loc="outside upper center", ncols=6)
     return figure
 
 
-def _draw(ax: Axes, whole: xr.Dataset, name: str) -> None:
-    learned = (whole["score"] > (1 + whole["chance"]) / 2).values
-    values = np.asarray(whole[name].values, dtype=float)
-    if name == "score":
-        values = np.where(values < 0, -0.03, values)  # an explained variance may be anything below 0
-    gains = whole.sizes["gain"]
+def _draw(ax: Axes, values: xr.DataArray, learned: xr.DataArray) -> None:
+    """Draw a marker for each finite value, filled if the network learned the task."""
+    gains = values.sizes["gain"]
     for index in range(gains):
-        for sample in range(whole.sizes["sample"]):
-            x, good = values[:, index, sample], learned[:, index, sample]
-            y = np.arange(len(x)) - APART * (index - (gains - 1) / 2)
-            shown = good if name in OF_THE_LEARNED else np.isfinite(x)
-            ax.plot(x[shown & good], y[shown & good], linestyle="none", markersize=4, **look(index))
-            ax.plot(
-                x[shown & ~good],
-                y[shown & ~good],
-                linestyle="none",
-                markersize=4,
-                markerfacecolor="white",
-                **look(index),
-            )
-    if name == "score":
-        _draw_chance(ax, whole)
-    _scale(ax, name, values[learned])
+        rows = np.arange(values.sizes["task"]) - ROW_SHIFT * (index - (gains - 1) / 2)
+        for sample in range(values.sizes["sample"]):
+            one = {"gain": index, "sample": sample}
+            x, good = values.isel(one).values, learned.isel(one).values
+            for which, fill in ((good, series(index)["color"]), (~good, "white")):
+                shown = which & np.isfinite(x)
+                ax.plot(x[shown], rows[shown], markerfacecolor=fill, **MARK, **series(index))
 
 
-def _draw_chance(ax: Axes, whole: xr.Dataset) -> None:
-    chance = whole["chance"].max(["gain", "sample"]).values
-    for row, level in enumerate(chance):
+def _draw_chance(ax: Axes, run: xr.Dataset) -> None:
+    for row, level in enumerate(run["chance"].max(["gain", "sample"]).values):
         if np.isfinite(level):
             ax.plot([level, level], [row - 0.35, row + 0.35], color=INK, linewidth=1.2)
-    unsuitable = (whole["status"] == "unsuitable").any(["gain", "sample"]).values
+    unsuitable = (run["status"] == "unsuitable").any(["gain", "sample"]).values
     for row in np.flatnonzero(unsuitable).tolist():
-        ax.text(0.02, row, "not a task", color=QUIET, fontsize=7, va="center")
+        ax.text(0.02, row, "not a task", color=GREY, fontsize=7, va="center")
 
 
-def _scale(ax: Axes, name: str, shown: Array) -> None:
+def _scale(ax: Axes, name: str, values: xr.DataArray) -> None:
     if name == "score":
         ax.set_xlim(-0.05, 1.05)
         return
-    if not np.isfinite(shown).any():
+    positive = values.values[np.isfinite(values.values)]
+    if not positive.size:
         ax.set(xlim=(0, 1), xticks=[])
-        say_no_measurements(ax)
-        return
-    if name == "fall_epoch":
+        mark_empty(ax)
+    elif name == "fall_epoch":
+        positive = positive[positive > 0]
+        decades = np.log10(positive.max() / positive.min()) if positive.size else 0.0
         ax.set_xscale("log", nonpositive="clip")
-        ax.xaxis.set_major_locator(LogLocator(subs=(1, 3) if _decades(shown) < 1.5 else (1,)))
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 3) if decades < 1.5 else (1,)))
         ax.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
         ax.xaxis.set_minor_locator(NullLocator())
     else:
-        largest = max(float(np.nanmax(shown)), 1e-9)
+        largest = max(float(positive.max()), 1e-9)
         ax.set_xlim(-0.06 * largest, 1.08 * largest)
         ax.xaxis.set_major_locator(MaxNLocator(4, integer=name == "score_rank"))
-
-
-def _decades(values: Array) -> float:
-    positive = values[np.isfinite(values) & (values > 0)]
-    return float(np.log10(positive.max() / positive.min())) if positive.size else 0.0
-
-
-def _legend(gains: Iterable[float]) -> list[Line2D]:
-    marks = [
-        Line2D([], [], linestyle="none", markersize=4, label=gain_label(gain), **look(index))
-        for index, gain in enumerate(gains)
-    ]
-    missed: dict[str, Any] = {"marker": "o", "markerfacecolor": "white", "color": QUIET, "markersize": 4}
-    return [
-        *marks,
-        Line2D([], [], linestyle="none", label="not half-way from chance to perfect", **missed),
-        Line2D([], [], linestyle="none", marker="|", markersize=8, markeredgewidth=1.2, color=INK, label="chance"),
-    ]

@@ -1,4 +1,4 @@
-"""Figures into files, in as many formats as asked for, atomically."""
+"""Save figures to files in one or several formats."""
 
 from __future__ import annotations
 
@@ -15,18 +15,14 @@ FORMATS = ("png", "pdf", "svg")
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str], formats: tuple[str, ...] | None = None) -> list[Path]:
-    """Write `figure` to `path`, or beside it once for each of `formats`.
+    """Write `figure` to `path`, or once for each of `formats` with the suffix replaced, and return the paths.
 
     Parameters
     ----------
     path
-        Its suffix is the format, unless `formats` says more.
+        Its suffix is the format, unless `formats` is given.
     formats
         Of "png", "pdf", "svg".
-
-    Returns
-    -------
-    The paths written.
 
     Raises
     ------
@@ -35,7 +31,7 @@ def save_figure(figure: Figure, path: str | os.PathLike[str], formats: tuple[str
     """
     paths = figure_paths(path, formats)
     for written in paths:
-        # A PDF carries its date of making otherwise, and two runs would differ in nothing else.
+        # Without this a PDF contains its creation date, and equal figures differ.
         metadata = {"CreationDate": None} if written.suffix == ".pdf" else None
         with replacing(written) as temporary, styled():
             figure.savefig(temporary, format=written.suffix.lstrip("."), metadata=metadata)
@@ -43,7 +39,7 @@ def save_figure(figure: Figure, path: str | os.PathLike[str], formats: tuple[str
 
 
 def figure_paths(path: str | os.PathLike[str], formats: tuple[str, ...] | None = None) -> list[Path]:
-    """Return where `save_figure` would write, which is worth knowing before long work.
+    """Return the paths that `save_figure` would write; call it to validate formats before long work.
 
     Raises
     ------
@@ -51,5 +47,5 @@ def figure_paths(path: str | os.PathLike[str], formats: tuple[str, ...] | None =
         If a format is unknown.
     """
     target = Path(path)
-    wanted = formats if formats is not None else (target.suffix.lstrip("."),)
-    return [target.with_suffix("." + choice("format", kind, FORMATS)) for kind in wanted]
+    kinds = formats if formats is not None else (target.suffix.lstrip("."),)
+    return [target.with_suffix("." + choice("format", kind, FORMATS)) for kind in kinds]

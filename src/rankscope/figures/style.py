@@ -1,11 +1,11 @@
-"""One look for all figures: sizes, and colors that color-blind readers and printers can tell apart.
+"""Style of all figures: sizes, and colors that color-blind readers and printers can tell apart.
 
-Nothing is set globally: figures are made inside `styled()`, which leaves matplotlib's own settings as they were.
+Matplotlib's own settings are not changed: figures are made inside `styled()`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,12 +16,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-# Okabe & Ito (2008), in an order in which neighbors also differ in lightness.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# Okabe & Ito (2008), ordered so that neighbors also differ in lightness.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 INK = "#222222"
-QUIET = "#8a8a8a"
-TASK_LABELS = {"flipflop": "flip-flop", "mante": "Mante", "romo": "Romo"}
+GREY = "#8a8a8a"
 
 _SETTINGS = {
     "font.size": 9,
@@ -47,25 +46,34 @@ _SETTINGS = {
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Apply the look within a `with` block."""
+    """Apply the style within a `with` block."""
     with mpl.rc_context(_SETTINGS):
         yield
 
 
-def look(index: int) -> dict[str, Any]:
-    """Return the color and the marker of the curve `index`; no two of the first 49 share both."""
-    turns, within = divmod(index, len(COLOURS))
-    return {"color": COLOURS[within], "marker": MARKERS[(within + turns) % len(MARKERS)]}
+def series(index: int) -> dict[str, Any]:
+    """Return color and marker of the curve `index`; the first 49 combinations differ."""
+    turns, within = divmod(index, len(COLORS))
+    return {"color": COLORS[within], "marker": MARKERS[(within + turns) % len(MARKERS)]}
 
 
-def label_panels(figure: Figure, axes: list[Axes], offset: tuple[float, float] = (-38, 6)) -> None:
-    """Put a, b, c, ... above the top left corner of each of `axes`.
+def entry(label: str, **line: Any) -> Line2D:
+    """Return a legend entry for a line with these properties."""
+    return Line2D([], [], label=label, **line)
 
-    Parameters
-    ----------
-    offset
-        Of the letter from that corner, in points.
-    """
+
+def gain_label(gain: float) -> str:
+    """Return the legend label of a gain."""
+    return f"$g$ = {np.round(gain, 3):g}"
+
+
+def gain_entries(gains: Iterable[float], **line: Any) -> list[Artist]:
+    """Return a legend entry for each gain, in the color and marker of its curve."""
+    return [entry(gain_label(gain), **line, **series(index)) for index, gain in enumerate(gains)]
+
+
+def label_panels(figure: Figure, axes: Iterable[Axes], offset: tuple[float, float] = (-38, 6)) -> None:
+    """Put a, b, c, ... above the top left corner of each of `axes`, at an offset in points."""
     for letter, ax in zip("abcdefghijklmnopqrstuvwxyz", axes, strict=False):
         ax.annotate(
             letter,
@@ -78,30 +86,27 @@ def label_panels(figure: Figure, axes: list[Axes], offset: tuple[float, float] =
         )
 
 
-def legend_above(figure: Figure, varied: Sequence[Artist], kinds: Sequence[Artist]) -> None:
-    """Put a legend above all panels: what the colors are, in columns as long as the last one, of what is drawn.
-
-    Parameters
-    ----------
-    varied, kinds
-        What has labels.
-    """
-    # Columns are filled one after the other, also by nothing.
-    padding = [Line2D([], [], linestyle="none", label=" ")] * (-len(varied) % len(kinds))
-    entries = [*varied, *padding, *kinds]
-    figure.legend(handles=entries, loc="outside upper center", ncols=len(entries) // len(kinds))
+def legend_above(figure: Figure, colors: Sequence[Artist], lines: Sequence[Artist]) -> None:
+    """Put a legend above all panels: entries for colors, in columns as long as the last one, which is for lines."""
+    # Matplotlib fills columns one after the other.
+    padding = [entry(" ", linestyle="none")] * (-len(colors) % len(lines))
+    entries = [*colors, *padding, *lines]
+    figure.legend(handles=entries, loc="outside upper center", ncols=len(entries) // len(lines))
 
 
-def say_no_measurements(ax: Axes) -> None:
-    """Say in an empty panel why it is empty."""
-    ax.text(0.5, 0.5, "no measurements", transform=ax.transAxes, ha="center", color=QUIET)
+def note_below(figure: Figure, *notes: str) -> None:
+    """Write notes below all panels, a line each; empty ones are skipped."""
+    if any(notes):
+        figure.supxlabel("\n".join(filter(None, notes)), fontsize=7, color=GREY)
 
 
-def gain_label(gain: float) -> str:
-    """Return the legend entry of a gain."""
-    return f"$g$ = {np.round(gain, 3):g}"
+def mark_empty(ax: Axes) -> None:
+    """Write "no measurements" into an empty panel."""
+    ax.text(0.5, 0.5, "no measurements", transform=ax.transAxes, ha="center", color=GREY)
 
 
-def task_label(task: object) -> str:
-    """Return a task's name as the paper writes it."""
-    return TASK_LABELS.get(str(task), str(task))
+def mark_criterion(ax: Axes, level: float = 0.05) -> None:
+    """Draw a dashed line at the level of convergence, labeled on the right."""
+    ax.axhline(level, color=GREY, linewidth=0.8, linestyle="--", zorder=0)
+    right = ax.get_yaxis_transform()
+    ax.text(1.01, level, f"{100 * level:g} %", transform=right, va="center", fontsize=7.5, color=GREY)

@@ -1,7 +1,7 @@
-"""What the HTML pages share: their skeleton, their look in light and dark, and plotly.js.
+"""Shared parts of the HTML pages: skeleton, Content-Security-Policy, style, charts, and plotly.js.
 
-A page is one string. It asks nobody for anything that its Content-Security-Policy does not name, and its scripts and
-styles are named there one by one, so that a text which found its way in does not run.
+A page is one string. It makes no requests other than those its policy names, and the policy lists every script and
+style, so injected text is not executed.
 """
 
 from rankscope.pages.plotly_source import plotly_javascript as plotly_javascript
@@ -11,3 +11,4 @@ from rankscope.pages.shell import Linked as Linked
 from rankscope.pages.shell import page as page
 from rankscope.pages.shell import policy as policy
 from rankscope.pages.shell import shared as shared
+from rankscope.pages.shell import templates as templates

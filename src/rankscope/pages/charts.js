@@ -1,14 +1,14 @@
-// What the scripts of all pages share: the theme and its button, and charts that follow it.
+// Shared by the scripts of all pages: the color theme with its button, and charts that follow it.
 //
-//   rankscope.theme()                    colors of the page as it looks now
-//   rankscope.look(index)                color, marker symbol and dash of the curve `index`
+//   rankscope.theme()                    colors of the page
+//   rankscope.style(index)               color, marker symbol and dash of the curve `index`
 //   rankscope.layout(axes)               a plotly layout in these colors
-//   rankscope.draw(element, make)        draws make() -> {traces, axes} and again whenever the theme changes
-//   rankscope.forget(element)            for a chart that leaves the page
-//   rankscope.onTheme(listener)          listener() after the theme changed
-//   rankscope.text(string)               a string for plotly's texts, in which it would read tags otherwise
-//   rankscope.scale(fraction)            a color between the ends of an ordered scale
-//   rankscope.reducedMotion()            whether the reader asked for less movement
+//   rankscope.draw(element, make)        draws make() -> {traces, axes}, again whenever the theme changes
+//   rankscope.forget(element)            stops redrawing a chart that was removed
+//   rankscope.onTheme(listener)          calls listener() after a change of theme
+//   rankscope.text(string)               escapes a string for plotly's texts, which contain tags
+//   rankscope.scale(fraction)            a color of an ordered scale
+//   rankscope.reducedMotion()            whether the reader prefers reduced motion
 (function () {
   "use strict";
 
@@ -22,14 +22,14 @@
   const lessMotion = window.matchMedia("(prefers-reduced-motion: reduce)");
 
   function stored() {
-    // A page opened from a file may not be allowed to keep anything.
+    // Pages opened from a file may have no storage.
     try { return localStorage.getItem(STORED); } catch (error) { return null; }
   }
 
   function store(choice) {
     try {
       if (choice) { localStorage.setItem(STORED, choice); } else { localStorage.removeItem(STORED); }
-    } catch (error) { /* it lasts as long as the page, then */ }
+    } catch (error) { /* keep it for this visit */ }
   }
 
   function chosen() {
@@ -39,7 +39,7 @@
   function choose(choice) {
     if (choice) { root.dataset.theme = choice; } else { delete root.dataset.theme; }
     const button = document.getElementById("theme-toggle");
-    if (button) { button.textContent = "Theme: " + (choice || "as the system"); }
+    if (button) { button.textContent = "Theme: " + (choice || "system"); }
     listeners.forEach((listener) => listener());
   }
 
@@ -48,18 +48,18 @@
   }
 
   function theme() {
-    const style = getComputedStyle(root);
-    const color = (name) => style.getPropertyValue("--" + name).trim();
+    const computed = getComputedStyle(root);
+    const color = (name) => computed.getPropertyValue("--" + name).trim();
     return {
       dark: isDark(),
       ground: color("ground"), raised: color("raised"), ink: color("ink"), quiet: color("quiet"),
       line: color("line"), grid: color("grid"), accent: color("accent"), focus: color("focus"),
       series: SYMBOLS.map((_, index) => color("series-" + index)),
-      font: style.fontFamily,
+      font: computed.fontFamily,
     };
   }
 
-  function look(index) {
+  function style(index) {
     const count = SYMBOLS.length;
     const within = index % count;
     const turns = Math.floor(index / count);
@@ -70,12 +70,12 @@
     };
   }
 
-  // plotly reads a few tags and entities in its texts.
+  // plotly interprets some tags and entities.
   function text(string) {
     return String(string).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
   }
 
-  // Viridis, without the end that would not show on the ground of the page.
+  // Viridis without the end of low contrast on the page's background.
   function scale(fraction) {
     const stops = isDark()
       ? ["#7a7dc9", "#5f86c4", "#3f93b0", "#21918c", "#22a884", "#44bf70", "#7ad151", "#bddf26", "#fde725"]
@@ -143,7 +143,7 @@
     return Plotly.react(element, traces, layout(axes), config());
   }
 
-  // Returns a function that draws anew, for when what `make` returns has changed.
+  // Returns a function that redraws the chart.
   function draw(element, make) {
     element.rankscopeMake = make;
     drawn.add(element);
@@ -151,7 +151,6 @@
     return () => render(element, element.rankscopeMake);
   }
 
-  // For a chart that leaves the page.
   function forget(element) {
     drawn.delete(element);
     if (element.rankscopeMake) { Plotly.purge(element); }
@@ -174,6 +173,6 @@
   }
 
   window.rankscope = {
-    theme, look, layout, config, draw, forget, onTheme, text, scale, reducedMotion: () => lessMotion.matches,
+    theme, style, layout, config, draw, forget, onTheme, text, scale, reducedMotion: () => lessMotion.matches,
   };
 })();

@@ -1,17 +1,20 @@
-"""plotly.js, from the Python package plotly, so that pip brings it and no page has to fetch it."""
+"""plotly.js, from the Python package plotly."""
 
 from __future__ import annotations
 
 import re
 from functools import cache
 
-_STYLED_BY = re.compile(r'getElementById\("([0-9a-f]{64})"\)')
+from rankscope.extras import needs
+
+_STYLE_ID = re.compile(r'getElementById\("([0-9a-f]{64})"\)')
 
 
 @cache
 def plotly_javascript() -> str:
-    """Return the source of plotly.js: about 5 MB, the one bundle that the Python package has."""
-    from plotly.offline import get_plotlyjs
+    """Return the source of plotly.js (5 MB, the only bundle in the Python package)."""
+    with needs("report", "a page with charts"):
+        from plotly.offline import get_plotlyjs
 
     source: str = get_plotlyjs()
     return source
@@ -19,8 +22,8 @@ def plotly_javascript() -> str:
 
 @cache
 def style_guards() -> tuple[str, ...]:
-    """Return the ids of elements whose presence keeps plotly.js from adding styles for maps, which we do not draw.
+    """Return the ids of elements whose presence keeps plotly.js from adding styles for maps.
 
-    Without them a strict policy refuses those styles, and browsers complain about it.
+    A strict policy blocks those styles, and the browser would report it on the console.
     """
-    return tuple(dict.fromkeys(_STYLED_BY.findall(plotly_javascript())))
+    return tuple(dict.fromkeys(_STYLE_ID.findall(plotly_javascript())))

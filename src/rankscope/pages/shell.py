@@ -1,8 +1,8 @@
-"""The skeleton of a page: a head with a Content-Security-Policy, a header with the title, and the body given.
+"""Skeleton of a page: a head with a Content-Security-Policy, a header with the title, and a body.
 
-Scripts and styles are either in the page (`Inline`; the policy names their hashes) or at an address of the same server
-(`Linked`; the policy allows the page's own server). Inline event handlers, `eval`, requests to anybody else, and style
-attributes in the HTML but for the few that plotly.js writes, are refused by the browser.
+Scripts and styles are either in the page (`Inline`; the policy lists their hashes) or on the page's own server
+(`Linked`). The browser blocks inline event handlers, `eval`, requests to other servers, and style attributes in the
+HTML, except for the few that plotly.js writes.
 """
 
 from __future__ import annotations
@@ -14,25 +14,26 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any
-
-from jinja2 import Environment, PackageLoader
-from markupsafe import Markup
+from typing import TYPE_CHECKING, Any
 
 from rankscope.errors import InputError
+from rankscope.extras import needs
 from rankscope.pages.plotly_source import style_guards
 from rankscope.version import __version__
 
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
 PLOTLY_STYLE = "plotly.js-style-global"
-"""The id of the style element into which plotly.js puts its rules, if it is there."""
+"""Id of the style element to which plotly.js adds its rules if it exists."""
 
 PLOTLY_TEXT_STYLES = ("font-size:70%", "font-weight:bold", "font-style:italic")
-"""The style attributes that plotly.js gives to sub- and superscripts, <b> and <i> in its texts."""
+"""Style attributes that plotly.js sets on sub- and superscripts, <b> and <i>."""
 
 
 @dataclass(frozen=True)
 class Inline:
-    """A script or style written into the page.
+    """A script or style in the page itself.
 
     Attributes
     ----------
@@ -55,13 +56,13 @@ class Inline:
 
     @property
     def source(self) -> str:
-        """What allows it in a policy: its hash."""
+        """Its source expression in a policy: a hash."""
         return _hash_source(self.text)
 
 
 @dataclass(frozen=True)
 class Linked:
-    """A script or style that the page asks its own server for.
+    """A script or style that the page loads from its own server.
 
     Attributes
     ----------
@@ -73,7 +74,7 @@ class Linked:
 
     @property
     def source(self) -> str:
-        """What allows it in a policy: the page's own server."""
+        """Its source expression in a policy."""
         return "'self'"
 
 
@@ -86,17 +87,17 @@ class Data:
     id
         Of the element.
     value
-        What JSON can hold. Its texts need not be trusted.
+        Any JSON value. Its strings need not be trusted.
     """
 
     id: str
     value: Any
 
     @property
-    def json(self) -> Markup:
-        """The values, in characters that cannot end the element they are in."""
+    def json(self) -> str:
+        """The value as JSON, escaped so that it cannot end its element."""
         text = json.dumps(self.value, allow_nan=False, separators=(",", ":"))
-        return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+        return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def page(
@@ -114,47 +115,48 @@ def page(
     Parameters
     ----------
     title
-        Its heading, and its name in the browser. Plain text, escaped here.
+        Heading and title of the window. Plain text, escaped here.
     body
-        Trusted HTML for the main part (say, of a jinja2 template that escapes).
+        Trusted HTML, for example from a jinja2 template with autoescape.
     scripts, styles
-        In their order; scripts run after the body was read. `shared()` has those that every page wants.
+        In order; scripts run after the body is parsed. `shared()` returns those of every page.
     data
         Values for the scripts.
     lead
-        One sentence under the title. Plain text, escaped here.
+        One sentence below the title. Plain text, escaped here.
     connect
-        What scripts may make requests to, in the words of a policy: ("'self'",) for a page with a server of its own,
-        nothing for a page that stands alone.
+        Source expressions to which scripts may make requests: ("'self'",) for a page with its own server, none for a
+        standalone page.
     """
-    template = _environment().get_template("shell.html")
-    return template.render(
-        title=title,
-        lead=lead,
-        body=Markup(body),
-        policy=policy(scripts, styles, connect),
-        scripts=scripts,
-        styles=styles,
-        data=data,
-        plotly_style=PLOTLY_STYLE,
-        guards=style_guards(),
-        version=__version__,
-        is_inline=lambda part: isinstance(part, Inline),
-        Markup=Markup,
+    return (
+        templates("rankscope.pages")
+        .get_template("shell.html")
+        .render(
+            title=title,
+            lead=lead,
+            body=body,
+            policy=policy(scripts, styles, connect),
+            scripts=scripts,
+            styles=styles,
+            data=data,
+            plotly_style=PLOTLY_STYLE,
+            guards=style_guards(),
+            version=__version__,
+        )
     )
 
 
 def policy(scripts: Iterable[Inline | Linked], styles: Iterable[Inline | Linked], connect: Iterable[str] = ()) -> str:
-    """Return the Content-Security-Policy of such a page, for its head or for a server's header.
+    """Return the Content-Security-Policy of a page, for its head or for a server's header.
 
-    A header may add "; frame-ancestors 'none'", which a page cannot say of itself.
+    Only a header may add "; frame-ancestors 'none'".
     """
     allowed = {
         "default-src": ["'none'"],
         "script-src": _sources(scripts),
         "style-src": _sources(styles),
         "style-src-attr": ["'unsafe-hashes'", *map(_hash_source, PLOTLY_TEXT_STYLES)],
-        # Pictures that plotly draws for downloading.
+        # Images that plotly renders for download.
         "img-src": ["data:", "blob:"],
         "connect-src": list(connect) or ["'none'"],
         "base-uri": ["'none'"],
@@ -165,7 +167,7 @@ def policy(scripts: Iterable[Inline | Linked], styles: Iterable[Inline | Linked]
 
 @cache
 def shared(name: str) -> str:
-    """Return the text of a file of this room: "style.css" or "charts.js"."""
+    """Return the text of a shared file: "style.css" or "charts.js"."""
     return (files("rankscope.pages") / name).read_text(encoding="utf-8")
 
 
@@ -174,10 +176,19 @@ def _hash_source(text: str) -> str:
     return f"'sha256-{base64.b64encode(digest).decode()}'"
 
 
-def _sources(parts: Iterable[Inline | Linked]) -> list[str]:
-    return list(dict.fromkeys(part.source for part in parts)) or ["'none'"]
+def _sources(elements: Iterable[Inline | Linked]) -> list[str]:
+    return list(dict.fromkeys(element.source for element in elements)) or ["'none'"]
 
 
 @cache
-def _environment() -> Environment:
-    return Environment(loader=PackageLoader("rankscope.pages"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+def templates(package: str) -> Environment:
+    """Return the jinja2 environment of the templates in a package, with autoescape.
+
+    Raises
+    ------
+    InputError
+        If jinja2 is not installed.
+    """
+    with needs("report", "a page with charts"):
+        from jinja2 import Environment, PackageLoader
+    return Environment(loader=PackageLoader(package), autoescape=True, trim_blocks=True, lstrip_blocks=True)

@@ -1,7 +1,7 @@
-"""One HTML page of a run: everything measured, to look at in a browser and to pass on as a single file.
+"""Report: one self-contained HTML page with everything measured in a run.
 
-`collect` takes what the page shows from a run's Dataset, as plain values; `write` puts them into a page with the
-scripts that draw them. Each section is there where its data is, so that any experiment and any sweep has a page.
+`collect` returns the contents of the page as plain values, and `write` renders them. A section is shown if the run has
+its data, so reports work for any experiment and any sweep.
 """
 
 from rankscope.report.collect import collect as collect

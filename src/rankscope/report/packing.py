@@ -1,4 +1,4 @@
-"""Arrays in a page: as few numbers as the eye can tell apart, in single precision, as text."""
+"""Compact encoding of arrays in a page: few points, single precision, base64."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from numpy.typing import ArrayLike, NDArray
 
 
 def pack(values: ArrayLike) -> dict[str, Any]:
-    """Return an array of any shape as {"shape": ..., "data": base64 of little-endian float32}; NaN stays NaN."""
+    """Return an array as {"shape": ..., "data": base64 of little-endian float32}; NaN stays NaN."""
     with np.errstate(over="ignore"):
         array = np.asarray(values, dtype="<f4")
     return {"shape": list(array.shape), "data": base64.b64encode(array.tobytes()).decode()}
 
 
 def unpack(packed: dict[str, Any]) -> NDArray[np.float32]:
-    """Return the array that `pack` was given, in single precision."""
+    """Return the array that `pack` encoded, in single precision."""
     flat = np.frombuffer(base64.b64decode(packed["data"]), dtype="<f4")
     array: NDArray[np.float32] = flat.reshape(packed["shape"]).astype(np.float32)
     return array
 
 
-def packed_bytes(part: Any) -> int:
-    """Return how many characters the packed arrays within nested lists and dictionaries take."""
-    if isinstance(part, dict):
-        return len(part["data"]) if "data" in part else sum(packed_bytes(value) for value in part.values())
-    return sum(packed_bytes(value) for value in part) if isinstance(part, list) else 0
+def packed_bytes(value: Any) -> int:
+    """Return the number of characters of all packed arrays within nested lists and dictionaries."""
+    if isinstance(value, dict):
+        return len(value["data"]) if "data" in value else sum(packed_bytes(one) for one in value.values())
+    return sum(packed_bytes(one) for one in value) if isinstance(value, list) else 0
 
 
 def thinned(count: int, most: int) -> NDArray[np.int64]:
-    """Return at most `most` of the indices 0 to count - 1, first and last among them, denser where they are small.
+    """Return at most `most` of the indices 0 to count - 1, including first and last.
 
-    Learning happens early: half of the indices are spaced geometrically, half evenly.
+    Half of them are spaced geometrically and half evenly, as most learning happens early.
     """
     if count <= most:
         return np.arange(count)
@@ -44,6 +44,6 @@ def thinned(count: int, most: int) -> NDArray[np.int64]:
 
 
 def finite_or_none(value: Any) -> float | None:
-    """Return a number as JSON can hold it: None for what is not finite."""
+    """Return a number for JSON, or None if it is not finite."""
     number = float(value)
     return number if np.isfinite(number) else None

@@ -1,4 +1,4 @@
-"""Where a run comes from, and how far it is: what its folder says beside the measurements."""
+"""Provenance of a run: its origin, progress and failures, from the run folder."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import os
 import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,29 +21,28 @@ from rankscope.sweep.results import assemble, read_cells
 
 VERSIONS = ("rankscope_version", "python_version", "torch_version", "numpy_version", "platform")
 NOT_SHOWN = ("recurrent_weights_history",)
-"""Large, and in no chart."""
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """What is known of a run besides its numbers.
+    """Information on a run besides its measurements.
 
     Attributes
     ----------
     experiment
-        The name of the experiment, or None for a sweep of a user's own or a bare Dataset.
+        Name of the experiment; None for a user's own sweep or a bare Dataset.
     folder, command
-        Where it is, and what makes it again; None without a folder.
+        The run folder and the command that reproduces it; None without a folder.
     sweep
-        The text of the user's sweep file, or None.
+        Text of the user's sweep file, or None.
     counts
-        Networks in all, done, failed, running, waiting; None without a folder.
+        Numbers of networks: total, done, failed, running, waiting; None without a folder.
     failures
-        Of networks that ended with an error: `name`, `error`, `message`, `host`, `time`.
-    cells
-        By seed, of each finished network: `digest`, `finished`, `seconds`, `cell` (its description).
+        Of networks that failed: `name`, `error`, `message`, `host`, `time`.
+    jobs
+        By seed, of each finished network: `digest`, `finished`, `seconds`, `job` (its description).
     versions
-        Of what computed it, where all networks agree.
+        Of the software that trained the networks, where all agree.
     """
 
     experiment: str | None = None
@@ -52,26 +51,22 @@ class Provenance:
     sweep: str | None = None
     counts: dict[str, int] | None = None
     failures: list[dict[str, str]] = field(default_factory=list)
-    cells: dict[str, dict[str, Any]] = field(default_factory=dict)
+    jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
 
 
 def of_dataset(dataset: xr.Dataset, experiment: str | None = None) -> Provenance:
-    """Return what a Dataset says of where it comes from."""
+    """Return the provenance that a Dataset contains."""
     return Provenance(experiment=experiment, versions=_versions(dataset))
 
 
 def open_folder(folder: str | os.PathLike[str]) -> tuple[xr.Dataset, Provenance]:
-    """Return everything measured in a run so far, in memory, and what else its folder says.
-
-    Each result is read once and whole, which for many cells is several times faster than `open_run` and reading what
-    it has opened. Results that are damaged are listed among the failures. In a run that has cells at few of the
-    combinations of its labels, arrays are lazy.
+    """Return the measurements of a run so far, and its provenance. Damaged results are listed as failures.
 
     Raises
     ------
     InputError
-        If it is not the folder of a run, or holds no finished cell.
+        If it is not the folder of a run, or no job is finished.
     """
     run = RunFolder(folder)
     manifest = run.manifest()
@@ -95,15 +90,15 @@ def open_folder(folder: str | os.PathLike[str]) -> tuple[xr.Dataset, Provenance]
         sweep=sweep,
         counts=asdict(run.counts()),
         failures=failures,
-        cells=_stamps(cells),
+        jobs=_stamps(cells),
         versions=_versions(dataset),
     )
 
 
 def _origin(description: Mapping[str, Any], folder: Path) -> tuple[str | None, str | None, str | None]:
-    """Return the experiment, the command that runs it, and the text of a user's sweep; None for what is not known."""
+    """Return the experiment, the command that runs it, and the text of a user's sweep; None if not known."""
     name, sweep = description.get("experiment"), description.get("sweep")
-    # The folder is named by its user, and a name may be anything.
+    # The user chose the folder's name; it may contain any characters.
     out = shlex.quote(folder.resolve().name)
     if isinstance(name, str) and name in EXPERIMENTS:
         preset = shlex.quote(str(description.get("preset", "quick")))
@@ -124,7 +119,7 @@ def _failed_name(cell: Any, digest: str) -> str:
 
 
 def _stamps(cells: Sequence[Part]) -> dict[str, dict[str, Any]]:
-    """Return what the files say of their cells, by the seed; nothing of cells that share one."""
+    """Return digest, date, duration and description of each job by its seed; none for jobs that share a seed."""
     seeds = Counter(map(_seed_of, cells))
     return {_seed_of(cell): _stamp(cell) for cell in cells if seeds[_seed_of(cell)] == 1}
 
@@ -134,9 +129,12 @@ def _seed_of(cell: Part) -> str:
 
 
 def _stamp(cell: Part) -> dict[str, Any]:
-    said = {name: cell.said(name) for name in ("digest", "finished", "training_seconds", "cell")}
-    known = {name: value for name, value in said.items() if value is not None}
-    for name, read in (("digest", str), ("finished", str), ("training_seconds", float), ("cell", json.loads)):
-        if name in known:
-            known[name] = read(known[name])
-    return {("seconds" if name == "training_seconds" else name): value for name, value in known.items()}
+    readers: dict[str, Callable[[Any], Any]] = {
+        "digest": str,
+        "finished": str,
+        "training_seconds": float,
+        "cell": json.loads,
+    }
+    names = {"training_seconds": "seconds", "cell": "job"}
+    found = {name: (cell.said(name), read) for name, read in readers.items()}
+    return {names.get(name, name): read(value) for name, (value, read) in found.items() if value is not None}

@@ -1,45 +1,41 @@
-"""The page itself: what `collect` found, the scripts that draw it, and plotly.js, in one HTML file."""
+"""Write a report: `collect`'s contents, the scripts that draw them, and plotly.js, in one HTML file."""
 
 from __future__ import annotations
 
 import os
-from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import xarray as xr
-from jinja2 import Environment, PackageLoader
 
 from rankscope.errors import InputError
 from rankscope.experiments import EXPERIMENTS
 from rankscope.io.atomic import replacing
-from rankscope.pages import Data, Inline, page, plotly_javascript, shared
+from rankscope.pages import Data, Inline, page, plotly_javascript, shared, templates
 from rankscope.report.collect import collect
 from rankscope.report.provenance import of_dataset, open_folder
 from rankscope.validation import choice
 
 SCRIPTS = ("data.js", "figures.js", "comparison.js", "network.js", "page.js")
+#: What the scripts need; the rest is in the HTML.
+DRAWN = ("dimensions", "main", "panels", "groups", "scalars", "networks")
 
 
 def write(
     run: xr.Dataset | str | os.PathLike[str], out: str | os.PathLike[str], *, experiment: str | None = None
 ) -> Path:
-    """Write the page of a run: one HTML file that needs nothing else, not even a network.
+    """Write the report of a run as one HTML file without external resources, and return its path.
 
     Parameters
     ----------
     run
-        The folder of a run, or what `rankscope.open_run` returned; only the folder knows of failures, dates and
-        descriptions of the networks.
+        The folder of a run, or the Dataset of `rankscope.open_run`; only the folder has failures, dates and
+        descriptions of the jobs.
     out
-        The file to write, .html, in a folder that exists.
+        The .html file to write, in an existing folder.
     experiment
-        The named experiment that a Dataset is of, for its claims; a folder knows.
-
-    Returns
-    -------
-    The path written.
+        Name of the experiment of a Dataset, whose claims are checked; a folder contains it.
 
     Raises
     ------
@@ -54,12 +50,12 @@ def write(
 
 
 def page_path(out: str | os.PathLike[str]) -> Path:
-    """Return where `write` would write, which is worth knowing before the work.
+    """Return the path that `write` would write; call it to validate `out` before long work.
 
     Raises
     ------
     InputError
-        If it is not an HTML file in a folder that exists.
+        If it is not an HTML file in an existing folder.
     """
     target = Path(out)
     if target.suffix.lower() not in (".html", ".htm"):
@@ -72,13 +68,7 @@ def page_path(out: str | os.PathLike[str]) -> Path:
 
 
 def html(run: xr.Dataset | str | os.PathLike[str], experiment: str | None = None) -> str:
-    """Return the page that `write` writes.
-
-    Raises
-    ------
-    InputError
-        As `write`.
-    """
+    """Return the page that `write` writes; same arguments and errors."""
     if experiment is not None:
         choice("experiment", experiment, EXPERIMENTS)
     dataset, known = (run, of_dataset(run, experiment)) if isinstance(run, xr.Dataset) else open_folder(run)
@@ -86,23 +76,14 @@ def html(run: xr.Dataset | str | os.PathLike[str], experiment: str | None = None
 
 
 def render(content: dict[str, Any]) -> str:
-    """Return the page of what `collect` returned."""
-    own = files("rankscope.report") / "static"
-    scripts = [(own / name).read_text(encoding="utf-8") for name in SCRIPTS]
+    """Return the page for the result of `collect`."""
+    static = files("rankscope.report") / "static"
+    scripts = [(static / name).read_text(encoding="utf-8") for name in SCRIPTS]
     return page(
         content["title"],
-        _environment().get_template("report.html").render(report=content),
+        templates("rankscope.report").get_template("report.html").render(report=content),
         lead=content["lead"],
         styles=[Inline(shared("style.css"))],
         scripts=[Inline(text) for text in (shared("charts.js"), plotly_javascript(), *scripts)],
         data=[Data("report-data", {name: content[name] for name in DRAWN})],
     )
-
-
-DRAWN = ("dimensions", "main", "panels", "groups", "scalars", "networks")
-"""What the scripts need; the rest is in the HTML."""
-
-
-@cache
-def _environment() -> Environment:
-    return Environment(loader=PackageLoader("rankscope.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True)

@@ -1,11 +1,11 @@
-// What both pages need beside the charts: the values they begin with, requests, streams, and numbers as text.
+// Shared by both pages: initial values, requests, event streams, formatting.
 (function () {
   "use strict";
 
   const start = JSON.parse(document.getElementById("start").textContent);
   const byId = (id) => document.getElementById(id);
 
-  // Addresses are relative to the page, whose own begins with the token.
+  // Addresses are relative to the page, whose address contains the token.
   async function get(address, signal) {
     const response = await fetch(address, { signal });
     const values = await response.json();
@@ -22,8 +22,8 @@
     return () => source.close();
   }
 
-  // Leaves a page of text and screen readers in peace while something changes fast.
-  function later(milliseconds, action) {
+  // Debounces an action.
+  function debounce(milliseconds, action) {
     let timer = 0;
     return (...given) => {
       clearTimeout(timer);
@@ -43,11 +43,11 @@
     return made;
   }
 
-  function say(id, text) {
+  function setText(id, text) {
     const place = byId(id);
     if (place.textContent !== text) { place.textContent = text; }
     if (place.getAttribute("role") === "alert") { place.hidden = !text; }
   }
 
-  window.explore = { start, byId, get, listen, later, number, element, say };
+  window.explore = { start, byId, get, listen, debounce, number, element, setText };
 })();

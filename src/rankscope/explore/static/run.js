@@ -1,30 +1,23 @@
-// A run folder as it grows: a stream says what is new, and the charts and the table take it in.
+// The run page: an event stream sends new results, which are added to the charts and the table.
 (function () {
   "use strict";
 
-  const { byId, get, listen, later, number, element, say } = window.explore;
-  const MEASURED = [
-    ["convergence_epoch", "Epochs to converge (to 5 % of the initial loss)", "epochs"],
-    ["change_norm", "Norm of the change ‖ΔW‖ (Frobenius)", "‖ΔW‖"],
-    ["functional_rank", "Functional rank", "rank"],
-    ["shuffled_loss", "Loss after shuffling W₀ / initial loss", "loss / initial loss"],
-  ];
+  const { byId, get, listen, debounce, number, element, setText, start } = window.explore;
+  const { quantities, labels: LABELS } = start;
   const USUAL = ["task", "gain", "hidden_size"];
-  const WORDS = { hidden_size: "units N", gain: "gain g", target: "target ẑ", sample: "sample", task: "task" };
-  const COLUMNS = [["convergence_epoch", "epochs to converge"], ["change_norm", "‖ΔW‖"], ["functional_rank", "functional rank"], ["shuffled_loss", "shuffled / initial loss"]];
 
-  const cells = new Map();
+  const networks = new Map();
   let failed = {}, running = {};
   let chosen = null;
 
-  const word = (label) => WORDS[label] || label.replaceAll("_", " ");
+  const word = (label) => LABELS[label] || (quantities[label] || {}).title || label.replaceAll("_", " ");
   const text = (value) => typeof value === "number" ? number(value, 4) : String(value ?? "–");
 
-  // ---- What varies
+  // ---- Labels
 
   function varying() {
     const seen = new Map();
-    for (const { labels } of [...cells.values(), ...Object.values(running), ...Object.values(failed)]) {
+    for (const { labels } of [...networks.values(), ...Object.values(running), ...Object.values(failed)]) {
       for (const [name, value] of Object.entries(labels)) {
         if (!seen.has(name)) { seen.set(name, new Set()); }
         seen.get(name).add(value);
@@ -46,14 +39,14 @@
   function offerLabels() {
     const names = varying();
     const along = names.filter((name) => name !== "sample");
-    const numeric = along.filter((name) => [...cells.values()].every(({ labels }) => typeof labels[name] === "number"));
+    const numeric = along.filter((name) => [...networks.values()].every(({ labels }) => typeof labels[name] === "number"));
     const first = numeric.includes("gain") ? "gain" : numeric[0] || along[0] || names[0] || "sample";
     offer(byId("along"), names.length ? names : ["sample"], first);
     const rest = ["", ...names.filter((name) => name !== byId("along").value && name !== "sample")];
     offer(byId("apart"), rest, rest.includes("task") ? "task" : rest[1] || "");
   }
 
-  // The first rows and names of two things come in the same order every time.
+  // Values in a fixed order.
   const ordered = (values) => [...values].sort((a, b) => (
     typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b))
   ));
@@ -61,10 +54,10 @@
   function groups() {
     const apart = byId("apart").value;
     const found = new Map();
-    for (const [digest, cell] of cells) {
-      const key = apart ? cell.labels[apart] : "";
+    for (const [digest, one] of networks) {
+      const key = apart ? one.labels[apart] : "";
       if (!found.has(key)) { found.set(key, []); }
-      found.get(key).push([digest, cell]);
+      found.get(key).push([digest, one]);
     }
     return ordered(found.keys()).map((key, index) => ({ key, index, members: found.get(key) }));
   }
@@ -74,78 +67,78 @@
   function measuredTraces(name) {
     const along = byId("along").value;
     return groups().flatMap(({ key, index, members }) => {
-      const look = rankscope.look(index);
-      const known = members.filter(([, cell]) => (
-        cell.status !== "diverged" && Number.isFinite(cell.measured[name]) && cell.labels[along] !== undefined
+      const style = rankscope.style(index);
+      const known = members.filter(([, one]) => (
+        one.status !== "diverged" && Number.isFinite(one.measured[name]) && one.labels[along] !== undefined
       ));
       const at = new Map();
-      known.forEach(([, cell]) => {
-        const x = cell.labels[along];
-        at.set(x, [...(at.get(x) || []), cell.measured[name]]);
+      known.forEach(([, one]) => {
+        const x = one.labels[along];
+        at.set(x, [...(at.get(x) || []), one.measured[name]]);
       });
       const places = ordered(at.keys());
       const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
       return [
         {
           x: places, y: places.map((x) => mean(at.get(x))), mode: "lines", hoverinfo: "skip",
-          line: { color: look.color, width: 2, dash: look.dash },
+          line: { color: style.color, width: 2, dash: style.dash },
         },
         {
-          x: known.map(([, cell]) => cell.labels[along]), y: known.map(([, cell]) => cell.measured[name]),
+          x: known.map(([, one]) => one.labels[along]), y: known.map(([, one]) => one.measured[name]),
           customdata: known.map(([digest]) => digest), mode: "markers",
-          marker: { color: look.color, symbol: look.symbol, size: 8, opacity: 0.85 },
+          marker: { color: style.color, symbol: style.symbol, size: 8, opacity: 0.85 },
           hovertemplate: `%{y:.4g} at %{x}<extra>${escaped(text(key))}</extra>`,
         },
       ];
     });
   }
 
-  // Plotly reads a little HTML in its labels.
+  // Plotly interprets HTML in its labels.
   const escaped = (value) => value.replace(/[&<>%]/g, (sign) => `&#${sign.charCodeAt(0)};`);
 
   function lossTraces() {
     return groups().flatMap(({ key, index, members }) => {
-      const look = rankscope.look(index);
-      return members.filter(([, cell]) => cell.loss.length).map(([digest, cell]) => ({
-        x: cell.epoch, y: cell.loss, customdata: cell.epoch.map(() => digest), mode: "lines",
-        opacity: digest === chosen ? 1 : cells.size > 60 ? 0.35 : 0.6, line: { color: look.color, width: digest === chosen ? 3.5 : 1.2 },
+      const style = rankscope.style(index);
+      return members.filter(([, one]) => one.loss.length).map(([digest, one]) => ({
+        x: one.epoch, y: one.loss, customdata: one.epoch.map(() => digest), mode: "lines",
+        opacity: digest === chosen ? 1 : networks.size > 60 ? 0.35 : 0.6, line: { color: style.color, width: digest === chosen ? 3.5 : 1.2 },
         hovertemplate: `loss %{y:.3g} at epoch %{x}<extra>${escaped(text(key))}</extra>`,
       }));
     });
   }
 
-  // As many decades from one tick to the next as leave room for their labels.
+  // Decades between two ticks.
   function decades() {
-    const seen = [...cells.values()].flatMap(({ loss }) => loss).filter((value) => value > 0).map(Math.log10);
+    const seen = [...networks.values()].flatMap(({ loss }) => loss).filter((value) => value > 0).map(Math.log10);
     const span = seen.reduce((most, value) => Math.max(most, value), -Infinity) - seen.reduce((least, value) => Math.min(least, value), Infinity);
     return Math.max(1, Math.ceil(span / 7) || 1);
   }
 
   function numericAlong() {
-    return [...cells.values()].every(({ labels }) => typeof labels[byId("along").value] === "number");
+    return [...networks.values()].every(({ labels }) => typeof labels[byId("along").value] === "number");
   }
 
   function prepareCharts() {
-    MEASURED.forEach(([name, caption]) => {
+    Object.entries(quantities).forEach(([name, { title }]) => {
       const figure = element("figure", null, { class: "chart", id: "figure-" + name });
-      figure.append(element("figcaption", caption, { id: "cap-" + name }));
+      figure.append(element("figcaption", title, { id: "cap-" + name }));
       figure.append(element("div", null, {
-        class: "plot short", id: "plot-" + name, role: "img", "aria-labelledby": "cap-" + name, "aria-describedby": "cells-caption",
+        class: "plot short", id: "plot-" + name, role: "img", "aria-labelledby": "cap-" + name, "aria-describedby": "networks-caption",
       }));
       byId("measured").append(figure);
     });
   }
 
   function drawCharts() {
-    MEASURED.forEach(([name, , unit]) => {
-      const there = [...cells.values()].some((cell) => Number.isFinite(cell.measured[name]));
+    Object.entries(quantities).forEach(([name, { title }]) => {
+      const there = [...networks.values()].some((one) => Number.isFinite(one.measured[name]));
       byId("figure-" + name).hidden = !there;
       if (!there) { return; }
       draw("plot-" + name, () => ({
         traces: measuredTraces(name),
         axes: {
           x: { title: word(byId("along").value), type: numericAlong() ? "linear" : "category" },
-          y: { title: unit, rangemode: "tozero" },
+          y: { title, rangemode: "tozero" },
         },
       }));
     });
@@ -153,12 +146,12 @@
       traces: lossTraces(),
       axes: { x: { title: "epoch", rangemode: "tozero" }, y: { title: "loss", log: true, dtick: decades() } },
     }));
-    const diverged = [...cells.values()].filter(({ status }) => status === "diverged").length;
-    say("left-out", diverged ? `Of networks that diverged, ${diverged} in all, there is only the loss.` : "");
+    const diverged = [...networks.values()].filter(({ status }) => status === "diverged").length;
+    setText("diverged-note", diverged ? `${diverged} diverged: only the loss is shown.` : "");
     byId("legend").replaceChildren(...(byId("apart").value ? groups() : []).map(({ key, index }) => {
       const item = element("li");
-      const sign = element("span", { circle: "●", square: "■", "triangle-up": "▲", diamond: "◆", "triangle-down": "▼", cross: "✚", x: "✖" }[rankscope.look(index).symbol], { "aria-hidden": "true" });
-      sign.style.color = rankscope.look(index).color;
+      const sign = element("span", { circle: "●", square: "■", "triangle-up": "▲", diamond: "◆", "triangle-down": "▼", cross: "✚", x: "✖" }[rankscope.style(index).symbol], { "aria-hidden": "true" });
+      sign.style.color = rankscope.style(index).color;
       item.append(sign, element("span", `${word(byId("apart").value)} ${text(key)}`));
       return item;
     }));
@@ -178,7 +171,7 @@
 
   // ---- The table
 
-  const columns = () => COLUMNS.filter(([name]) => [...cells.values()].some(({ measured }) => Number.isFinite(measured[name])));
+  const columns = () => Object.entries(quantities).filter(([name]) => [...networks.values()].some(({ measured }) => Number.isFinite(measured[name])));
 
   function row(digest, labels, status, measured) {
     const made = element("tr", null, digest === chosen ? { class: "chosen" } : {});
@@ -204,9 +197,9 @@
     byId("head").dataset.names = names.join();
     const line = element("tr");
     line.append(element("th", "network", { scope: "col" }));
-    const numeric = (name) => [...cells.values()].some(({ labels }) => typeof labels[name] === "number");
+    const numeric = (name) => [...networks.values()].some(({ labels }) => typeof labels[name] === "number");
     names.forEach((name) => line.append(element("th", word(name), { scope: "col", class: numeric(name) ? "number" : "" })));
-    columns().forEach(([, title]) => line.append(element("th", title, { scope: "col", class: "number" })));
+    columns().forEach(([, { title }]) => line.append(element("th", title, { scope: "col", class: "number" })));
     line.append(element("th", "state", { scope: "col" }));
     byId("head").replaceChildren(line);
     const key = ({ labels }) => names.map((name) => labels[name]);
@@ -220,8 +213,8 @@
     const focused = document.activeElement && document.activeElement.dataset ? document.activeElement.dataset.digest : null;
     byId("rows").replaceChildren(
       ...Object.entries(failed).map(([digest, { labels, error, message }]) => row(digest, labels, `failed: ${error}: ${message}`)),
-      ...Object.entries(running).map(([digest, { labels }]) => row(digest, labels, "being trained")),
-      ...[...cells].sort(compare).map(([digest, cell]) => row(digest, cell.labels, cell.status, cell.measured)),
+      ...Object.entries(running).map(([digest, { labels }]) => row(digest, labels, "running")),
+      ...[...networks].sort(compare).map(([digest, one]) => row(digest, one.labels, one.status, one.measured)),
     );
     if (focused) {
       const again = byId("rows").querySelector(`[data-digest="${CSS.escape(focused)}"]`);
@@ -234,25 +227,25 @@
   async function choose(digest) {
     let found;
     try {
-      found = await get("api/run/cells/" + encodeURIComponent(digest));
+      found = await get("api/run/jobs/" + encodeURIComponent(digest));
     } catch (error) {
-      say("problem", `Network ${digest}: ${error.message}`);
+      setText("problem", `Network ${digest}: ${error.message}`);
       return;
     }
-    say("problem", "");
+    setText("problem", "");
     chosen = digest;
     byId("one").hidden = false;
-    say("one-heading", `One network: ${digest}`);
+    setText("one-heading", `One network: ${digest}`);
     const facts = [...Object.entries(found.labels), ["status", found.status], ...Object.entries(found.measured), ...Object.entries(found.provenance)];
     byId("facts").replaceChildren(...facts.flatMap(([name, value]) => [
       element("dt", word(name)), element("dd", text(value)),
     ]));
     const charts = [
-      ["loss", "Loss while learning", found.epoch, found.loss, "epoch", "loss", "lines", "decades"],
+      ["loss", "Loss during learning", found.epoch, found.loss, "epoch", "loss", "lines", "decades"],
       ["singular", "Singular values of the change ΔW", found.singular_value.map((_, index) => index + 1), found.singular_value, "index", "singular value", "markers", false],
     ];
     if (found.truncation_loss) {
-      charts.push(["truncation", "Loss with ΔW truncated to a rank", found.rank, found.truncation_loss, "rank", "loss", "lines+markers", "decades"]);
+      charts.push(["truncation", "Loss with truncated ΔW", found.rank, found.truncation_loss, "rank", "loss", "lines+markers", "decades"]);
     }
     byId("details").replaceChildren(...charts.filter((chart) => chart[3].length).map(([name, caption, x, y, along, unit, mode, log]) => {
       const figure = element("figure", null, { class: "chart" });
@@ -271,18 +264,18 @@
     byId("one").scrollIntoView({ behavior: rankscope.reducedMotion() ? "auto" : "smooth" });
   }
 
-  // ---- Begin
+  // ---- Start
 
-  const redraw = later(50, () => {
+  const redraw = debounce(50, () => {
     offerLabels();
     drawCharts();
     drawTable();
   });
 
-  function take({ counts, cells: found, gone, failed: lost, running: busy, complete, error }) {
-    gone.forEach((digest) => cells.delete(digest));
-    Object.entries(found).forEach(([digest, cell]) => cells.set(digest, cell));
-    say("problem", error || "");
+  function take({ counts, networks: found, gone, failed: lost, running: busy, complete, error }) {
+    gone.forEach((digest) => networks.delete(digest));
+    Object.entries(found).forEach(([digest, one]) => networks.set(digest, one));
+    setText("problem", error || "");
     if (counts) {
       failed = lost;
       running = busy;
@@ -290,9 +283,9 @@
       byId("done").value = counts.done;
       const parts = [`${counts.done} of ${counts.total} networks finished`];
       ["running", "failed", "waiting"].filter((key) => counts[key]).forEach((key) => (
-        parts.push(`${counts[key]} ${{ running: "being trained", failed: "failed", waiting: "waiting" }[key]}`)
+        parts.push(`${counts[key]} ${{ running: "running", failed: "failed", waiting: "waiting" }[key]}`)
       ));
-      say("counts", parts.join(", ") + (complete ? "." : "; reading them …"));
+      setText("counts", parts.join(", ") + (complete ? "." : "; reading …"));
     }
     redraw();
   }
@@ -308,7 +301,7 @@
   }));
   prepareCharts();
   listen("api/run", take, (closed) => {
-    if (closed === null) { say("problem", ""); return; }
-    say("problem", closed ? "The server has ended." : "The server does not answer; trying again …");
+    if (closed === null) { setText("problem", ""); return; }
+    setText("problem", closed ? "The server has ended." : "The server does not respond; retrying …");
   });
 })();

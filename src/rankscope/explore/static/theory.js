@@ -1,9 +1,9 @@
-// The theory under two sliders. A movement asks for the curves of the latest position, one request at a time, and draws
-// them as they come; once the sliders rest, networks are trained and join as they finish.
+// The theory page. Moving a slider requests the curves of the latest position, one request at a time. When the sliders
+// rest, networks are trained and drawn as they finish.
 (function () {
   "use strict";
 
-  const { start, byId, get, listen, later, number, element, say } = window.explore;
+  const { start, byId, get, listen, debounce, number, element, setText } = window.explore;
   const QUANTITIES = ["loss", "change_norm", "s1", "s2", "outlier", "shuffled_loss"];
   const NAMES = {
     loss: "Loss / initial loss", change_norm: "‖ΔW‖", s1: "s₁ of ΔW", s2: "s₂ of ΔW", outlier: "Outlier of W",
@@ -14,13 +14,13 @@
   };
   const EXACT = "exact", EXPANSION = "third order";
   const LEAST_LOSS = 1e-4;
-  const REST = 350; // milliseconds without a movement, after which networks are trained
+  const REST = 350; // milliseconds after the last movement
 
   const place = { gain: start.gain.start, target: start.target.start, log_rate: start.log_rate.start };
   let shown = null;      // the curves on the page
-  let networks = null;   // {foretold: [], trained: []} of the place that is shown
+  let networks = null;   // {predicted: [], trained: []} of the curves shown
   let stopTraining = () => {};
-  let movedAt = null;    // when the first movement happened that is not on the page yet
+  let movedAt = null;    // time of the first movement that is not drawn yet
   let busy = false;
 
   // ---- The sliders and their number boxes
@@ -83,16 +83,16 @@
         const began = movedAt;
         movedAt = null;
         const found = await get(`api/curves?gain=${gain}&target=${target}`);
-        // As they were asked for: what comes back has its own rounding.
+        // The answer is rounded.
         shown = { ...found, gain, target };
         networks = null;
         draw();
         describe();
         if (began !== null) { performance.measure("slider to curves", { start: began, end: performance.now() }); }
       }
-      say("problem", "");
+      setText("problem", "");
     } catch (error) {
-      say("problem", "No curves: " + (error instanceof TypeError ? "the server does not answer." : error.message));
+      setText("problem", "No curves: " + (error instanceof TypeError ? "the server does not respond." : error.message));
     } finally {
       busy = false;
     }
@@ -111,7 +111,7 @@
 
   function range(name) {
     const curves = Object.values(shown.theories).map((one) => one[name] || []);
-    const seen = curves.concat(networks ? [...networks.foretold, ...networks.trained].map((one) => one[name] || []) : []);
+    const seen = curves.concat(networks ? [...networks.predicted, ...networks.trained].map((one) => one[name] || []) : []);
     const top = Math.max(...seen.flat().filter((value) => value !== null && Number.isFinite(value)), 0);
     if (name === "loss") { return [Math.log10(LEAST_LOSS), Math.log10(3)]; }
     if (name === "outlier") { return [Math.min(shown.gain, 0.95) * 0.95, 1.02]; }
@@ -127,7 +127,7 @@
     const found = [];
     if (networks) {
       found.push({
-        ...joined(networks.foretold, name), mode: "lines", name: "foretold", hoverinfo: "skip",
+        ...joined(networks.predicted, name), mode: "lines", name: "predicted", hoverinfo: "skip",
         line: { color: colors.quiet, width: 1 }, opacity: 0.8,
       });
       found.push({
@@ -162,7 +162,7 @@
     return found;
   }
 
-  // Charts that are out of sight wait until they come into it.
+  // Charts outside the viewport are drawn when they enter it.
   const hidden = new Set(), stale = new Set();
   const sight = new IntersectionObserver((entries) => entries.forEach(({ target, isIntersecting }) => {
     const name = target.dataset.quantity;
@@ -179,7 +179,7 @@
     QUANTITIES.forEach((name) => (hidden.has(name) ? stale.add(name) : drawOne(name)));
   }
 
-  // ---- The same in words
+  // ---- Table and summary
 
   const lastOf = (values) => (values && values.length ? values[values.length - 1] : null);
 
@@ -219,10 +219,10 @@
     summarize();
   }
 
-  const summarize = later(700, () => {
+  const summarize = debounce(700, () => {
     const { theories, convergence, gain, target } = shown;
     const end = (theory, name) => number(lastOf(theories[theory][name]));
-    say("summary", `g = ${number(gain)}, target ${number(target)}. Exact theory: the loss falls to 5 % at an effective ` +
+    setText("summary", `g = ${number(gain)}, target ${number(target)}. Exact theory: the loss falls to 5 % at an effective ` +
       `learning time of ${number(convergence[EXACT])}; at the end the change has norm ${end(EXACT, "change_norm")}, ` +
       `singular values ${end(EXACT, "s1")} and ${end(EXACT, "s2")}, outlier ${end(EXACT, "outlier")}, loss after ` +
       `shuffle ${end(EXACT, "shuffled_loss")}. Third order: norm ${end(EXPANSION, "change_norm")}.`);
@@ -234,35 +234,35 @@
     if (!shown || shown.gain !== place.gain || shown.target !== place.target) { trainSoon(); return; }
     const { gain, target } = place;
     const units = byId("units").value;
-    networks = { foretold: [], trained: [] };
-    const leftOut = new Set();
-    say("training", `Training networks of ${units} units …`);
+    networks = { predicted: [], trained: [] };
+    const skipped = new Set();
+    setText("training", `Training networks of ${units} units …`);
     const stop = listen(`api/networks?gain=${gain}&target=${target}&units=${units}`, (values, close) => {
       if (values.kind === "done") {
         close();
         const count = networks.trained.length;
-        const why = leftOut.size ? " Left out: " + [...leftOut].join("; ") + "." : "";
-        say("training", `${count} networks of ${units} units trained.${why}`);
-      } else if (values.kind === "left out") {
-        leftOut.add(values.reason);
-        if (values.sample === null) { close(); say("training", values.reason); }
+        const why = skipped.size ? " Skipped: " + [...skipped].join("; ") + "." : "";
+        setText("training", `${count} networks of ${units} units trained.${why}`);
+      } else if (values.kind === "skipped") {
+        skipped.add(values.reason);
+        if (values.sample === null) { close(); setText("training", values.reason); }
       } else {
         networks[values.kind].push(values);
-        say("training", `Training networks of ${units} units: ${networks.trained.length} finished …`);
+        setText("training", `Training networks of ${units} units: ${networks.trained.length} finished …`);
         draw();
         describe();
       }
     }, (closed) => {
-      if (closed !== null) { stop(); say("training", "Networks: the server does not answer."); }
+      if (closed !== null) { stop(); setText("training", "Networks: the server does not respond."); }
     });
     stopTraining = () => {
       stop();
       stopTraining = () => {};
-      say("training", "");
+      setText("training", "");
     };
   }
 
-  const trainSoon = later(REST, () => {
+  const trainSoon = debounce(REST, () => {
     stale.forEach(drawOne);
     train();
   });
@@ -337,26 +337,26 @@
     }));
   }
 
-  const phaseSoon = later(60, () => {
+  const phaseSoon = debounce(60, () => {
     Plotly.restyle(byId("plot-phases"), { x: [[place.gain]], y: [[place.target]] }, [1, 2]);
   });
-  const sayPhase = later(400, () => {
+  const describePhase = debounce(400, () => {
     const logTarget = Math.log10(place.target);
     const settles = rateAt("settles", place.gain, logTarget), diverges = rateAt("diverges", place.gain, logTarget);
     const word = WORDS[outcome(settles, diverges)];
-    say("phase", `At g = ${number(place.gain)}, ẑ = ${number(place.target)}, learning rate ` +
+    setText("phase", `At g = ${number(place.gain)}, ẑ = ${number(place.target)}, learning rate ` +
       `${number(10 ** place.log_rate, 2)} (1 − g²)²: ${word}. It settles below about ${number(10 ** settles, 2)}, ` +
       `and diverges from about ${number(10 ** diverges, 2)}.`);
   });
 
   function markPhase() {
     phaseSoon();
-    sayPhase();
+    describePhase();
   }
 
-  const rateSoon = later(30, drawPhases);
+  const rateSoon = debounce(30, drawPhases);
 
-  // ---- Begin
+  // ---- Start
 
   document.querySelectorAll("form").forEach((form) => form.addEventListener("submit", (event) => event.preventDefault()));
   prepare("gain", moveTo);
@@ -365,7 +365,7 @@
     Object.assign(place, values);
     show("log_rate");
     rateSoon();
-    sayPhase();
+    describePhase();
   });
   start.units.forEach((units) => {
     const option = element("option", units, { value: units });

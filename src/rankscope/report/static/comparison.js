@@ -1,18 +1,18 @@
-// The comparison of networks: scalars against a label with means over samples, and the curves of single networks.
+// Comparison of networks: scalars against a label, averaged over samples, and the curves of each network.
 (function () {
   "use strict";
 
   const { data, rows, shown, chart, select } = window.report;
-  const { look, scale, text, theme } = window.rankscope;
+  const { style: styleOf, scale, text, theme } = window.rankscope;
   const dimensions = data.dimensions;
-  const MOST_LOOKS = 7;
-  const LOST_HEIGHT = 19;
+  const MAX_STYLES = 7;
+  const MARK_HEIGHT = 19;
   const section = document.getElementById("comparison");
   if (!section) { window.report.startComparison = () => {}; return; }
 
   const dimension = (name) => dimensions.find((one) => one.name === name);
   const others = (name) => dimensions.filter((one) => one.name !== name);
-  const judged = data.networks.some((network) => (network.scalars.convergence_epoch ?? null) !== null);
+  const hasConvergence = data.networks.some((network) => (network.scalars.convergence_epoch ?? null) !== null);
   const state = { main: data.main, color: null, panelPlace: {}, curvePlace: {} };
 
   data.networks.forEach((network, index) => {
@@ -26,7 +26,7 @@
     group.place = Object.fromEntries(dimensions.map((one, axis) => [one.name, group.place[axis]]));
   });
 
-  // Labels that are not numbers are listed as Python writes them.
+  // Labels that are not numbers are listed in Python's notation.
   function pythonText(label) {
     return label === true ? "True" : label === false ? "False" : String(label);
   }
@@ -50,10 +50,10 @@
     return one.short + one.texts[index];
   }
 
-  // Few values get looks that can be told apart; many numbers an ordered scale.
-  function lookAlong(one, index) {
-    if (!one.numeric || one.values.length <= MOST_LOOKS) { return look(index); }
-    return { color: scale(index / (one.values.length - 1)), symbol: look(index).symbol, dash: "solid" };
+  // Few values get distinct styles; many numbers get an ordered color scale.
+  function styleAlong(one, index) {
+    if (!one.numeric || one.values.length <= MAX_STYLES) { return styleOf(index); }
+    return { color: scale(index / (one.values.length - 1)), symbol: styleOf(index).symbol, dash: "solid" };
   }
 
   function within(place, fixed) {
@@ -72,11 +72,11 @@
     const traces = [];
     const lost = {};
     const annotations = [];
-    const said = [];
+    const ends = [];
     (color ? color.values : [null]).forEach((_, index) => {
       const fixed = { ...state.panelPlace, ...(color ? { [color.name]: index } : {}) };
       const name = color ? valueName(color, index) : "mean";
-      const style = color ? lookAlong(color, index) : look(0);
+      const style = color ? styleAlong(color, index) : styleOf(0);
       const single = data.networks.filter((network) =>
         within(network.place, fixed) && network.status !== "diverged" && (network.scalars[panel.name] ?? null) !== null);
       if (single.length) {
@@ -95,12 +95,12 @@
       const groups = data.groups.filter((group) => within(group.place, fixed))
         .sort((a, b) => a.place[main.name] - b.place[main.name]);
       const mean = groups.filter((group) => group.scalars[panel.name].mean !== null);
-      groups.filter((group) => group.scalars[panel.name].count === 0 && judged).forEach((group) => {
+      groups.filter((group) => group.scalars[panel.name].count === 0 && hasConvergence).forEach((group) => {
         const x = at(main, group.place[main.name]);
         lost[x] = (lost[x] || 0) + 1;
         annotations.push({
           x: main.log ? Math.log10(x) : x, y: 1, yref: "paper", yanchor: "bottom", showarrow: false,
-          yshift: 2 + LOST_HEIGHT * (lost[x] - 1), text: "0/" + group.total, font: { size: 11, color: theme().ink },
+          yshift: 2 + MARK_HEIGHT * (lost[x] - 1), text: "0/" + group.total, font: { size: 11, color: theme().ink },
           bordercolor: style.color, borderwidth: 1.5, borderpad: 1,
         });
       });
@@ -120,7 +120,7 @@
           },
         });
         const [first, last] = [mean[0], mean[mean.length - 1]];
-        said.push(name + ": " + [first, last].map((group) =>
+        ends.push(name + ": " + [first, last].map((group) =>
           shown(group.scalars[panel.name].mean) + " at " + valueName(main, group.place[main.name])).join(", "));
       }
     });
@@ -133,15 +133,15 @@
       traces,
       axes: {
         x: xAxis(main), y, annotations, shapes, showlegend: several,
-        margin: { l: 56, r: 14, t: 8 + LOST_HEIGHT * above, b: 48 },
+        margin: { l: 56, r: 14, t: 8 + MARK_HEIGHT * above, b: 48 },
         legend: { orientation: "h", x: 0, y: 1.02 + 0.08 * above, yanchor: "bottom", font: { size: 12 } },
       },
-      summary: "Means over networks, from left to right. " + (said.join("; ") || "No network has a number here."),
+      summary: "Means over networks, from left to right. " + (ends.join("; ") || "No network has a value."),
     };
   }
 
   function didNotConverge(network) {
-    return judged && (network.scalars.convergence_epoch ?? null) === null;
+    return hasConvergence && (network.scalars.convergence_epoch ?? null) === null;
   }
 
   // ---- curves ----
@@ -159,7 +159,7 @@
       const drawn = curve(network);
       if (!drawn) { return; }
       const index = network.place[main.name];
-      const style = lookAlong(main, index);
+      const style = styleAlong(main, index);
       traces.push({
         ...drawn, name: text(valueName(main, index)), legendgroup: String(index), legendrank: 1000 + index,
         showlegend: !named.has(index), mode: drawn.mode || "lines",
@@ -188,8 +188,8 @@
       const [epochs, losses] = rows(network.loss);
       const start = network.scalars.initial_loss ?? losses[0];
       return { x: epochs, y: losses.map((loss) => (loss === null || loss <= 0 ? null : loss / start)) };
-    }, { x: { title: "epoch" }, y: { title: "loss / initial loss", log: true }, ...(judged ? criterion(0.05) : {}) },
-    "Loss of the training over epochs, relative to the first.");
+    }, { x: { title: "epoch" }, y: { title: "loss / initial loss", log: true }, ...(hasConvergence ? criterion(0.05) : {}) },
+    "Training loss over epochs, relative to epoch 0.");
   }
 
   function truncationOf(network, quantity) {
@@ -212,9 +212,9 @@
       const y = accuracy ? curve.values : curve.values.map((value) => (value > 0 ? value / curve.values[0] : null));
       return { x: curve.ranks, y, mode: "lines+markers" };
     }, accuracy
-      ? { x: { title: "rank that ΔW is truncated to" }, y: { title: "accuracy" } }
-      : { x: { title: "rank that ΔW is truncated to" }, y: { title: "loss / loss at rank 0", log: true }, ...criterion(0.05) },
-    "What the networks do with the change truncated to each rank.");
+      ? { x: { title: "rank of the truncated ΔW" }, y: { title: "accuracy" } }
+      : { x: { title: "rank of the truncated ΔW" }, y: { title: "loss / loss at rank 0", log: true }, ...criterion(0.05) },
+    "Score of the networks with the change truncated to each rank.");
   }
 
   // ---- controls ----
@@ -255,11 +255,11 @@
   }
 
   function note() {
-    const parts = !data.groups.length ? ["A marker is a network."] : ["Large markers: means and standard deviations over " + (judged ? "the networks that converged" : "the networks")
-      + "; small ones: single networks."];
-    if (judged && !data.groups.length) { parts.push("An open one did not converge."); }
-    if (judged && data.groups.length) { parts.push("An open large marker is a mean over only some of the networks, an open small one a network that did not converge; 0/n above: none of n converged or has the number."); }
-    if (data.networks.some((network) => network.status === "diverged")) { parts.push("Networks that diverged are left out here."); }
+    const parts = !data.groups.length ? ["Each marker is one network."] : ["Large markers: means and standard deviations over " + (hasConvergence ? "the networks that converged" : "the networks")
+      + "; small markers: single networks."];
+    if (hasConvergence && !data.groups.length) { parts.push("Open markers did not converge."); }
+    if (hasConvergence && data.groups.length) { parts.push("Open large markers: means over only some of the networks. Open small markers: networks that did not converge. 0/n above: none of n networks converged or has a value."); }
+    if (data.networks.some((network) => network.status === "diverged")) { parts.push("Networks that diverged are not shown."); }
     document.getElementById("panels-note").textContent = parts.join(" ");
   }
 
@@ -270,10 +270,10 @@
     const panels = document.getElementById("panels");
     charts = data.panels.map((panel) => chart(panels, panel.title, () => panelData(panel), { onClick }));
     const curves = document.getElementById("curves");
-    if (data.networks.some((network) => network.loss)) { charts.push(chart(curves, "Loss while learning" + (judged ? " (dashed: 5 %, converged)" : ""), lossData, { onClick })); }
+    if (data.networks.some((network) => network.loss)) { charts.push(chart(curves, "Loss during learning" + (hasConvergence ? " (dashed: 5 %, converged)" : ""), lossData, { onClick })); }
     if (data.networks.some((network) => network.truncation)) { charts.push(chart(curves, "Truncating the change" + (truncatesAccuracy() ? "" : " (dashed: 5 %, functional rank)"), truncationData, { onClick })); }
     if (!curves.children.length) { document.getElementById("curves-title").hidden = true; curvesForm.hidden = true; curves.hidden = true; }
-    if (!data.panels.length) { document.getElementById("panels-note").textContent = "No scalar of this run can be drawn against a label."; }
+    if (!data.panels.length) { document.getElementById("panels-note").textContent = "This run has no scalars to compare."; }
     [panelsForm, curvesForm].forEach((form) => form.addEventListener("submit", (event) => event.preventDefault()));
   };
 })();

@@ -1,10 +1,10 @@
-// The data of the page, and how it is unpacked: arrays are base64 of little-endian float32, NaN where there is nothing.
+// Data of the page. Arrays are base64 of little-endian float32; NaN marks missing values.
 (function () {
   "use strict";
 
   const data = JSON.parse(document.getElementById("report-data").textContent);
 
-  // The numbers of a packed array in one row; null for what is not finite, which plotly leaves out.
+  // Values of a packed array as a flat list; null if not finite, which plotly skips.
   function numbers(packed) {
     if (!packed.numbers) {
       const bytes = Uint8Array.from(atob(packed.data), (character) => character.charCodeAt(0));
@@ -19,7 +19,7 @@
     return packed.numbers;
   }
 
-  // The rows of a packed matrix; of an array of more dimensions, of its part at `place` along the first ones.
+  // Rows of a packed matrix, or of the matrix at `place` along the first dimensions of an array.
   function rows(packed, ...place) {
     const shape = packed.shape;
     const [height, width] = shape.slice(-2);
@@ -34,7 +34,7 @@
     return matrix.map((row) => row[index]);
   }
 
-  // A number as a person writes it, with `digits` that count.
+  // A number with `digits` significant digits.
   function shown(value, digits) {
     if (value === null || value === undefined) { return "–"; }
     if (Number.isInteger(value) && Math.abs(value) < 1e6) { return String(value); }

@@ -1,4 +1,4 @@
-// Charts with what belongs to them: a caption, a description for those who cannot see it, and its numbers as a table.
+// Charts with caption, description for screen readers, and their numbers as a table.
 (function () {
   "use strict";
 
@@ -16,24 +16,24 @@
     return made;
   }
 
-  // Puts a chart into `parent`. make() -> {traces, axes, summary}; returns {redraw, plot, figure}.
-  // Charts are drawn one after the other when the browser has time, so that the page is there at once.
+  // Adds a chart to `parent`. make() -> {traces, axes, summary}; returns {redraw, remove, plot, figure}.
+  // Charts are drawn one by one from a queue, so that the page is usable at once.
   function chart(parent, caption, make, options) {
     const { tall, onClick } = options || {};
     count += 1;
     const id = "chart-" + count;
-    const plot = element("div", { class: "plot" + (tall ? " tall" : ""), id, role: "img", "aria-labelledby": id + "-caption " + id + "-said" });
+    const plot = element("div", { class: "plot" + (tall ? " tall" : ""), id, role: "img", "aria-labelledby": id + "-caption " + id + "-summary" });
     const captionElement = element("figcaption", { id: id + "-caption", text: caption });
-    const said = element("p", { class: "visually-hidden", id: id + "-said" });
+    const summary = element("p", { class: "visually-hidden", id: id + "-summary" });
     const numbers = element("details", {}, element("summary", { text: "Numbers of this chart", "aria-label": "Numbers of this chart: " + caption }));
-    const figure = element("figure", { class: "chart" }, captionElement, plot, said, numbers);
+    const figure = element("figure", { class: "chart" }, captionElement, plot, summary, numbers);
     parent.append(figure);
     let drawn = false;
     let latest = null;
 
     function made() {
       latest = make();
-      said.textContent = latest.summary || "";
+      summary.textContent = latest.summary || "";
       if (numbers.open) { fill(); }
       return latest;
     }
@@ -72,7 +72,7 @@
     setTimeout(step, 0);
   }
 
-  // The numbers that a chart shows, a row a point; the first hundreds of them.
+  // The first points of a chart as a table.
   function tableOf(caption, { traces, axes }) {
     const plain = (title) => (title || "").replace(/<[^>]*>/g, "").replace(/&lt;/g, "<").replace(/&gt;/g, ">").replace(/&amp;/g, "&");
     const listed = traces.filter((trace) => trace.x && trace.meta !== "decoration");
@@ -94,7 +94,7 @@
     return element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Numbers: " + caption }, table);
   }
 
-  // A labelled select in `parent`; onChange(value) when the reader chose.
+  // Adds a labeled select to `parent`; onChange(value) after a choice.
   function select(parent, id, label, options, value, onChange) {
     const choice = element("select", { id });
     options.forEach(([optionValue, text]) => choice.append(element("option", { value: optionValue, text })));

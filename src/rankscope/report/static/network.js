@@ -1,9 +1,9 @@
-// One network: its scalars, its singular values and eigenvalues while it learned, its trial, its spectra.
+// One network: scalars, singular values and eigenvalues during learning, example trial, spectra.
 (function () {
   "use strict";
 
   const { data, rows, numbers, column, shown, element, chart } = window.report;
-  const { look, text, theme, reducedMotion } = window.rankscope;
+  const { style: styleOf, text, theme, reducedMotion } = window.rankscope;
   const byId = (id) => document.getElementById(id);
   const FOLLOWED = 6;
   const STEP = 120;
@@ -19,7 +19,7 @@
   let restCharts = [];
   let weight = 0;
 
-  // ---- while it learned ----
+  // ---- during learning ----
 
   function history() {
     return network.detail && network.detail.history;
@@ -42,7 +42,7 @@
     return {
       traces: [
         { x: index, y: last, mode: "markers", name: "at the last record", marker: { symbol: "circle-open", size: 10, color: theme().quiet } },
-        { x: index, y: singular[record], mode: "markers", name: "at epoch " + epochs[record], marker: { symbol: "circle", size: 8, color: look(0).color } },
+        { x: index, y: singular[record], mode: "markers", name: "at epoch " + epochs[record], marker: { symbol: "circle", size: 8, color: styleOf(0).color } },
       ],
       axes: {
         x: { title: "index of the singular value", range: [0.3, index.length + 0.7], dtick: index.length > 10 ? 5 : 1 },
@@ -59,7 +59,7 @@
     const { ink } = theme();
     const followed = Math.min(FOLLOWED, singular[0].length);
     const traces = Array.from({ length: followed }, (_, i) => {
-      const style = look(i);
+      const style = styleOf(i);
       return {
         x: epochs, y: column(singular, i), mode: "lines", name: String(i + 1), line: { color: style.color, width: 2, dash: style.dash },
         hovertemplate: "singular value " + (i + 1) + "<br>epoch %{x}: %{y:.3~g}<extra></extra>",
@@ -84,11 +84,11 @@
   }
 
   function gain() {
-    const own = network.labels.gain ?? (network.cell && network.cell.gain);
+    const own = network.labels.gain ?? (network.job && network.job.gain);
     return typeof own === "number" ? own : null;
   }
 
-  // Equal units on both axes show circles as circles; the range holds everything drawn.
+  // Equal units on both axes; the range contains everything drawn.
   function plane(reach) {
     return {
       x: { title: "real part", range: [-reach, reach], constrain: "domain" },
@@ -108,7 +108,7 @@
     return {
       traces: [
         { x: trail[0], y: trail[1], mode: "markers", name: "at earlier records", marker: { size: 3, color: quiet }, hoverinfo: "skip" },
-        { x: real[record], y: imag[record], mode: "markers", name: "at epoch " + epochs[record], marker: { size: 9, color: look(1).color, symbol: look(1).symbol } },
+        { x: real[record], y: imag[record], mode: "markers", name: "at epoch " + epochs[record], marker: { size: 9, color: styleOf(1).color, symbol: styleOf(1).symbol } },
       ],
       axes: { ...plane(reach), showlegend: true, shapes: g ? [circle(g)] : [] },
       summary: "At epoch " + epochs[record] + " the leading eigenvalue of W is "
@@ -122,7 +122,7 @@
     slider.value = String(record);
     const words = "epoch " + epochs[record] + " (record " + (record + 1) + " of " + epochs.length + ")";
     slider.setAttribute("aria-valuetext", words);
-    byId("history-said").textContent = words;
+    byId("history-position").textContent = words;
     historyCharts.forEach((one) => one.redraw());
   }
 
@@ -154,7 +154,7 @@
     const values = rows(singular[Math.min(weight, singular.length - 1)].values);
     const traces = matrices.map((matrix, i) => ({
       x: values[i].map((_, k) => k + 1), y: values[i], mode: "lines+markers", name: text(MATRIX_NAMES[matrix] || matrix),
-      line: { color: look(i).color, width: 1.2 }, marker: { color: look(i).color, symbol: look(i).symbol, size: 4 },
+      line: { color: styleOf(i).color, width: 1.2 }, marker: { color: styleOf(i).color, symbol: styleOf(i).symbol, size: 4 },
       hovertemplate: "%{x}: %{y:.4~g}<extra></extra>",
     }));
     return {
@@ -172,7 +172,7 @@
     const shownMatrices = matrices.map((matrix, i) => [matrix, i]).filter(([matrix]) => matrix !== "change");
     const traces = shownMatrices.map(([matrix, i]) => ({
       x: real[i], y: imag[i], mode: "markers", name: text(MATRIX_NAMES[matrix] || matrix),
-      marker: matrix === "initial" ? { size: 5, symbol: "circle-open", color: quiet } : { size: 5, color: look(1).color, symbol: look(1).symbol },
+      marker: matrix === "initial" ? { size: 5, symbol: "circle-open", color: quiet } : { size: 5, color: styleOf(1).color, symbol: styleOf(1).symbol },
       hovertemplate: "%{x:.3~g} + %{y:.3~g} i<extra></extra>",
     }));
     const g = gain();
@@ -193,7 +193,7 @@
     const channels = trialChannels("input");
     return {
       traces: channels.map((values, i) => ({
-        x: time, y: values, mode: "lines", name: "channel " + (i + 1), line: { color: look(i).color, width: 1.6, dash: look(i).dash, shape: "hv" },
+        x: time, y: values, mode: "lines", name: "channel " + (i + 1), line: { color: styleOf(i).color, width: 1.6, dash: styleOf(i).dash, shape: "hv" },
       })),
       axes: { x: { title: "time (membrane time constants)" }, y: { title: "input" }, showlegend: channels.length > 1 },
       summary: channels.length + " input channels over " + time.length + " time steps.",
@@ -205,7 +205,7 @@
     const [outputs, targets] = [trialChannels("output"), trialChannels("target")];
     const { ink } = theme();
     const traces = outputs.map((values, i) => ({
-      x: time, y: values, mode: "lines", name: outputs.length > 1 ? "output " + (i + 1) : "output", line: { color: look(i).color, width: 2.2 },
+      x: time, y: values, mode: "lines", name: outputs.length > 1 ? "output " + (i + 1) : "output", line: { color: styleOf(i).color, width: 2.2 },
     }));
     const error = [0, 0];
     targets.forEach((values, i) => {
@@ -225,8 +225,8 @@
   function learningData() {
     const [epochs, losses, gradients] = rows(network.loss);
     const positive = (values) => values.map((value) => (value > 0 ? value : null));
-    const traces = [{ x: epochs, y: positive(losses), mode: "lines", name: "loss", line: { color: look(0).color, width: 2 } }];
-    if (gradients) { traces.push({ x: epochs, y: positive(gradients), mode: "lines", name: "gradient norm", line: { color: look(1).color, width: 1.3, dash: "dash" } }); }
+    const traces = [{ x: epochs, y: positive(losses), mode: "lines", name: "loss", line: { color: styleOf(0).color, width: 2 } }];
+    if (gradients) { traces.push({ x: epochs, y: positive(gradients), mode: "lines", name: "gradient norm", line: { color: styleOf(1).color, width: 1.3, dash: "dash" } }); }
     return {
       traces, axes: { x: { title: "epoch" }, y: { title: gradients ? "loss, gradient norm" : "loss", log: true }, showlegend: traces.length > 1 },
       summary: "The loss goes from " + shown(losses[0]) + " to " + shown(losses[losses.length - 1]) + " in " + (epochs[epochs.length - 1] + 1) + " epochs.",
@@ -241,7 +241,7 @@
     const traces = kept.map((one, i) => ({
       x: ranks, y: accuracy ? one.values : one.values.map((value) => (value > 0 ? value / one.values[0] : null)), mode: "lines+markers",
       name: text(one.truncated ? MATRIX_NAMES[one.truncated] || one.truncated : "ΔW truncated"),
-      line: { color: look(i).color, width: 1.5 }, marker: { color: look(i).color, symbol: look(i).symbol, size: 5 },
+      line: { color: styleOf(i).color, width: 1.5 }, marker: { color: styleOf(i).color, symbol: styleOf(i).symbol, size: 5 },
     }));
     const rank = network.scalars.functional_rank ?? null;
     const where = rank === null ? -1 : ranks.indexOf(rank);
@@ -252,12 +252,12 @@
     }
     const y = accuracy ? { title: "accuracy" } : { title: "loss / loss at rank 0", log: true };
     return {
-      traces, axes: { x: { title: accuracy ? "rank that is left" : "rank that ΔW is truncated to" }, y, showlegend: true },
-      summary: rank === null ? "No rank that was tried is enough." : "Rank " + rank + " is enough.",
+      traces, axes: { x: { title: accuracy ? "rank after truncation" : "rank of the truncated ΔW" }, y, showlegend: true },
+      summary: rank === null ? "No tested rank is sufficient." : "Rank " + rank + " is sufficient.",
     };
   }
 
-  // ---- the choice ----
+  // ---- selection ----
 
   function facts() {
     const list = byId("network-facts");
@@ -268,21 +268,21 @@
     if (network.seed) { add("seed", network.seed); }
     if (network.finished) { add("finished", network.finished); }
     if (network.seconds !== undefined) { add("training time (seconds)", shown(network.seconds)); }
-    if (network.digest) { add("file", "cells/" + network.digest + ".nc"); }
-    byId("network-cell").hidden = !network.cell;
-    byId("network-cell").querySelector("pre").textContent = network.cell ? JSON.stringify(network.cell, null, 1) : "";
+    if (network.digest) { add("job", network.digest); }
+    byId("network-job").hidden = !network.job;
+    byId("network-job").querySelector("pre").textContent = network.job ? JSON.stringify(network.job, null, 1) : "";
   }
 
   function notes() {
     const detail = network.detail;
-    byId("network-note").textContent = detail ? "" : "The spectra and trials of all networks would make this page too large; those of this one are in its file only.";
+    byId("network-note").textContent = detail ? "" : "To limit the size of this page, spectra and trial of this network are only in its result file.";
     const past = history();
     byId("history").hidden = !past;
     if (!past) { return; }
     const count = numbers(past.epochs).length;
     byId("history-note").textContent = "Recorded: " + [past.singular && "the singular values of ΔW", past.eigen && "the leading eigenvalues of W"]
-      .filter(Boolean).join(" and ") + ", here at " + count + " epochs."
-      + (past.eigen ? "" : spectra() && spectra().eigen ? " Eigenvalues were recorded before and after learning only; they are below." : " Eigenvalues were not recorded.");
+      .filter(Boolean).join(" and ") + " at " + count + " epochs."
+      + (past.eigen ? "" : spectra() && spectra().eigen ? " Eigenvalues were recorded before and after learning only, see below." : " Eigenvalues were not recorded.");
     slider.max = String(count - 1);
   }
 
@@ -305,7 +305,7 @@
       rest("Example trial: input", inputData);
       rest("Example trial: output and target", outputData);
     }
-    if (network.loss) { rest("Loss and gradient while learning", learningData); }
+    if (network.loss) { rest("Loss and gradient during learning", learningData); }
     if (network.truncation) { rest("Truncating the change", truncationData); }
     if (spectra()) {
       rest("Singular values before and after learning", singularData);
@@ -323,7 +323,7 @@
     weightChoice.value = String(weight);
   }
 
-  // What a network has decides which charts there are.
+  // The available data determine the charts.
   function kind(one) {
     return JSON.stringify([Boolean(one.loss), Boolean(one.truncation), one.detail && Object.keys(one.detail),
       one.detail && one.detail.history && Object.keys(one.detail.history), one.detail && one.detail.spectra && Boolean(one.detail.spectra.eigen)]);
@@ -351,10 +351,10 @@
     if (history()) { show(numbers(history().epochs).length - 1); }
   }
 
-  // Opens a network and takes the reader there.
+  // Opens a network and moves the focus to it.
   function visit(index) {
     open(index);
-    byId("network-said").textContent = "Opened: " + network.name;
+    byId("network-status").textContent = "Opened: " + network.name;
     byId("network-title").focus({ preventScroll: true });
     byId("network").scrollIntoView({ behavior: reducedMotion() ? "auto" : "smooth", block: "start" });
   }

@@ -1,4 +1,4 @@
-// Starts the page: the charts, and the buttons of the table that open networks.
+// Starts the charts and the buttons of the table.
 (function () {
   "use strict";
 

@@ -1,0 +1,42 @@
+"""Mean and standard deviation of a quantity over the networks of a run that converged."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import numpy as np
+import xarray as xr
+
+from rankscope.training.history import Status
+
+
+def was_trained(dataset: xr.Dataset) -> xr.DataArray:
+    """Return for each combination of labels whether the run has a network there, whatever its status."""
+    return dataset["status"].isin(get_args(Status))
+
+
+def mean_and_std(values: xr.DataArray) -> xr.Dataset:
+    """Return `mean`, `std` and `count` of the finite values over `sample`.
+
+    The standard deviation has n - 1 in the denominator and is NaN for a single value. Without any finite value, mean
+    and standard deviation are NaN.
+    """
+    finite = values.where(np.isfinite(values))
+    count = finite.notnull().sum("sample")
+    mean = finite.sum("sample") / count.where(count > 0)
+    std = np.sqrt(((finite - mean) ** 2).sum("sample") / (count - 1).where(count > 1))
+    return xr.Dataset({"mean": mean, "std": std, "count": count})
+
+
+def over_converged(dataset: xr.Dataset, name: str) -> xr.Dataset:
+    """Return `mean_and_std` of a variable over the converged samples, and `total`, the number of trained samples.
+
+    A network that did not converge has no convergence time, and its change does not solve the task, so it is excluded.
+
+    Parameters
+    ----------
+    dataset
+        With `name`, `convergence_epoch` and `status` along `sample`.
+    """
+    values = dataset[name].where(dataset["convergence_epoch"].notnull())
+    return mean_and_std(values).assign(total=was_trained(dataset).sum("sample"))

@@ -1,0 +1,89 @@
+"""Titles of the measured quantities and labels, shared by the figures, the report and the explorer."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Quantity(NamedTuple):
+    """A scalar that is measured of each network: its title, and whether its axis is logarithmic or of integers."""
+
+    title: str
+    log: bool = False
+    integer: bool = False
+
+
+#: In the order of tables and panels.
+QUANTITIES = {
+    "convergence_epoch": Quantity("convergence time (epochs)", log=True, integer=True),
+    "change_norm": Quantity("norm of the change ‖ΔW‖"),
+    "shuffled_loss": Quantity("loss after shuffle / initial loss"),
+    "functional_rank": Quantity("functional rank", integer=True),
+    "accuracy": Quantity("accuracy after learning"),
+    "functional_rank_trained": Quantity("functional rank of the trained weights", integer=True),
+    "outlier": Quantity("outlier eigenvalue of W (real part)"),
+    "evaluation_loss": Quantity("loss after learning, on new trials"),
+    "initial_loss": Quantity("loss at epoch 0"),
+    "trained_norm": Quantity("norm after learning ‖W‖", log=True),
+    "average_gradient": Quantity("gradient norm, mean until convergence"),
+    "learning_rate": Quantity("learning rate", log=True),
+    "initial_accuracy": Quantity("accuracy before learning"),
+    "coverage": Quantity("fraction of words with a vector"),
+}
+
+#: Titles of axes along a label of the networks.
+LABELS = {
+    "gain": "gain g of the initial connectivity",
+    "hidden_size": "number of units N",
+    "target": "target ẑ",
+    "noise_std": "standard deviation of the noise",
+    "dt": "time step (membrane time constants)",
+    "batch_size": "batch size (trials)",
+}
+#: Symbols before the value of a label.
+SYMBOLS = {"gain": "g = ", "hidden_size": "N = ", "target": "ẑ = ", "task": ""}
+TASKS = {"flipflop": "flip-flop", "mante": "Mante", "romo": "Romo"}
+_MATH = {
+    "‖ΔW‖": r"$\|\Delta W\|$",
+    "‖W‖": r"$\|W\|$",
+    "ẑ": r"$\hat z$",
+    "gain g": "gain $g$",
+    "units N": "units $N$",
+}
+WIDTH = 22  # characters of a line beside a panel
+
+
+def axis_label(name: str) -> str:
+    """Return the title of a quantity, wrapped to fit beside a panel, or of a label, with matplotlib's mathematics."""
+    text = label_title(name)
+    if name in QUANTITIES:
+        lines = QUANTITIES[name].title.replace(" / ", "\n/ ").split("\n")
+        text = "\n".join(textwrap.fill(line, WIDTH) for line in lines)
+    for plain, mathematics in _MATH.items():
+        text = text.replace(plain, mathematics)
+    return text
+
+
+def label_title(name: str) -> str:
+    """Return the title of an axis along a label."""
+    return LABELS.get(name, name.replace("_", " "))
+
+
+def label_prefix(name: str) -> str:
+    """Return the text before the value of a label: its symbol or its name."""
+    return SYMBOLS.get(name, name.replace("_", " ") + " ")
+
+
+def value_text(name: str, value: object) -> str:
+    """Return the value of a label as text."""
+    if name == "task":
+        return task_label(value)
+    return f"{value:g}" if isinstance(value, float | np.floating) else str(value)
+
+
+def task_label(task: object) -> str:
+    """Return a task's name as the paper writes it."""
+    return TASKS.get(str(task), str(task))
