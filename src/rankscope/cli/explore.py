@@ -1,4 +1,4 @@
-"""The command that serves a page: explore."""
+"""The command `explore`."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import typer
 from rankscope.cli.app import JsonFlag, app
 from rankscope.cli.output import print_json, print_lines
 
-# The server is up by then.
+# The server has started by then.
 SECONDS_BEFORE_OPENING = 0.5
 
 
 @app.command()
 def explore(
-    run: Annotated[Path | None, typer.Argument(help="Folder of a run to watch, finished or not.")] = None,
+    run: Annotated[Path | None, typer.Argument(help="Folder of a run to show, finished or not.")] = None,
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1. [default: a free one]", show_default=False)] = 0,
     open_: Annotated[
         bool | None,
@@ -29,7 +29,7 @@ def explore(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Open a page on this machine: the theory to play with, and a run as it grows."""
+    """Serve an interactive page on this machine: theory with sliders, and the progress and results of a run."""
     from rankscope.explore.serving import Serving
 
     serving = Serving(run, port)
@@ -38,7 +38,7 @@ def explore(
     else:
         print_lines(serving.address)
         if sys.stderr.isatty():
-            sys.stderr.write("Ctrl-C ends it.\n")
+            sys.stderr.write("Ctrl-C stops it.\n")
     sys.stdout.flush()
     if sys.stdout.isatty() if open_ is None else open_:
         opening = threading.Timer(SECONDS_BEFORE_OPENING, webbrowser.open, [serving.address])

@@ -1,4 +1,4 @@
-"""The command that writes a run as one page: report."""
+"""The command `report`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def report(
     out: Annotated[Path, typer.Option(help="File to write: .html.")],
     as_json: JsonFlag = False,
 ) -> None:
-    """Write everything measured in a run as one interactive HTML page that needs nothing else."""
+    """Write an interactive HTML report of a run, as one self-contained file."""
     from rankscope.report import write
     from rankscope.report.write import page_path
 

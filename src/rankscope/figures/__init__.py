@@ -1,4 +1,8 @@
-"""Figures of experiments and comparisons: each function takes a Dataset or table and returns a matplotlib Figure."""
+"""Figures of experiments: each function takes the Dataset of a run and returns a matplotlib Figure.
+
+Missing or diverged networks are allowed. A figure raises `InputError` if the dataset is of another experiment, or its
+networks differ by a label that the figure does not show: several values of `hidden_size`, except in `size`.
+"""
 
 from collections.abc import Callable
 

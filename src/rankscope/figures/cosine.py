@@ -54,15 +54,7 @@ def cosine(dataset: xr.Dataset) -> Figure:
     The leading eigenvalue has the largest real part. All samples are drawn, the first as a broad line; the output is
     that of the first.
 
-    Parameters
-    ----------
-    dataset
-        Measurements of the experiment `cosine` along `gain` and `sample`, of one `hidden_size`.
-
-    Raises
-    ------
-    InputError
-        If it is of another experiment, or holds several hidden sizes.
+    Takes measurements of the experiment `cosine` along `gain` and `sample`.
     """
     run = networks_of(dataset, "cosine", "cosine", DRAWN, ("gain", "sample")).compute()
     gains = trained_along(run, "gain")

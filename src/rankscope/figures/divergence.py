@@ -58,15 +58,7 @@ def divergence(dataset: xr.Dataset) -> Figure:
     Of each network the leading eigenvalue is drawn; of one example, the first that diverged or else the first, all
     recorded ones. The exact theory takes the networks' gradient steps, and may diverge too.
 
-    Parameters
-    ----------
-    dataset
-        Measurements of the experiment `divergence` along `gain`, `target` and `sample`, of one `hidden_size`.
-
-    Raises
-    ------
-    InputError
-        If it is of another experiment, or holds several hidden sizes.
+    Takes measurements of the experiment `divergence` along `gain`, `target` and `sample`.
     """
     run = networks_of(dataset, "divergence", "fixed_point", DRAWN, ("gain", "target", "sample")).compute()
     gains, targets = ([float(x) for x in trained_along(run, dim)] for dim in ("gain", "target"))

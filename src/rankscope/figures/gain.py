@@ -19,15 +19,7 @@ SHOWN = ("convergence_epoch", "change_norm", "shuffled_loss", "functional_rank")
 def gain(dataset: xr.Dataset) -> Figure:
     """Draw four quantities against g, one curve a task: mean and standard deviation over the converged samples.
 
-    Parameters
-    ----------
-    dataset
-        Measurements along `task`, `gain` and `sample`, of one `hidden_size`.
-
-    Raises
-    ------
-    InputError
-        If it holds several hidden sizes.
+    Takes measurements along `task`, `gain` and `sample`.
     """
     run = over_tasks(dataset)
     averages = {name: over_converged(run, name) for name in SHOWN}

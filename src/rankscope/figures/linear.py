@@ -37,16 +37,8 @@ def linear(dataset: xr.Dataset) -> Figure:
     Points are the mean and the standard deviation over the networks that did not diverge. The exact theory (solid)
     takes the same gradient steps. The paper's theory (dashed) is constant after its readout has reached the target.
 
-    Parameters
-    ----------
-    dataset
-        Measurements of the experiment `linear` along `gain`, `target` and `sample`, of one `hidden_size`. Of many gains
-        and targets three are drawn.
-
-    Raises
-    ------
-    InputError
-        If it is of another experiment, or holds several hidden sizes.
+    Takes measurements of the experiment `linear` along `gain`, `target` and `sample`. Of many gains and targets
+    three are drawn.
     """
     conditions = read_conditions(dataset, "linear", GAINS, TARGETS)
     count = len(conditions)

@@ -60,15 +60,7 @@ def linear_gain(dataset: xr.Dataset) -> Figure:
     Convergence time is learning time: learning rate times epoch. The exact theory (solid) is gradient flow, which has
     no learning rate. The change of networks whose steps are too long to settle (target 2, g = 0.9) exceeds it.
 
-    Parameters
-    ----------
-    dataset
-        Measurements of the experiment `linear` along `gain`, `target` and `sample`, of one `hidden_size`.
-
-    Raises
-    ------
-    InputError
-        If it is of another experiment, or holds several hidden sizes.
+    Takes measurements of the experiment `linear` along `gain`, `target` and `sample`.
     """
     run = networks_of(dataset, "linear-gain", "fixed_point", DRAWN, ("gain", "target", "sample")).compute()
     run["convergence_time"] = run["convergence_epoch"] * run["learning_rate"]

@@ -40,16 +40,8 @@ def linear_log(dataset: xr.Dataset) -> Figure:
     Networks and theories are drawn as in `linear`. The shaded region is below the largest recorded index from 20 on,
     where singular values are rounding errors of W.
 
-    Parameters
-    ----------
-    dataset
-        Measurements of the experiment `linear` along `gain`, `target` and `sample`, of one `hidden_size`. Of many
-        targets three are drawn, of many gains two.
-
-    Raises
-    ------
-    InputError
-        If it is of another experiment, or holds several hidden sizes.
+    Takes measurements of the experiment `linear` along `gain`, `target` and `sample`. Of many targets three are
+    drawn, of many gains two.
     """
     conditions = read_conditions(dataset, "linear-log", GAINS, TARGETS)
     rows = len(next(iter(conditions.values())))

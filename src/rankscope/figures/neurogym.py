@@ -29,15 +29,7 @@ def neurogym(dataset: xr.Dataset) -> Figure:
 
     Quantities other than the score are drawn only of networks that learned the task: half-way from chance to perfect.
 
-    Parameters
-    ----------
-    dataset
-        Measurements of the experiment `neurogym` along `task`, `gain` and `sample`, of one `hidden_size`.
-
-    Raises
-    ------
-    InputError
-        If it holds several hidden sizes.
+    Takes measurements of the experiment `neurogym` along `task`, `gain` and `sample`.
     """
     run = over_tasks(dataset[list(NEEDED)]).compute().transpose("task", "gain", "sample")
     best = run["score"].max(["gain", "sample"]).fillna(-np.inf)

@@ -45,16 +45,8 @@ RANKS = (0, 5, 10, 30, 100, 255)
 def sentiment(dataset: xr.Dataset) -> Figure:
     """Draw singular values and truncation curves of a run: two main panels and six of the supplement.
 
-    Parameters
-    ----------
-    dataset
-        Measurements of the experiment `sentiment`. Of several samples the first is drawn, with thin truncation curves
-        of the others; all networks must be of one size and kind.
-
-    Raises
-    ------
-    InputError
-        If it is of another experiment, or its networks differ by another label than `sample`.
+    Takes measurements of the experiment `sentiment`. Of several samples the first is drawn, with thin truncation
+    curves of the others; all networks must be of one size and kind.
     """
     run = _networks(dataset)
     weights = _recurrent_first(run)

@@ -21,10 +21,7 @@ def size(dataset: xr.Dataset) -> Figure:
 
     Means and standard deviations are over the converged samples.
 
-    Parameters
-    ----------
-    dataset
-        Measurements along `task`, `gain`, `sample` and `hidden_size`.
+    Takes measurements along `task`, `gain`, `sample` and `hidden_size`.
     """
     run = with_dims(dataset, "task", "gain", "sample", "hidden_size")
     averages = {name: over_converged(run, name) for name in SHOWN}

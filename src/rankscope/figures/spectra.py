@@ -29,15 +29,7 @@ MATRICES = {"change": r"$\Delta W$", "trained": "$W$"}
 def spectra(dataset: xr.Dataset) -> Figure:
     """Draw the singular values and eigenvalues of dW and W, a block a task: seven panels at three gains.
 
-    Parameters
-    ----------
-    dataset
-        Measurements along `task` and `gain`, of one `hidden_size`. Of several samples the first is drawn.
-
-    Raises
-    ------
-    InputError
-        If it holds several hidden sizes.
+    Takes measurements along `task` and `gain`. Of several samples the first is drawn.
     """
     run = over_tasks(dataset).isel(sample=0)
     names, gains = run["task"].values, run["gain"].values

@@ -37,15 +37,7 @@ ZERO: dict[str, Any] = {"color": GREY, "linewidth": 0.4, "zorder": 0}
 def tasks(dataset: xr.Dataset) -> Figure:
     """Draw one column a task: a trial, the loss over epochs, the singular values of the change, the truncation loss.
 
-    Parameters
-    ----------
-    dataset
-        Measurements along `task` and `gain`, of one `hidden_size`. Of several samples the first is drawn.
-
-    Raises
-    ------
-    InputError
-        If it holds several hidden sizes.
+    Takes measurements along `task` and `gain`. Of several samples the first is drawn.
     """
     run = over_tasks(dataset).isel(sample=0)
     names = run["task"].values
