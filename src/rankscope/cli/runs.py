@@ -75,12 +75,10 @@ def run(
     """Train and measure all networks of an experiment or a sweep; run again, it does what is left."""
     from rankscope.experiments import run_cells
     from rankscope.experiments.running import chosen_device
-    from rankscope.experiments.together import plan
     from rankscope.sweep import RunFolder
 
     cells, description = _cells(what, preset)
     where = chosen_device(device)
-    alone = {} if where is None else plan(cells).alone
     with sweep_bar(what, len(cells)) as on_progress, _executor(scheduler) as executor:
         report = run_cells(
             cells,
@@ -102,7 +100,7 @@ def run(
         "folder": str(out),
     }
     if where is not None:
-        counts |= {"device": str(where), "trained_one_by_one": dict(Counter(alone.values()))}
+        counts["device"] = str(where)
     if as_json:
         print_json(counts)
     else:
@@ -240,6 +238,4 @@ def _print_counts(counts: dict[str, Any]) -> None:
             f"{counts['folder']} also holds {counts['others_there']} networks of another experiment or sweep; figures "
             "and claims take all of them"
         )
-    for reason, number in counts.get("trained_one_by_one", {}).items():
-        print_lines(f"{number} trained on processes, not together on {counts['device']}: {reason}")
     print_lines(counts["folder"])

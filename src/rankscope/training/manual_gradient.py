@@ -7,7 +7,7 @@ gradient wherever its result is identical to autograd's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from rankscope.networks.rate import RateRNN
 from rankscope.networks.recurrence import Weights
 from rankscope.networks.workspace import WorkspaceKey
 from rankscope.tasks.trials import Trials
+from rankscope.training.fused_step import fused_adam_step
 from rankscope.training.gradients import Gradient, LossAndNorm
 from rankscope.training.loss import Loss, squared_loss
 from rankscope.training.state_file import TrainingState
@@ -46,6 +47,7 @@ class ManualGradient(Gradient):
         self._needs = Needs(False, False, *(part in parts for part in PARAMETERS))
         # The largest first, so that it has the alignment of a separate tensor.
         ordered = sorted(parts, key=lambda name: -int(parts[name].numel()))
+        self._step: Callable[[], object] | None = None
         self._vector = network.recurrent_weights.new_empty(sum(parts[name].numel() for name in ordered))
         self._into: dict[str, Tensor] = {}
         begin = 0
@@ -71,6 +73,13 @@ class ManualGradient(Gradient):
     def __call__(self, states: Sequence[TrainingState], batches: Sequence[Trials]) -> Sequence[LossAndNorm]:
         """Write the gradient; return loss and gradient norm."""
         return [self.loss_and_norm(batches[0], states[0].rng)]
+
+    def step(self, states: Sequence[TrainingState]) -> None:
+        """Update the weights, unless the training diverges."""
+        if states:
+            if self._step is None:
+                self._step = fused_adam_step(states[0].optimizer)
+            self._step()
 
     @torch.no_grad()
     def loss_and_norm(self, trials: Trials, rng: RngLike) -> LossAndNorm:
