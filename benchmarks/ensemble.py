@@ -142,13 +142,15 @@ def turn(task: Any, N: int, E: int, device: torch.device, epochs: int) -> float:
 
 def whole_experiment(rows: list[dict[str, Any]], rate: float) -> dict[str, float]:
     """Return seconds that the products of `gain --preset paper` take at this rate, and its training at these times."""
-    cells = EXPERIMENTS["gain"].cells("paper")
-    products = sum(3 * 2 * cell.steps * BATCH * cell.hidden_size**2 for cell in cells) / rate
+    networks = [
+        (job.task["name"], job.network["hidden_size"], job.training.epochs) for job in EXPERIMENTS["gain"].jobs("paper")
+    ]
+    steps = {name: rs.tasks.make(name).steps for name, *_ in networks}
+    products = sum(3 * 2 * epochs * steps[name] * BATCH * N**2 for name, N, epochs in networks) / rate
     each = {(row["task"], row["N"]): list(row["ms"].values())[-1] / 1000 for row in rows}
-    kinds = [(cell.task.name, cell.hidden_size) for cell in cells]
-    if not set(kinds) <= set(each):
+    if not {(name, N) for name, N, _ in networks} <= set(each):
         return {"products_s": products}
-    training = sum(each[kind] * cell.epochs for kind, cell in zip(kinds, cells, strict=True))
+    training = sum(each[name, N] * epochs for name, N, epochs in networks)
     return {"products_s": products, "training_s": training}
 
 

@@ -77,7 +77,7 @@ def main() -> None:
 def profile(name: str) -> dict[str, Any]:
     """Return milliseconds an epoch by part, medians over turns."""
     task = rs.tasks.make(name)
-    epochs = next(cell.epochs for cell in EXPERIMENTS["gain"].cells("paper") if cell.task.name == name)
+    epochs = next(job.training.epochs for job in EXPERIMENTS["gain"].jobs("paper") if job.task["name"] == name)
     records = range(0, EPOCHS, epochs // RECORDS)
     turns: list[dict[str, float]] = []
     rates = []

@@ -1,10 +1,10 @@
-"""Make what docs/results shows of an experiment: figure, table of scalars, claims, and its section of the page.
+"""Write the page docs/results of an experiment: figure, table of scalars, claims, and its section of the README.
 
     python benchmarks/results.py gain --from runs/gain
 
 writes docs/results/gain.{png,pdf,csv,check.json} and replaces the section between the lines `<!-- gain -->` and
-`<!-- end -->` of docs/results/README.md by the figure and the table of claims. For `neurogym`, the table of
-environments in its guide is replaced as well.
+`<!-- end -->` of docs/results/README.md with the figure and the table of claims. For `neurogym`, it replaces the table
+of environments in the guide as well.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import numpy as np
 import xarray as xr
 
 import rankscope as rs
-from rankscope.experiments import EXPERIMENTS, export_run
+from rankscope.experiments import EXPERIMENTS
 from rankscope.experiments.claims import agreement_claim, check_claims
+from rankscope.experiments.running import export_run
 from rankscope.figures import FIGURES, save_figure
 from rankscope.figures.selection import with_dims
 
@@ -30,7 +31,7 @@ WIDTH = {"gain": 560, "linear": 620, "linear-gain": 560, "divergence": 560, "cos
 
 
 def main() -> None:
-    """Draw, check, write."""
+    """Draw the figure, check the claims, write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("experiment", choices=list(EXPERIMENTS))
     parser.add_argument("--from", dest="folder", type=Path, required=True)
@@ -64,7 +65,7 @@ def main() -> None:
 
 
 def _environments(run: xr.Dataset) -> list[str]:
-    """Return a table of environments: the score at each gain; of the best network loss, epochs, rank and norm."""
+    """Return a table of environments: the score at each gain, and the measurements of the best network."""
     run = with_dims(run, "task", "gain")
     gains = [float(gain) for gain in run["gain"].values]
     head = ["environment", "steps", "chance", *(f"score, g = {gain:g}" for gain in gains)]
@@ -89,7 +90,7 @@ def _environments(run: xr.Dataset) -> list[str]:
 
 
 def _cell(text: str) -> str:
-    # A bar would end the cell.
+    # A bar would end the cell of the table.
     return re.sub(r"\|([^|]+)\|", r"‖\1‖", text).replace("|", "\\|")
 
 

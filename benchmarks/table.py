@@ -43,9 +43,11 @@ import rankscope as rs
 from loops import PlainRNN, disagreement, epoch_of
 from memory import peak_megabytes
 from rankscope.experiments import EXPERIMENTS
-from rankscope.experiments.cell import RANKS
-from rankscope.experiments.cell import measure as measure_network
+from rankscope.experiments.base import MEASURED
 from rankscope.linalg import leading_singular_values
+from rankscope.lowrank.truncation import RANKS
+from rankscope.measurements import TrainedNetwork
+from rankscope.measurements import measure as measure_network
 from rankscope.networks.kernels import build
 from timing import Measurement, Subject, Timed, available_cores, duration, measure, processor_name, quotient
 
@@ -197,8 +199,10 @@ def analysis_subjects() -> dict[str, Subject]:
     for name in TASKS:
         task = rs.tasks.make(name)
         before, after, history = learned(name, HIDDEN_SIZE)
-        trials, rng = task.sample(TRIALS, rng=1), np.random.default_rng(2)
-        subjects[f"measure {name}"] = Timed(partial(measure_network, before, after, history, task, rng))
+        trials = task.sample(TRIALS, rng=1)
+        subjects[f"measure {name}"] = Timed(
+            partial(measure_network, TrainedNetwork(before, after, task, history), MEASURED)
+        )
         curve = partial(rs.truncation_curve, before, after, trials, ranks=RANKS)
         subjects[f"truncation {name}"] = Timed(curve)
         # One network of the 26: the plain loop has no other way than one after the other.
@@ -276,7 +280,7 @@ def truncation_operations(task: str) -> float:
 def cell_row(task: str, measured: dict[str, Measurement], rate: float) -> Row:
     """Return the row of a network of `gain --preset paper`."""
     setting = Setting(task, HIDDEN_SIZE, BATCH)
-    epochs = next(cell.epochs for cell in EXPERIMENTS["gain"].cells("paper") if cell.task.name == task)
+    epochs = next(job.training.epochs for job in EXPERIMENTS["gain"].jobs("paper") if job.task["name"] == task)
     epoch, plain = measured[f"ours {setting}"], measured[f"plain {setting}"]
     record, plain_record = measured[f"singular values {HIDDEN_SIZE}"], measured[f"plain singular values {HIDDEN_SIZE}"]
     rest = measured[f"measure {task}"].median - measured[f"truncation {task}"].median
@@ -290,7 +294,7 @@ def cell_row(task: str, measured: dict[str, Measurement], rate: float) -> Row:
 def whole_experiment(rows: list[Row]) -> dict[str, float]:
     """Return what all networks of `gain --preset paper` cost on one core, in minutes, and the share of products."""
     cells = {row.task: row for row in rows if row.what == "cell"}
-    networks = [cell.task.name for cell in EXPERIMENTS["gain"].cells("paper")]
+    networks = [job.task["name"] for job in EXPERIMENTS["gain"].jobs("paper")]
     ours, floor, plain = (
         sum(getattr(cells[task], f"{kind}_ms") for task in networks) / 60000 for kind in ("ours", "floor", "plain")
     )

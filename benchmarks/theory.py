@@ -1,17 +1,16 @@
-"""How far is theory from simulation? The linear networks of a run beside both theories, and one by one.
+"""Compare the linear networks of a run with the theories.
 
 The first table compares means over the networks of each gain and target with the exact theory of infinite width, which
 takes the same gradient steps, and with the paper's third-order expansion: the relative error of the loss curve (area
 between the curves over the area below the simulated one) and, at the end, of |dW|, s1, s2, the outlier, the loss after
 shuffle and the convergence time. z is the exact theory's error in standard errors of the mean.
 
-The second table foretells single networks from their initial weights (`SingleNetwork`), and gives the largest error of
-the whole readout curve in units of the target. Trials of 101 time constants end before networks whose outlier is close
-to 1 have settled; `settling` is what is then left, exp(-(1 - outlier) 101).
+The second table compares single networks with the theory of their own initial weights (`SingleNetwork`): the largest
+error of the readout curve in units of the target. Trials of 101 time constants end before networks whose outlier is
+close to 1 have settled; `settling` is the remaining deviation, exp(-(1 - outlier) 101).
 
-The third table, with `--ensemble`, is sharper than five trained networks allow: as single networks are foretold to five
-digits, their theory stands for training, and many new ones are compared with infinite width: relative error in percent,
-and z.
+The third table, with `--ensemble`, compares infinite width with the mean over many new networks, for which
+`SingleNetwork` replaces training, as it is exact to five digits: relative error in percent, and z.
 
     rankscope run linear --preset paper --out runs/linear
     python benchmarks/theory.py --from runs/linear
@@ -31,35 +30,33 @@ from rich.console import Console
 from rich.table import Table
 
 import rankscope as rs
-from rankscope.experiments.cell import initial_network
 from rankscope.experiments.linear import EPOCHS, PAPER_SIZE, PRESETS, RATES
+from rankscope.sweep import Job
 from rankscope.theory import InfiniteWidth, SingleNetwork, ThirdOrder
 
 GAINS, TARGETS = (0.0, 0.3, 0.6, 0.8), (0.5, 1.0, 2.0)
 QUANTITIES = ("loss curve", "change_norm", "s1", "s2", "outlier", "shuffled_loss", "convergence_time")
 SCALARS = ("change_norm", "s1", "s2", "convergence_time")
 TRIAL = 101.0
-# A loss after shuffle at g = 0, where nothing is shuffled: what is left is rounding, and has no relative error.
-NOTHING = 1e-6
+NOTHING = 1e-6  # the loss after shuffle at g = 0 is rounding, and has no relative error
 Row = dict[str, Any]
 
 
 def main() -> None:
-    """Compare, print."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--from", dest="folder", type=Path, required=True, help="folder of a run of `linear`")
     parser.add_argument("--preset", default="paper", choices=list(PRESETS), help="the preset it was run with")
-    parser.add_argument("--networks", type=int, default=20, help="how many to foretell one by one")
-    parser.add_argument("--ensemble", type=int, default=0, help="how many new networks a place to set beside the limit")
+    parser.add_argument("--networks", type=int, default=20, help="number of networks in the second table")
+    parser.add_argument("--ensemble", type=int, default=0, help="number of new networks in each row of the third table")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     run = rs.open_run(options.folder)
     there = [(g, z) for g in GAINS for z in TARGETS if g in run["gain"].values and z in run["target"].values]
     means = [compare(run.sel(gain=g, target=z).load(), g, z) for g, z in there]
-    cells = [cell for cell in PRESETS[options.preset]() if (cell.gain, cell.labels["target"]) in there]
-    # The first samples of all places, as many as asked for.
-    cells = sorted(cells, key=lambda cell: (cell.sample, cell.gain, cell.labels["target"]))[: options.networks]
-    singles = [foretell(run.sel(gain=c.gain, target=c.labels["target"], sample=c.sample).load(), c) for c in cells]
+    jobs = {(job.labels["sample"], job.network["gain"], job.labels["target"]): job for job in PRESETS[options.preset]()}
+    chosen = sorted(at for at in jobs if at[1:] in there)[: options.networks]
+    singles = [single(run.sel(sample=s, gain=g, target=z).load(), jobs[s, g, z]) for s, g, z in chosen]
     ensembles = [ensemble(g, z, options.ensemble) for g, z in there] if options.ensemble > 1 else []
     if options.json:
         json.dump({"means": means, "single networks": singles, "ensembles": ensembles}, sys.stdout, indent=2)
@@ -72,7 +69,7 @@ def main() -> None:
 
 
 def compare(networks: xr.Dataset, gain: float, target: float) -> Row:
-    """Return the errors of both theories for the networks of one place, over `sample`."""
+    """Return the errors of both theories for the networks of one gain and target, over `sample`."""
     rate = float(networks["learning_rate"][0])
     epochs = networks.sizes["epoch"]
     exact = InfiniteWidth(gain, target).descend(rate, epochs + 1)
@@ -105,7 +102,7 @@ def of_networks(networks: xr.Dataset, name: str, gain: float) -> xr.DataArray:
 
 
 def of_theory(curves: xr.Dataset, name: str, rate: float) -> Any:
-    """Return the same of a theory, given before every epoch and at the end."""
+    """Return the same quantity of a theory that is given before every epoch and at the end."""
     loss = curves["loss"].values
     if name == "loss curve":
         return loss[:-1]
@@ -125,17 +122,17 @@ def relative_error(measured: xr.DataArray, theory: Any) -> float | None:
     return error if np.isfinite(error) else None
 
 
-def foretell(network: xr.Dataset, cell: Any) -> Row:
-    """Return how far the theory of one network is from its training."""
-    target, rate = cell.labels["target"], float(network["learning_rate"])
-    theory = SingleNetwork.of(initial_network(cell), target).descend(rate, network.sizes["epoch"])
+def single(network: xr.Dataset, job: Job) -> Row:
+    """Return the error of the theory of one network."""
+    target, rate = float(network["target"]), float(network["learning_rate"])
+    theory = SingleNetwork.of(job.initial_network(), target).descend(rate, network.sizes["epoch"])
     measured = np.sqrt(2 * network["loss"].values)
     off = np.abs(np.abs(target - theory["readout"].values) - measured).max() / target
     outlier = float(network["outlier"])
     return {
-        "gain": cell.gain,
+        "gain": float(network["gain"]),
         "target": target,
-        "sample": cell.sample,
+        "sample": int(network["sample"]),
         "readout error": float(off) if np.isfinite(off) else None,
         "outlier": outlier,
         "settling": float(np.exp(-(1 - outlier) * TRIAL)),
@@ -143,7 +140,7 @@ def foretell(network: xr.Dataset, cell: Any) -> Row:
 
 
 def ensemble(gain: float, target: float, networks: int) -> Row:
-    """Return how far infinite width is from the mean over new networks, all by theory, after the same steps."""
+    """Return the error of infinite width for the mean over new networks, all by theory, after the same steps."""
     rate = RATES[target] * (1 - gain**2) ** 2
     limit = InfiniteWidth(gain, target).descend(rate, EPOCHS + 1)
     task = rs.tasks.FixedPoint(target=target)
@@ -165,7 +162,7 @@ def ensemble(gain: float, target: float, networks: int) -> Row:
 
 
 def table_of_ensembles(rows: list[Row]) -> Table:
-    """Return relative error (z)."""
+    """Return a table of relative errors (z)."""
     table = Table("g", "target", *SCALARS, title="many networks: relative error of infinite width in % (z)")
     for row in rows:
         cells = [f"{100 * row[name]['relative']:+.2g} ({row[name]['z']:+.1f})" for name in SCALARS]
@@ -174,7 +171,7 @@ def table_of_ensembles(rows: list[Row]) -> Table:
 
 
 def table_of_means(rows: list[Row]) -> Table:
-    """Return exact / third order in percent, and z of the exact theory."""
+    """Return a table of the errors of both theories in percent, with z of the exact theory."""
     table = Table("g", "target", *QUANTITIES, title="relative error in %: exact theory (z) | third order")
     for row in rows:
         cells = []
@@ -187,7 +184,7 @@ def table_of_means(rows: list[Row]) -> Table:
 
 
 def table_of_singles(rows: list[Row]) -> Table:
-    """Return one row a network."""
+    """Return a table with one row a network."""
     table = Table("g", "target", "sample", "largest readout error", "outlier", "settling", title="single networks")
     for row in rows:
         table.add_row(

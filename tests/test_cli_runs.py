@@ -93,6 +93,7 @@ def test_experiments_are_listed_with_their_cost(capsys):
         ("cosine", 15),
         ("sentiment", 1),
         ("neurogym", 81),
+        ("demo", 2),
     }
     assert all(row["minutes"] > 0 for row in rows)
 

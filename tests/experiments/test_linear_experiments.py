@@ -1,60 +1,42 @@
-"""The linear experiments: cells as in the paper, networks that do what the theory says, claims that judge rightly."""
-
-from dataclasses import replace
+"""The linear experiments: networks do what the theory predicts, and claims hold and fail where they should."""
 
 import numpy as np
 import pytest
 import xarray as xr
 
 import rankscope as rs
-from rankscope.experiments import EXPERIMENTS, run
+from rankscope.experiments import EXPERIMENTS
 from rankscope.experiments.claims import check_claims, values
 from rankscope.experiments.cosine import UNDAMPED
-from rankscope.experiments.linear import RATES, linear_cells
-from rankscope.experiments.linear_agreement import agreement, chance, places, predicted
-from rankscope.sweep import glance
-from rankscope.sweep.results import assemble
-from rankscope.theory import SingleNetwork
+from rankscope.experiments.linear import RATES, linear_jobs
+from rankscope.experiments.linear_agreement import agreement, conditions, predicted, probability
+from rankscope.theory import SingleNetwork, ThirdOrder
 
 EPOCHS = 200
 
 
-def test_the_cells_are_the_papers():
-    cells = EXPERIMENTS["linear"].cells("paper")
-    assert len({cell.digest for cell in cells}) == len({cell.seed for cell in cells}) == len(cells) == 150
-    assert {(c.hidden_size, c.epochs, c.task.duration, c.task.dt) for c in cells} == {(1024, 200, 101.0, 0.5)}
-    assert sorted({c.gain for c in cells}) == [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
-    assert {c.task.target for c in cells} == {0.5, 1.0, 2.0}
-    for cell in cells:
-        assert cell.labels == {"target": cell.task.target}
-        rate = {0.5: 0.015, 1.0: 0.009, 2.0: 0.003}[cell.task.target] * (1 - cell.gain**2) ** 2
-        assert cell.training["learning_rate"] == pytest.approx(rate)
-        assert (cell.training["optimizer"], cell.training["batch_size"]) == ("sgd", 1)
-        assert cell.network == {"nonlinearity": "identity", "trained": ["recurrent"]}
-    cells = EXPERIMENTS["divergence"].cells("paper")
-    assert {(c.hidden_size, c.task.duration, c.gain, c.task.target) for c in cells} == {
-        (256, 201.0, g, z) for g in (0.6, 0.8) for z in (2.0, 4.0)
-    }
-    for cell in cells:
-        rate = {2.0: 0.002, 4.0: 0.001}[cell.task.target] * (1 - cell.gain**2) ** 2
-        assert cell.training["learning_rate"] == pytest.approx(rate)
-    cells = EXPERIMENTS["cosine"].cells("paper")
-    assert {(c.gain, c.training["learning_rate"]) for c in cells} == {(0.0, 0.2), (0.4, 0.15), (0.8, 0.05)}
-    assert {(c.hidden_size, c.epochs) for c in cells} == {(256, 1000)}
+def changed(job, **training):
+    """Return a job with other options of training."""
+    return job.model_copy(update={"training": job.training.model_copy(update=training)})
 
 
-@pytest.mark.parametrize("preset", ["quick", "paper"])
-def test_one_run_serves_three_experiments(preset):
-    first, *others = ([c.digest for c in EXPERIMENTS[f"linear{part}"].cells(preset)] for part in ("", "-gain", "-log"))
-    assert others == [first, first]
+def together(networks):
+    """Return networks along gain, target and sample."""
+    return xr.combine_by_coords(
+        [
+            one.expand_dims(gain=[float(one.gain)], target=[float(one.target)], sample=[int(one.sample)])
+            for one in networks
+        ],
+        combine_attrs="drop",
+        join="outer",
+    )
 
 
 @pytest.mark.parametrize(("gain", "target"), [(0.3, 0.5), (0.6, 2.0)])
 def test_a_network_does_what_the_theory_of_its_own_weights_says(gain, target):
-    cell = linear_cells([gain], {target: RATES[target]}, samples=1, N=96)[0]
-    outcome = run(cell)
-    measured = outcome.measurements
-    theory = SingleNetwork.of(outcome.before, target).descend(measured["learning_rate"].item(), EPOCHS + 1)
+    done = linear_jobs([gain], {target: RATES[target]}, samples=1, N=96)[0].run()
+    measured = done.measurements
+    theory = SingleNetwork.of(done.before, target).descend(measured["learning_rate"].item(), EPOCHS + 1)
     before, last = theory.isel(tau=slice(EPOCHS)), theory.isel(tau=-1)
     # What is left is single precision.
     scale = measured["loss"].values[0]
@@ -73,13 +55,15 @@ def test_a_network_does_what_the_theory_of_its_own_weights_says(gain, target):
 @pytest.fixture(scope="module")
 def diverged():
     """The network of the divergence experiment that fails first."""
-    cells = [c for c in EXPERIMENTS["divergence"].cells("paper") if (c.gain, c.task.target, c.sample) == (0.8, 4.0, 2)]
-    # 60 epochs instead of 200: it does not come so far.
-    return run(replace(cells[0], epochs=60, training=cells[0].training | {"recorded_epochs": 60})).measurements
+    job = next(
+        job
+        for job in EXPERIMENTS["divergence"].jobs("paper")
+        if (job.network["gain"], job.labels["target"], job.labels["sample"]) == (0.8, 4.0, 2)
+    )
+    return changed(job, epochs=60, recorded_epochs=60).run().measurements  # of 200 epochs, more than it gets through
 
 
 def test_learning_fails_as_the_outlier_crosses_1(diverged):
-    # Any warning on the way would be an error here.
     assert diverged["status"] == "diverged"
     assert 30 < diverged.sizes["epoch"] < 60
     assert np.isnan(diverged["convergence_epoch"])
@@ -93,23 +77,23 @@ def test_learning_fails_as_the_outlier_crosses_1(diverged):
     assert loss[:first].max() <= loss[0]
 
 
-def test_a_diverged_network_is_a_row_of_its_run(diverged, tmp_path):
-    cell = linear_cells([0.8], {4.0: 0.0001}, 1, 16)[0]
-    other = run(replace(cell, epochs=4, training=cell.training | {"eigenvalues": 5, "recorded_epochs": 4})).measurements
-    data = assemble([glance.InMemory(one) for one in (diverged.assign_coords(hidden_size=256), other)])
+def test_a_diverged_network_is_counted_in_its_run(diverged):
+    settled = diverged.assign(
+        status="finished", eigenvalue_real_history=0.8 * diverged["eigenvalue_real_history"]
+    ).assign_coords(sample=3)
+    data = together([diverged, settled])
     rows = {row["claim"]: row for row in check_claims(EXPERIMENTS["divergence"].claims, data)}
     assert rows["fails"]["verdict"] == "holds"
     assert rows["fails"]["measured"].startswith(f"1 of 2 diverge, at epochs {diverged.sizes['epoch'] - 1}")
     assert rows["outlier crosses 1"]["verdict"] == "holds"
 
 
-def cosine_cell(gain):
-    return next(c for c in EXPERIMENTS["cosine"].cells("paper") if c.gain == gain)
+def cosine_job(gain):
+    return next(job for job in EXPERIMENTS["cosine"].jobs("paper") if job.network["gain"] == gain)
 
 
 def test_the_cosine_is_learned_by_a_pair_of_eigenvalues():
-    cell = cosine_cell(0.4)
-    measured = run(replace(cell, training=cell.training | {"recorded_epochs": 2})).measurements
+    measured = changed(cosine_job(0.4), recorded_epochs=2).run().measurements
     assert 250 < measured["convergence_epoch"] < 500
     pair = [measured[f"eigenvalue_{part}_history"].values[-1, :2] for part in ("real", "imag")]
     assert abs(pair[0] + 1j * pair[1] - [UNDAMPED, UNDAMPED.conjugate()]).max() < 0.05
@@ -118,19 +102,18 @@ def test_the_cosine_is_learned_by_a_pair_of_eigenvalues():
     assert abs(trial["example_output"] - trial["example_target"]).max() < 0.3
 
 
-def test_without_w0_the_cosine_moves_one_direction_alone():
-    outcome = run(replace(cosine_cell(0.0), epochs=30))
-    change = rs.lowrank.change(outcome.before, outcome.after)
-    m = outcome.before.input_weights.detach().double().numpy()[:, 0]
+def test_without_w0_the_cosine_changes_one_direction():
+    done = changed(cosine_job(0.0), epochs=30, recorded_epochs=2).run()
+    change = rs.change(done.before, done.after)
+    m = done.before.input_weights.detach().double().numpy()[:, 0]
     along = np.outer(m, m) / (m @ m)
-    overlap = float((change.matrix * along).sum()) / change.norm
-    assert abs(overlap) == pytest.approx(1, abs=1e-6)
+    assert abs(float((change.matrix * along).sum()) / change.norm) == pytest.approx(1, abs=1e-6)
 
 
 def as_the_theory_says(targets=(0.5, 2.0), gains=(0.0, 0.3, 0.6), networks=5, **factors):
     """A run whose quantities scatter by 2 % about the exact theory, times factors(gain, target)."""
     rng = np.random.default_rng(0)
-    cells = []
+    networks_of_run = []
     for target in targets:
         for gain in gains:
             rate = RATES[target] * (1 - gain**2) ** 2
@@ -141,12 +124,12 @@ def as_the_theory_says(targets=(0.5, 2.0), gains=(0.0, 0.3, 0.6), networks=5, **
                 value = {
                     name: x * scatter * factors.get(name, lambda g, z: 1)(gain, target) for name, x in theory.items()
                 }
-                expansion = rs.theory.ThirdOrder(gain, target).solve(rate * np.arange(EPOCHS))
+                expansion = ThirdOrder(gain, target).solve(rate * np.arange(EPOCHS))
                 history = np.zeros((EPOCHS, 3))
                 early = factors.get("early", lambda g, z: 1)(gain, target)
                 history[:, 0] = expansion["singular_value"].values[:, 0] * scatter * early
                 history[-1] = [value["s1"], value["s2"], value["s3"]]
-                cells.append(
+                networks_of_run.append(
                     xr.Dataset(
                         {
                             **{name: ((), value[name]) for name in theory if name not in ("s1", "s2", "s3")},
@@ -166,7 +149,7 @@ def as_the_theory_says(targets=(0.5, 2.0), gains=(0.0, 0.3, 0.6), networks=5, **
                         },
                     )
                 )
-    return assemble([glance.InMemory(one) for one in cells])
+    return together(networks_of_run)
 
 
 NAMES = ("linear", "linear-gain", "linear-log")
@@ -180,7 +163,7 @@ def verdicts(data):
     }
 
 
-def test_all_claims_hold_where_networks_do_what_the_theory_says():
+def test_all_claims_hold_for_networks_that_follow_the_theory():
     found = verdicts(as_the_theory_says())
     assert set(found.values()) == {"holds"}, found
 
@@ -227,13 +210,13 @@ def test_a_network_that_did_not_converge_is_counted_and_left_out():
     found = verdicts(data)
     assert found["linear: learned"] == "fails"
     assert found["linear-gain: size of the change"] == "holds"
-    place = next(p for p in places(data) if (p.gain, p.target) == (0.3, 2.0))
-    assert (place.networks, place.measured["change_norm"].size) == (5, 4)
+    condition = next(c for c in conditions(data) if (c.gain, c.target) == (0.3, 2.0))
+    assert (condition.networks, condition.measured["change_norm"].size) == (5, 4)
     # Where only some converge, those are a choice of the fast ones: no sample to compare with a mean.
     assert agreement(data, ("change_norm",)).measured.startswith("5 of 5 agree")
 
 
-def test_places_where_steps_are_too_long_are_left_out():
+def test_conditions_with_steps_too_long_are_left_out():
     # At g = 0.8 and target 2 the paper's rate is 1.4 times what settles; a tenth of it is safe.
     assert not predicted(0.8, 2.0, 0.003 * 0.36**2, EPOCHS)[1]
     assert predicted(0.8, 2.0, 0.0003 * 0.36**2, EPOCHS)[1]
@@ -253,15 +236,15 @@ def test_a_single_target_or_gain_is_enough_to_judge_what_is_there():
 
 @pytest.mark.parametrize("name", [*NAMES, "divergence", "cosine"])
 def test_a_run_of_something_else_has_no_verdict(name):
-    data = run(rs.experiments.Cell(rs.tasks.FlipFlop(), hidden_size=8, epochs=3)).measurements
+    data = rs.Job(task="flipflop", network={"hidden_size": 8}, training={"epochs": 3}).run().measurements
     assert {row["verdict"] for row in check_claims(EXPERIMENTS[name].claims, data)} == {"not in this run"}
 
 
-def test_chance():
+def test_probability():
     x = np.array([1.0, 2.0, 3.0])
-    assert chance(x, 2.0) == 1
+    assert probability(x, 2.0) == 1
     # A mean two standard errors off, of three: Student's t of 2 with two degrees of freedom.
-    assert chance(x, 2 - 2 / np.sqrt(3)) == pytest.approx(0.1835, abs=1e-4)
-    assert chance(x, 3.0, resolution=1.0) == 1
-    assert chance(np.full(3, 5.0), 5.5) == 0
+    assert probability(x, 2 - 2 / np.sqrt(3)) == pytest.approx(0.1835, abs=1e-4)
+    assert probability(x, 3.0, resolution=1.0) == 1
+    assert probability(np.full(3, 5.0), 5.5) == 0
     assert values(as_the_theory_says(), "learning_rate", gain=0.0, target=0.5).tolist() == [0.015] * 5

@@ -24,40 +24,6 @@ def cells(tmp_path, text):
     return read_sweep(path)
 
 
-def test_the_smallest(tmp_path):
-    found = cells(tmp_path, SMALLEST)
-    assert len(found) == 16
-    assert {(c.gain, c.sample) for c in found} == {(g, s) for g in (0.0, 0.6, 1.2, 1.8) for s in range(4)}
-    assert {(c.hidden_size, c.epochs, c.task.name) for c in found} == {(64, 150, "flipflop")}
-    assert len({c.seed for c in found}) == len({c.digest for c in found}) == 16
-
-
-def test_seeds_follow_from_the_cell_alone(tmp_path):
-    few = cells(tmp_path, SMALLEST.replace("samples: 4", "samples: 2").replace("[0.0, 0.6, 1.2, 1.8]", "[1.2, 0.6]"))
-    all_of_them = {(c.gain, c.sample): c.seed for c in cells(tmp_path, SMALLEST)}
-    assert all(all_of_them[c.gain, c.sample] == c.seed for c in few)
-
-
-def test_a_grid_over_options_and_parameters_of_the_task(tmp_path):
-    text = """
-task: romo
-grid:
-  nonlinearity: [tanh, relu]
-  learning_rate: [0.001, 0.002]
-  trained: [[recurrent], [input, recurrent]]
-  delay_max: [4.0, 8.0]
-"""
-    found = cells(tmp_path, text)
-    assert len(found) == 16
-    assert {c.task.delay_max for c in found} == {4.0, 8.0}
-    assert {c.labels["trained"] for c in found} == {"recurrent", "input+recurrent"}
-    assert {(c.network["nonlinearity"], c.labels["nonlinearity"]) for c in found} == {
-        ("tanh", "tanh"),
-        ("relu", "relu"),
-    }
-    assert all(c.training["learning_rate"] == c.labels["learning_rate"] for c in found)
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -130,16 +96,6 @@ def test_a_file_that_would_take_all_memory_or_time_is_refused(tmp_path, text, me
         cells(tmp_path, text)
     assert "sweep.yaml" in str(error.value)
     assert len(str(error.value)) < 1000
-
-
-def test_a_kind_of_network_is_tried_once(tmp_path, monkeypatch):
-    """A grid over gains may be long: each is looked at as a number only."""
-    made = []
-    monkeypatch.setattr(
-        "rankscope.experiments.user_sweep.RateRNN.initialize", lambda task, **options: made.append(options)
-    )
-    assert len(cells(tmp_path, "task: flipflop\ngrid: {gain: [0, 0.5, 1], nonlinearity: [tanh, relu]}")) == 6
-    assert len(made) == 2
 
 
 def test_a_long_list_that_holds_itself_does_not_fill_the_memory(tmp_path):

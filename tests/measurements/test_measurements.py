@@ -178,3 +178,17 @@ def test_fall_epoch_of_a_step():
     assert fall_epoch(np.r_[np.ones(50), 0.5, np.zeros(50)]) == 50
     assert fall_epoch(np.ones(30)) is None
     assert fall_epoch(np.array([])) is None
+
+
+def test_the_loss_is_that_of_the_training():
+    names = ("evaluation", "truncation", "shuffle")
+
+    def threefold(outputs, targets, mask):
+        return 3 * squared_loss(outputs, targets, mask)
+
+    plain, other = (trained(rs.RateRNN.initialize(TASK, 8, rng=0), epochs=2, loss=loss) for loss in (None, threefold))
+    other = TrainedNetwork(plain.before, plain.after, TASK, other.history, threefold)
+    found, threefold_found = (measure(one, names) for one in (plain, other))
+    for name in ("evaluation_loss", "truncation_loss"):
+        np.testing.assert_allclose(threefold_found[name], 3 * found[name], rtol=1e-6)
+    np.testing.assert_allclose(threefold_found["shuffled_loss"], found["shuffled_loss"], rtol=1e-6)

@@ -1,7 +1,5 @@
 """Losses other than the squared one: the cross-entropy, the accuracy beside it, and one's own."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -10,7 +8,6 @@ from hypothesis import strategies as st
 
 import rankscope as rs
 from rankscope.errors import InputError
-from rankscope.experiments.cell import Cell, run
 from rankscope.tasks import FlipFlop
 from rankscope.training.loss import find_loss, name_of_loss
 
@@ -183,22 +180,3 @@ def test_a_checkpoint_of_another_loss_is_refused(tmp_path, other):
     with pytest.raises(InputError, match="belongs to a training with loss = 'cross_entropy', not "):
         trained(3, checkpoint=path, loss=other)
     np.testing.assert_array_equal(trained(3, checkpoint=path)[2].losses, trained(3)[2].losses)
-
-
-def test_a_cell_measures_with_the_loss_that_it_trains_with(monkeypatch):
-    plain = Cell(FlipFlop(duration=20), hidden_size=8, epochs=4, measurements=("truncation",))
-    assert "loss" not in json.dumps(plain.describe())
-
-    class Threefold(FlipFlop):
-        loss = staticmethod(weighted)
-
-    found = [run(cell).measurements for cell in (plain, Cell(Threefold(duration=20), hidden_size=8, epochs=4))]
-    assert float(found[1]["initial_loss"]) == pytest.approx(3 * float(found[0]["initial_loss"]), rel=1e-6)
-    ratio = float(found[1]["evaluation_loss"] / found[0]["evaluation_loss"])
-    assert ratio == pytest.approx(3, rel=0.1)
-    np.testing.assert_allclose(found[1]["truncation_loss"][0] / found[0]["truncation_loss"][0], 3, rtol=1e-4)
-    np.testing.assert_allclose(found[1]["shuffled_loss"], found[0]["shuffled_loss"], rtol=0.1)
-    # and one that says so itself, over its task
-    again = run(Cell(Threefold(duration=20), hidden_size=8, epochs=4, training={"loss": "squared"})).measurements
-    for name in ("initial_loss", "evaluation_loss", "truncation_loss", "shuffled_loss"):
-        np.testing.assert_array_equal(again[name], found[0][name])

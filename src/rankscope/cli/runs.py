@@ -17,7 +17,7 @@ from rankscope.errors import InputError
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-    from rankscope.experiments import AnyCell
+    from rankscope.sweep import Job
 
 RunFolderOption = Annotated[Path, typer.Option("--from", help="Folder of a run.")]
 NAMED = "A named experiment (`rankscope experiments`)"
@@ -26,7 +26,8 @@ NAMED = "A named experiment (`rankscope experiments`)"
 @app.command()
 def experiments(as_json: JsonFlag = False) -> None:
     """List the named experiments, and how long each preset takes on this machine."""
-    from rankscope.experiments import EXPERIMENTS, seconds_for
+    from rankscope.experiments import EXPERIMENTS
+    from rankscope.sweep.cost import seconds_for
     from rankscope.sweep.processes import available_cores
 
     cores = available_cores()
@@ -34,13 +35,13 @@ def experiments(as_json: JsonFlag = False) -> None:
         {
             "experiment": experiment.name,
             "preset": preset,
-            "networks": len(cells),
-            "minutes": round(seconds_for(cells, cores) / 60, 1),
+            "networks": len(jobs),
+            "minutes": round(seconds_for(jobs, cores) / 60, 1),
             "description": experiment.description,
         }
         for experiment in EXPERIMENTS.values()
         for preset in experiment.presets
-        for cells in [experiment.cells(preset)]
+        for jobs in [experiment.jobs(preset)]
     ]
     if as_json:
         print_json(listed)
@@ -73,15 +74,14 @@ def run(
     as_json: JsonFlag = False,
 ) -> None:
     """Train and measure all networks of an experiment or a sweep; run again, it does what is left."""
-    from rankscope.experiments import run_cells
-    from rankscope.experiments.running import chosen_device
+    from rankscope.experiments.running import chosen_device, run_jobs
     from rankscope.sweep import RunFolder
 
-    cells, description = _cells(what, preset)
+    jobs, description = _jobs(what, preset)
     where = chosen_device(device)
-    with sweep_bar(what, len(cells)) as on_progress, _executor(scheduler) as executor:
-        report = run_cells(
-            cells,
+    with sweep_bar(what, len(jobs)) as on_progress, _executor(scheduler) as executor:
+        report = run_jobs(
+            jobs,
             out,
             description=description,
             executor=executor,
@@ -91,11 +91,11 @@ def run(
             device=device,
         )
     counts: dict[str, Any] = {
-        "networks": len(cells),
+        "networks": len(jobs),
         "finished": len(report.finished),
         "already_done": len(report.already_done),
         "failed": len(report.failed),
-        "others_there": len(set(RunFolder(out).done()) - {cell.digest for cell in cells}),
+        "others_there": len(set(RunFolder(out).done()) - {job.digest for job in jobs}),
         "set_aside": [f"{one.name}: {one.reason}" for one in report.set_aside],
         "folder": str(out),
     }
@@ -136,7 +136,7 @@ def export(
     ] = "nc",
 ) -> None:
     """Write everything measured in a run to one file."""
-    from rankscope.experiments import export_run
+    from rankscope.experiments.running import export_run
     from rankscope.validation import choice
 
     export_run(folder, out, choice("format", format_, ("nc", "zarr", "csv")))
@@ -188,7 +188,7 @@ def check(
         raise typer.Exit(1)
 
 
-def _cells(what: str, preset: str) -> tuple[Sequence[AnyCell], dict[str, Any]]:
+def _jobs(what: str, preset: str) -> tuple[Sequence[Job], dict[str, Any]]:
     from rankscope.experiments import EXPERIMENTS
     from rankscope.experiments.user_sweep import read_sweep
     from rankscope.validation import choice
@@ -196,7 +196,7 @@ def _cells(what: str, preset: str) -> tuple[Sequence[AnyCell], dict[str, Any]]:
     if what.endswith((".yaml", ".yml")):
         return read_sweep(what), {"sweep": Path(what).read_text(encoding="utf-8")}
     experiment = EXPERIMENTS[choice("experiment", what, EXPERIMENTS)]
-    return experiment.cells(preset), {"experiment": what, "preset": preset}
+    return experiment.jobs(preset), {"experiment": what, "preset": preset}
 
 
 class _executor:  # noqa: N801

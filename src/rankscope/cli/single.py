@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from rankscope.cli.app import JsonFlag, OutFolder, app
-from rankscope.cli.output import print_json, print_lines, print_summaries, print_table, progress_bars
+from rankscope.cli.output import print_json, print_lines, print_summaries, print_table, progress_bars, sweep_bar
 from rankscope.errors import InputError
 
 
@@ -37,22 +37,23 @@ def train(
     as_json: JsonFlag = False,
 ) -> None:
     """Train one network, measure what learning wrote into it, and store both."""
-    from rankscope.experiments.cell import Cell, run_stored, summary
+    from rankscope.experiments.running import run_stored, summary
+    from rankscope.sweep import Job
     from rankscope.tasks import make
 
-    cell = Cell(
-        make(task, **_assignments("--set", set_ or [])),
-        gain=gain,
-        hidden_size=hidden_size,
-        epochs=epochs,
+    job = Job(
+        task=make(task, **_assignments("--set", set_ or [])),
         seed=seed,
         network={
+            "gain": gain,
+            "hidden_size": hidden_size,
             "nonlinearity": nonlinearity,
             "convention": convention,
             "noise_std": noise_std,
             "trained": [part.strip() for part in trained.split(",")],
         },
         training={
+            "epochs": epochs,
             "optimizer": optimizer,
             "learning_rate": learning_rate,
             "batch_size": batch_size,
@@ -61,7 +62,7 @@ def train(
         },
     )
     with progress_bars([f"{task}, g = {gain:g}, N = {hidden_size}"]) as report:
-        measured, files = run_stored(cell, out, lambda *progress: report(0, *progress), overwrite)
+        measured, files = run_stored(job, out, lambda *progress: report(0, *progress), overwrite)
     print_summaries([summary(measured)], files, as_json)
 
 
@@ -75,17 +76,19 @@ def demo(
     as_json: JsonFlag = False,
 ) -> None:
     """Train the flip-flop at g = 0 and 0.9 side by side; print a table and draw the paper's figure."""
-    from rankscope.experiments.cell import summary
-    from rankscope.experiments.demo import demo_cells, run_demo
+    from rankscope.experiments.demo import demo_jobs
+    from rankscope.experiments.running import run_jobs, summary
     from rankscope.figures import save_figure
     from rankscope.figures import tasks as draw
+    from rankscope.sweep import open_run
 
-    cells = demo_cells(hidden_size, epochs, seed)
-    with progress_bars([f"{cell.task.name}, g = {cell.gain:g}" for cell in cells]) as report:
-        measured = run_demo(cells, out, workers, report)
+    jobs = demo_jobs(hidden_size, epochs, seed)
+    with sweep_bar("demo", len(jobs)) as on_progress:
+        run_jobs(jobs, out, description={"experiment": "demo"}, workers=workers, on_progress=on_progress)
+    measured = open_run(out).load()
     figures = save_figure(draw(measured), out / "flipflop.png", ("png", "pdf"))
-    rows = [summary(measured.isel(gain=index)) for index in range(len(cells))]
-    print_summaries(rows, [*figures, out / "demo.nc"], as_json)
+    rows = [summary(measured.sel(gain=job.network["gain"])) for job in jobs]
+    print_summaries(rows, figures, as_json)
 
 
 @app.command()

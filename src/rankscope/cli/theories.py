@@ -30,7 +30,7 @@ def theory(
     as_json: JsonFlag = False,
 ) -> None:
     """Say how a linear network learns one number: the exact theory, the paper's, and networks if asked for."""
-    from rankscope.experiments.prediction import cells_to_compare, predict, simulate
+    from rankscope.experiments.prediction import jobs_to_compare, predict, simulate
     from rankscope.figures.saving import figure_paths, save_figure
     from rankscope.figures.theory import theory as draw
     from rankscope.validation import integer, number
@@ -44,10 +44,10 @@ def theory(
     simulated = None
     if compare:
         last = float(predicted["tau"][-1])
-        cells = cells_to_compare(gain, target, last, compare, hidden_size, seed)
-        names = [f"network {cell.sample + 1} of {compare}, N = {hidden_size}" for cell in cells]
+        jobs = jobs_to_compare(gain, target, last, compare, hidden_size, seed)
+        names = [f"network {sample + 1} of {compare}, N = {hidden_size}" for sample in range(compare)]
         with progress_bars(names) as report:
-            simulated = simulate(cells, workers, report)
+            simulated = simulate(jobs, workers, report)
     files = [] if out is None else save_figure(draw(predicted, simulated), out)
     if as_json:
         print_json(_as_values(predicted, simulated) | {"files": [str(path) for path in files]})

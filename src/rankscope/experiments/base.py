@@ -1,75 +1,53 @@
-"""What an experiment is: cells to train at some preset, and claims that their results are to bear out.
+"""The contract of an experiment: jobs for each preset, claims about their results, and a figure.
 
-Experiments are data. Adding one is a new file that makes an `Experiment`, and a line in the room's `__init__`.
+Experiments are data. A new one is a file that makes an `Experiment`, and a line in `__init__.py`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-import xarray as xr
-
-from rankscope.experiments.cell import Cell
 from rankscope.experiments.claims import Claim
-from rankscope.sweep.processes import Report
-from rankscope.tasks import make
+from rankscope.sweep import Job
 from rankscope.validation import choice
 
 PAPER_EPOCHS = {"flipflop": 1000, "mante": 2000, "romo": 6000}
 PAPER_SIZE, QUICK_SIZE = 256, 128
-
-
-class AnyCell(Protocol):
-    """What an experiment is made of: a network to train and measure. `Cell` is one, `TextCell` another."""
-
-    @property
-    def digest(self) -> str:
-        """A name for everything that determines the result."""
-
-    @property
-    def steps(self) -> int:
-        """Steps in all of the training of which each has a fixed cost."""
-
-    @property
-    def work(self) -> float:
-        """About how many multiplications the cell takes."""
-
-    def describe(self) -> dict[str, Any]:
-        """Return the cell as plain values."""
-
-    def check(self) -> None:
-        """Raise InputError if the cell cannot be run here, say because its data is not."""
-
-    def measure(self, report: Report, checkpoint: str | os.PathLike[str] | None = None) -> xr.Dataset:
-        """Train and measure, going on from the checkpoint if there is one."""
+NAMES = {"flipflop": "flip-flop", "mante": "Mante", "romo": "Romo"}
+MEASURED = ("learning", "norms", "evaluation", "truncation", "shuffle", "spectra", "trial")
 
 
 @dataclass(frozen=True)
 class Experiment:
     """A named experiment.
 
-    Attributes
+    Parameters
     ----------
     name, description
         As listed on the command line.
     presets
-        Preset -> a function that returns its cells, the longest first.
+        Preset -> function that returns its jobs.
     claims
-        What `rankscope check` looks at.
+        Checked by `rankscope check`.
+    figure
+        Name of its figure in `rankscope.figures`; by default that of the experiment.
     """
 
     name: str
     description: str
-    presets: Mapping[str, Callable[[], Sequence[AnyCell]]]
-    claims: tuple[Claim, ...]
+    presets: Mapping[str, Callable[[], list[Job]]]
+    claims: tuple[Claim, ...] = ()
+    figure: str = ""
 
-    def cells(self, preset: str) -> Sequence[AnyCell]:
-        """Return the cells of a preset.
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "figure", self.figure or self.name)  # the dataclass is frozen
+
+    def jobs(self, preset: str) -> list[Job]:
+        """Return the jobs of a preset.
 
         Raises
         ------
@@ -79,43 +57,37 @@ class Experiment:
         return self.presets[choice("preset", preset, self.presets)]()
 
 
-def nonlinear_cells(gains: Mapping[str, Iterable[float]], samples: int, sizes: Iterable[int]) -> list[Cell]:
-    """Return one cell for each task, gain, size and sample, the longest first, every one with a seed of its own.
+def nonlinear_jobs(
+    gains: Mapping[str, Iterable[float]], samples: int, sizes: Iterable[int], recorded_epochs: int = 200
+) -> list[Job]:
+    """Return a job for each task, gain, size and sample.
 
     Parameters
     ----------
     gains
         Task -> gains; each task is trained for as many epochs as in the paper.
     """
-    cells = [
-        Cell(
-            make(task),
-            gain=float(gain),
-            hidden_size=N,
-            epochs=PAPER_EPOCHS[task],
-            sample=sample,
+    return [
+        Job(
+            task=task,
+            network={"kind": "rate", "gain": float(gain), "hidden_size": N},
+            training={"epochs": PAPER_EPOCHS[task], "recorded_epochs": recorded_epochs},
+            measurements=MEASURED,
             seed=seed_of(task, float(gain), N, sample),
-            training={"recorded_epochs": min(200, PAPER_EPOCHS[task])},
+            labels={"sample": sample},
         )
         for task, its_gains in gains.items()
         for gain in its_gains
         for N in sizes
         for sample in range(samples)
     ]
-    return sorted(cells, key=work, reverse=True)
 
 
 def seed_of(*labels: Any) -> int:
-    """Return a seed that follows from what the cell is, not from the order of running."""
-    text = json.dumps(labels)
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big")
-
-
-def work(cell: AnyCell) -> float:
-    """Return about how long a cell takes, in multiplications."""
-    return cell.work
+    """Return a seed that depends on the labels alone, not on the order of jobs."""
+    return int.from_bytes(hashlib.sha256(json.dumps(labels).encode()).digest()[:6], "big")
 
 
 def up_to(last: float) -> list[float]:
-    """Return the gains 0, 0.3, ..., last, as the paper sweeps them."""
+    """Return the gains 0, 0.3, ..., last of the paper."""
     return [round(0.3 * step, 1) for step in range(round(last / 0.3) + 1)]

@@ -1,8 +1,7 @@
-"""Claims: statements of the paper that a run can confirm or contradict.
+"""Claims: statements of the paper that the results of a run confirm or contradict.
 
-A claim is data: a name, a sentence, the paper's value, and a function from the Dataset of a run to what was measured
-and whether the sentence holds. A claim about something that the run does not contain (a preset without that gain, say)
-has no verdict.
+A claim is data: a name, a sentence, the paper's value, and a function from the Dataset of a run to a `Finding`. A claim
+about networks that the run does not contain (a preset without that gain, for example) has no verdict.
 """
 
 from __future__ import annotations
@@ -19,10 +18,13 @@ from numpy.typing import NDArray
 
 from rankscope.errors import InputError
 
+Array = NDArray[np.float64]
+VERDICTS = {True: "holds", False: "fails", None: "not in this run"}
+
 
 @dataclass(frozen=True)
 class Finding:
-    """What was measured, as text, and whether the claim holds; None where the run cannot say."""
+    """The measured numbers, as text, and whether the claim holds; None if the run cannot tell."""
 
     measured: str
     holds: bool | None
@@ -30,7 +32,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Claim:
-    """One checkable statement."""
+    """A checkable statement."""
 
     name: str
     statement: str
@@ -43,51 +45,71 @@ NOT_IN_THIS_RUN = Finding("not in this run", None)
 
 def check_claims(claims: tuple[Claim, ...], dataset: xr.Dataset) -> list[dict[str, Any]]:
     """Return a row for every claim: name, statement, paper, measured, verdict ("holds", "fails", "not in this run")."""
-    words = {True: "holds", False: "fails", None: "not in this run"}
-    rows = []
-    for claim in claims:
-        finding = claim.check(dataset)
-        rows.append(
-            {
-                "claim": claim.name,
-                "statement": claim.statement,
-                "paper": claim.paper,
-                "measured": finding.measured,
-                "verdict": words[finding.holds],
-            }
-        )
-    return rows
+    findings = [claim.check(dataset) for claim in claims]
+    return [
+        {
+            "claim": claim.name,
+            "statement": claim.statement,
+            "paper": claim.paper,
+            "measured": finding.measured,
+            "verdict": VERDICTS[finding.holds],
+        }
+        for claim, finding in zip(claims, findings, strict=True)
+    ]
 
 
-def values(dataset: xr.Dataset, variable: str, **where: Any) -> NDArray[np.float64]:
-    """Return the finite values of a variable over the samples at one place of the grid; none if it is not there."""
-    selected = dataset[variable]
-    for name, value in where.items():
-        if name not in selected.dims:
-            held = dataset[name].item() if name in dataset.coords else None
-            if held != value:
-                return np.empty(0)
-            continue
-        at = np.flatnonzero(
-            np.isclose(selected[name], value) if isinstance(value, float) else selected[name].values == value
-        )
-        if not at.size:
-            return np.empty(0)
-        selected = selected.isel({name: at[0]})
-    found = np.asarray(selected.values, dtype=np.float64).ravel()
-    finite: NDArray[np.float64] = found[np.isfinite(found)]
+def values(dataset: xr.Dataset, variable: str, **where: Any) -> Array:
+    """Return the finite values of a variable at one place of the grid, over everything else; none if it is missing."""
+    selected = _select(dataset, variable, where)
+    found = np.empty(0) if selected is None else np.asarray(selected.values, dtype=np.float64).ravel()
+    finite: Array = found[np.isfinite(found)]
     return finite
 
 
-def mean_and_error(found: NDArray[np.float64]) -> str:
-    """Return "mean ± standard error" in readable digits."""
+def rows(dataset: xr.Dataset, variable: str, along: str, **where: Any) -> list[Array]:
+    """Return, for each network at one place of the grid, the finite values of a variable along a dimension."""
+    selected = _select(dataset, variable, where)
+    if selected is None:
+        return []
+    table = np.moveaxis(np.asarray(selected.values, dtype=np.float64), selected.get_axis_num(along), -1)
+    finite = [row[np.isfinite(row)] for row in table.reshape(-1, table.shape[-1])]
+    return [row for row in finite if row.size]
+
+
+def by_gain(dataset: xr.Dataset, variable: str, **where: Any) -> dict[float, Array]:
+    """Return gain -> `values`, for the gains of the run that have any."""
+    gains = [float(gain) for gain in np.atleast_1d(dataset["gain"].values)]
+    found = {gain: values(dataset, variable, gain=gain, **where) for gain in gains}
+    return {gain: x for gain, x in found.items() if x.size}
+
+
+def _select(dataset: xr.Dataset, variable: str, where: dict[str, Any]) -> xr.DataArray | None:
+    """Return a variable at one place of the grid, or None if the run has no such variable or place."""
+    if variable not in dataset:
+        return None
+    selected = dataset[variable]
+    for name, value in where.items():
+        if name not in selected.dims:
+            if name not in dataset.coords or dataset[name].item() != value:
+                return None
+            continue
+        labels = selected[name].values
+        at = np.flatnonzero(np.isclose(labels, value) if isinstance(value, float) else labels == value)
+        if not at.size:
+            return None
+        selected = selected.isel({name: at[0]})
+    return selected
+
+
+def mean_and_error(found: Array) -> str:
+    """Return "mean ± standard error"."""
     if found.size < 2:
         return f"{found.mean():.3g}"
     return f"{found.mean():.3g} ± {standard_error(found):.2g}"
 
 
-def standard_error(found: NDArray[np.float64]) -> float:
-    """Return the standard error of the mean; 0 of a single value, of which nothing is known."""
+def standard_error(found: Array) -> float:
+    """Return the standard error of the mean; 0 for a single value."""
     return float(found.std(ddof=1) / np.sqrt(found.size)) if found.size > 1 else 0.0
 
 
@@ -109,10 +131,9 @@ def agreement_claim(reference: Path) -> Claim:
 
 
 def agreement(dataset: xr.Dataset, reference: Path) -> Finding:
-    """Compare with an independent implementation: every quantity, task and gain that both have, at N = 256.
+    """Compare a run with an independent implementation: every quantity, task and gain that both have, at N = 256.
 
-    Holds if nine in ten of the differences are below two of their standard errors, and none is above four: of so many
-    comparisons some are expected beyond two.
+    Holds if nine in ten of the differences are below two of their standard errors, and none is above four.
     """
     if 256 not in np.atleast_1d(dataset["hidden_size"].values):
         return NOT_IN_THIS_RUN
@@ -120,26 +141,25 @@ def agreement(dataset: xr.Dataset, reference: Path) -> Finding:
         theirs = json.loads(reference.read_text())
     except (OSError, json.JSONDecodeError) as error:
         raise InputError(f"{reference} must be the reference results in JSON, got {error}") from error
-    names = {
-        "convergence_epoch": "convergence_epoch",
-        "change_norm": "change_norm",
-        "functional_rank": "functional_rank",
-        "shuffled_loss": "shuffled_loss_relative",
-    }
     z: dict[str, float] = {}
     for task, gain in sorted({(row["task"], row["gain"]) for row in theirs}):
-        for ours_name, their_name in names.items():
-            a = values(dataset, ours_name, task=task, gain=gain)
-            b = np.array([row[their_name] for row in theirs if (row["task"], row["gain"]) == (task, gain)], float)
+        for name in ("convergence_epoch", "change_norm", "functional_rank", "shuffled_loss"):
+            key = "shuffled_loss_relative" if name == "shuffled_loss" else name
+            a = values(dataset, name, task=task, gain=gain)
+            b = np.array([row[key] for row in theirs if (row["task"], row["gain"]) == (task, gain)], float)
             if a.size >= 3 and b.size >= 3:
-                spread = np.hypot(a.std(ddof=1) / np.sqrt(a.size), b.std(ddof=1) / np.sqrt(b.size))
-                difference = a.mean() - b.mean()
-                z[f"{task} g={gain:g} {ours_name}"] = (
-                    float(difference / spread) if spread > 0 else (np.inf if difference else 0.0)
-                )
+                z[f"{task} g={gain:g} {name}"] = _difference(a, b)
     if not z:
         return NOT_IN_THIS_RUN
     beyond = {name: value for name, value in z.items() if abs(value) >= 2}
     listed = "; ".join(f"{name}: {value:+.1f}" for name, value in beyond.items())
     text = f"{len(z) - len(beyond)} of {len(z)} within 2 standard errors" + (f" (beyond: {listed})" if listed else "")
     return Finding(text, len(beyond) <= 0.1 * len(z) and all(abs(value) < 4 for value in z.values()))
+
+
+def _difference(a: Array, b: Array) -> float:
+    """Return the difference of two means in units of its standard error."""
+    difference, error = float(a.mean() - b.mean()), float(np.hypot(standard_error(a), standard_error(b)))
+    if error == 0:
+        return np.inf if difference else 0.0
+    return difference / error

@@ -1,11 +1,11 @@
-"""A linear network learns to oscillate by itself: two eigenvalues of W move to 1 ± 2 pi i / period. (paper supplement)
+"""Schuessler et al. 2020, supplement: a linear network learns to oscillate without input.
 
-Without input, what a linear network does is the sum of its eigenmodes. An oscillation that neither grows nor decays
-needs a pair of eigenvalues with real part 1, and of imaginary part 2 pi / period; learning has to put them there. (In
-steps of dt the pair is at (exp(2 pi i dt / period) - 1 + dt) / dt instead: at 0.92 ± 1.25i for a step of 0.1.)
+The activity of a linear network without input is the sum of its eigenmodes. An undamped oscillation needs a pair of
+eigenvalues 1 ± 2 pi i / period, which learning has to produce. (In steps of dt the pair is at
+(exp(2 pi i dt / period) - 1 + dt) / dt, which is 0.92 ± 1.25i for a step of 0.1.)
 
-Without random connectivity it cannot: input and output vector are one and the same, no other direction ever takes part,
-and the one eigenvalue of that direction stays real.
+Without random connectivity it cannot: input and output vector are equal, no other direction takes part, and the
+single eigenvalue of that direction stays real.
 """
 
 from __future__ import annotations
@@ -17,35 +17,32 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from rankscope.experiments.base import Experiment, seed_of
-from rankscope.experiments.cell import Cell
 from rankscope.experiments.claims import NOT_IN_THIS_RUN, Claim, Finding, mean_and_error, values
-from rankscope.experiments.linear import LINEAR_NETWORK, RECURRENT_SGD
+from rankscope.experiments.linear import DESCENT, LINEAR_NETWORK, MEASURED
+from rankscope.sweep import Job
 from rankscope.tasks import Cosine
 
+#: g -> learning rate.
 RATES = {0.0: 0.2, 0.4: 0.15, 0.8: 0.05}
 EPOCHS = 1000
 RECORDS = 200
 SIZE = 256
 SAMPLES = 5
 PERIOD, STEP = Cosine().period, Cosine().dt
-# Of the networks that learn, read off the figure.
-PAPER_EPOCH = 350
+PAPER_EPOCH = 350  # of the networks that learn, read off the figure
 UNDAMPED = (np.exp(2j * np.pi * STEP / PERIOD) - 1 + STEP) / STEP
 
 
-def cells() -> list[Cell]:
-    """Return one cell for each gain and sample."""
+def jobs() -> list[Job]:
+    """Return a job for each gain and sample."""
     return [
-        Cell(
-            Cosine(),
-            gain=gain,
-            hidden_size=SIZE,
-            epochs=EPOCHS,
-            sample=sample,
+        Job(
+            task="cosine",
+            network=LINEAR_NETWORK | {"gain": gain, "hidden_size": SIZE, "input_is_output": True},
+            training=DESCENT | {"epochs": EPOCHS, "learning_rate": rate, "recorded_epochs": RECORDS, "eigenvalues": 5},
+            measurements=(*MEASURED, "trial"),
             seed=seed_of("cosine", gain, sample),
-            network=LINEAR_NETWORK | {"input_is_output": True},
-            training=RECURRENT_SGD | {"learning_rate": rate, "recorded_epochs": RECORDS, "eigenvalues": 5},
-            measurements=("trial", "outlier"),
+            labels={"sample": sample},
         )
         for gain, rate in RATES.items()
         for sample in range(SAMPLES)
@@ -53,16 +50,15 @@ def cells() -> list[Cell]:
 
 
 def never_without_w0(dataset: xr.Dataset) -> Finding:
-    """Find whether no network learns at g = 0."""
+    """Check that no network learns at g = 0."""
     epochs, networks = _convergence(dataset, gain=0.0)
     return Finding(f"{epochs.size} of {networks} converged", not epochs.size) if networks else NOT_IN_THIS_RUN
 
 
 def learned(dataset: xr.Dataset, gain: float) -> Finding:
-    """Find whether all networks of a gain learn, about as fast as the paper's one did.
+    """Check that all networks of a gain learn, within a third of the epochs of the paper's network.
 
-    A third more or less: ours differ by some 10 % from one to the next (one standard deviation), and the figure is read
-    to 10 %.
+    Ours have a standard deviation of about 10 %, and the figure is read to 10 %.
     """
     epochs, networks = _convergence(dataset, gain)
     if not networks:
@@ -79,10 +75,10 @@ def _convergence(dataset: xr.Dataset, gain: float) -> tuple[NDArray[np.float64],
 
 
 def undamped_pair(dataset: xr.Dataset, gain: float) -> Finding:
-    """Find whether the leading eigenvalues end up where the oscillation of the task is undamped in steps of dt.
+    """Check that the leading eigenvalues end within 0.05 of those of the undamped oscillation in steps of dt.
 
-    Within 0.05: over the two periods that count, an amplitude that grows or decays by that rate is off by the 22 % (in
-    the mean square) at which a network counts as converged.
+    An amplitude that grows or decays at a rate of 0.05 is off by 22 % in the mean square over the two periods of the
+    loss, which is about the error at which a network counts as converged.
     """
     if "eigenvalue_real_history" not in dataset:
         return NOT_IN_THIS_RUN
@@ -98,7 +94,7 @@ def undamped_pair(dataset: xr.Dataset, gain: float) -> Finding:
 COSINE = Experiment(
     name="cosine",
     description="Linear network without input learns to oscillate: outputs and eigenvalues (paper supplement)",
-    presets={"quick": cells, "paper": cells},
+    presets={"quick": jobs, "paper": jobs},
     claims=(
         Claim(
             "needs W0", "the cosine is not learned from g = 0, in 1000 epochs", "not in 1000 epochs", never_without_w0

@@ -1,55 +1,34 @@
-"""The first thing to look at: the flip-flop learned from g = 0 and from g = 0.9.
+"""The flip-flop learned from g = 0 and from g = 0.9: without, and with strong random connectivity.
 
-That is from no connectivity at all, and from strong random connectivity. Both networks learn, both changes are
-of low rank, but only at g = 0.9 does the change need the W0 it grew on.
+Both networks learn by a change of low rank, but only at g = 0.9 does the change depend on its W0. The two share their
+seed, and with it trials and input and output vectors.
 """
 
 from __future__ import annotations
 
-import os
-from functools import partial
-from pathlib import Path
-
-import xarray as xr
-
-from rankscope.experiments.cell import Cell, run, store
-from rankscope.io.atomic import make_folder
-from rankscope.sweep.netcdf import write_netcdf
-from rankscope.sweep.processes import OnProgress, Report, run_side_by_side
-from rankscope.tasks import FlipFlop
+from rankscope.experiments.base import MEASURED, Experiment
+from rankscope.sweep import Job
 
 GAINS = (0.0, 0.9)
-DEMO_FILE = "demo.nc"
 
 
-def demo_cells(hidden_size: int = 256, epochs: int = 1000, seed: int = 0) -> list[Cell]:
-    """Return the two cells; they share their seed, and with it trials and input and output vectors."""
-    return [Cell(FlipFlop(), gain, hidden_size, epochs, seed) for gain in GAINS]
+def demo_jobs(hidden_size: int = 256, epochs: int = 1000, seed: int = 0) -> list[Job]:
+    """Return the two jobs."""
+    return [
+        Job(
+            task="flipflop",
+            network={"kind": "rate", "gain": gain, "hidden_size": hidden_size},
+            training={"epochs": epochs},
+            measurements=MEASURED,
+            seed=seed,
+        )
+        for gain in GAINS
+    ]
 
 
-def run_demo(
-    cells: list[Cell],
-    folder: str | os.PathLike[str],
-    workers: int | None = None,
-    on_progress: OnProgress | None = None,
-) -> xr.Dataset:
-    """Train the cells side by side and return their measurements along `gain`.
-
-    Writes FOLDER/gain-G/ for every cell, as `store` does, and FOLDER/demo.nc for all.
-
-    Raises
-    ------
-    InputError
-        If the folder cannot be written to, or a cell cannot be trained as described.
-    """
-    root = make_folder(folder)
-    measured = run_side_by_side(partial(_run_and_store, root), cells, workers, on_progress)
-    together = xr.concat(measured, dim="gain", join="outer", combine_attrs="drop_conflicts")
-    write_netcdf(together, root / DEMO_FILE)
-    return together
-
-
-def _run_and_store(root: Path, cell: Cell, report: Report) -> xr.Dataset:
-    outcome = run(cell, progress=report)
-    store(outcome, root / f"gain-{cell.gain:g}")
-    return outcome.measurements
+DEMO = Experiment(
+    name="demo",
+    description="Flip-flop at g = 0 and 0.9, one network each",
+    presets={"quick": lambda: demo_jobs(128, 500), "paper": demo_jobs},
+    figure="tasks",
+)

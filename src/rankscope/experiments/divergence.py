@@ -1,10 +1,9 @@
-"""When learning a number fails: the outlier of the connectivity reaches 1. (paper supplement)
+"""Schuessler et al. 2020, supplement: learning fails when the outlier eigenvalue of the connectivity reaches 1.
 
-A linear network answers with a finite number only while all eigenvalues of W have a real part below 1. A larger number
-takes an outlier closer to 1, where the answer is so sensitive to W that a step of gradient descent, which would be
-harmless elsewhere, overshoots: learning settles only if its steps are shorter than 2 / curvature of the loss. At
-g = 0.8 and a target of 4 they are eight times as long. What happens then differs from network to network: some are
-thrown back and begin again, for others the outlier lands beyond 1, and there is no way back.
+A linear network answers with a finite number only while all eigenvalues of W have a real part below 1. A larger target
+takes the outlier closer to 1, where the answer depends so strongly on W that a step of gradient descent overshoots:
+learning settles only if steps are shorter than 2 / curvature of the loss. At g = 0.8 and a target of 4 they are eight
+times as long. Some networks are then thrown back and start again; in others the outlier passes 1, which is final.
 """
 
 from __future__ import annotations
@@ -13,11 +12,10 @@ import numpy as np
 import xarray as xr
 
 from rankscope.experiments.base import Experiment, seed_of
-from rankscope.experiments.cell import Cell
 from rankscope.experiments.claims import NOT_IN_THIS_RUN, Claim, Finding, mean_and_error, values
-from rankscope.experiments.linear import LINEAR_NETWORK, RECURRENT_SGD
-from rankscope.experiments.linear_agreement import places
-from rankscope.tasks import FixedPoint
+from rankscope.experiments.linear import DESCENT, LINEAR_NETWORK, MEASURED
+from rankscope.experiments.linear_agreement import conditions
+from rankscope.sweep import Job
 from rankscope.theory import InfiniteWidth
 
 GAINS = (0.6, 0.8)
@@ -26,26 +24,26 @@ RATES = {2.0: 0.002, 4.0: 0.001}
 DURATION = 201.0
 EPOCHS = 200
 SIZE = 256
-# Whether and when a network diverges is its own affair; five would not show that some do and some do not.
-SAMPLES = 10
+SAMPLES = 10  # whether and when a network diverges differs from one to the next; five are too few to show it
 FAILS = (0.8, 4.0)
 
 
-def cells() -> list[Cell]:
-    """Return one cell for each gain, target and sample."""
+def jobs() -> list[Job]:
+    """Return a job for each target, gain and sample."""
     return [
-        Cell(
-            FixedPoint(target=target, duration=DURATION),
-            gain=gain,
-            hidden_size=SIZE,
-            epochs=EPOCHS,
-            sample=sample,
+        Job(
+            task={"name": "fixed_point", "target": target, "duration": DURATION},
+            network=LINEAR_NETWORK | {"gain": gain, "hidden_size": SIZE},
+            training=DESCENT
+            | {
+                "epochs": EPOCHS,
+                "learning_rate": rate * (1 - gain**2) ** 2,
+                "recorded_epochs": EPOCHS,
+                "eigenvalues": 5,
+            },
+            measurements=MEASURED,
             seed=seed_of("divergence", target, gain, sample),
-            network=LINEAR_NETWORK,
-            training=RECURRENT_SGD
-            | {"learning_rate": rate * (1 - gain**2) ** 2, "recorded_epochs": EPOCHS, "eigenvalues": 5},
-            labels={"target": target},
-            measurements=("outlier",),
+            labels={"sample": sample, "target": target},
         )
         for target, rate in RATES.items()
         for gain in GAINS
@@ -54,8 +52,8 @@ def cells() -> list[Cell]:
 
 
 def fails_at_one_place(dataset: xr.Dataset) -> Finding:
-    """Find whether networks diverge at g = 0.8, target 4, and nowhere else."""
-    there = {(place.gain, place.target): place for place in places(dataset)}
+    """Check that networks diverge at g = 0.8, target 4, and nowhere else."""
+    there = {(c.gain, c.target): c for c in conditions(dataset)}
     if FAILS not in there:
         return NOT_IN_THIS_RUN
     lasted = (dataset["loss"] < np.inf).sum("epoch").where(dataset["status"] == "diverged")
@@ -69,7 +67,7 @@ def fails_at_one_place(dataset: xr.Dataset) -> Finding:
 
 
 def outlier_crosses(dataset: xr.Dataset) -> Finding:
-    """Find whether the outlier went beyond 1 in every network that diverged, and in no other."""
+    """Check that the outlier went beyond 1 in every network that diverged, and in no other."""
     if "eigenvalue_real_history" not in dataset:
         return NOT_IN_THIS_RUN
     highest = dataset["eigenvalue_real_history"].sel(leading_eigenvalue=1).max("record")
@@ -84,37 +82,39 @@ def outlier_crosses(dataset: xr.Dataset) -> Finding:
 
 
 def outlier_at_the_end(dataset: xr.Dataset) -> Finding:
-    """Find whether the outlier ends near 0.88 at g = 0.6, target 2.
+    """Check that the outlier ends near 0.88 at g = 0.6, target 2.
 
-    The paper shows one network: within two standard deviations of ours, that is.
+    The paper shows one network, so the tolerance is two standard deviations of ours.
     """
-    for place in places(dataset):
-        if (place.gain, place.target) == (0.6, 2.0) and place.measured["outlier"].size > 1:
-            x = place.measured["outlier"]
-            text = f"{mean_and_error(x)} (exact theory {place.theory['outlier']:.3f})"
+    for condition in conditions(dataset):
+        if (condition.gain, condition.target) == (0.6, 2.0) and condition.measured["outlier"].size > 1:
+            x = condition.measured["outlier"]
+            text = f"{mean_and_error(x)} (exact theory {condition.theory['outlier']:.3f})"
             return Finding(text, bool(abs(x.mean() - 0.88) < 2 * x.std(ddof=1)))
     return NOT_IN_THIS_RUN
 
 
 def settles_as_the_theory_says(dataset: xr.Dataset) -> Finding:
-    """Find whether most networks settle where a step is shorter than 2 / curvature in the exact theory, and only there.
+    """Check that most networks settle where a step is shorter than 2 / curvature in the exact theory, and only there.
 
     A network has settled if its last loss is below a millionth of the first one.
     """
     relative = dataset.isel(epoch=-1)["loss"] / dataset.isel(epoch=0)["loss"]
-    parts, holds = [], True
-    for place in places(dataset):
-        left = values(dataset.assign(left=relative), "left", gain=place.gain, target=place.target)
+    texts, holds = [], True
+    for condition in conditions(dataset):
+        left = values(dataset.assign(left=relative), "left", gain=condition.gain, target=condition.target)
         settled = int(np.sum(left < 1e-6))
-        holds &= (settled > place.networks / 2) == place.settles
-        parts.append(f"{settled} of {place.networks} at {place} ({'shorter' if place.settles else 'longer'})")
-    return Finding(", ".join(parts), holds) if parts else NOT_IN_THIS_RUN
+        holds &= (settled > condition.networks / 2) == condition.settles
+        texts.append(
+            f"{settled} of {condition.networks} at {condition} ({'shorter' if condition.settles else 'longer'})"
+        )
+    return Finding(", ".join(texts), holds) if texts else NOT_IN_THIS_RUN
 
 
 DIVERGENCE = Experiment(
     name="divergence",
     description="Linear network, large targets: learning fails when the outlier of W reaches 1 (paper supplement)",
-    presets={"quick": cells, "paper": cells},
+    presets={"quick": jobs, "paper": jobs},
     claims=(
         Claim(
             "fails",

@@ -1,8 +1,8 @@
-"""Paper Fig. 3: a linear network learns to answer with one number, as the theory says it should.
+"""Schuessler et al. 2020, Fig. 3: a linear network learns to answer with one number, and theory predicts how.
 
-All that the nonlinear networks show, low rank, faster learning and smaller changes from stronger random connectivity, a
-change that is tied to its W0, shows in a linear network on the simplest of tasks, where it can be derived. Only the
-recurrent weights learn, by plain gradient descent, so that learning time is learning rate times epoch.
+Only the recurrent weights learn, by plain gradient descent, so that learning time is learning rate times epoch. The
+linear network shows what the nonlinear ones show (a change of low rank, faster learning and a smaller change with
+stronger random connectivity, a change that depends on its W0), and can be solved.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import xarray as xr
 
-from rankscope.experiments.base import Experiment, seed_of, work
-from rankscope.experiments.cell import Cell
+from rankscope.experiments.base import Experiment, seed_of
 from rankscope.experiments.claims import NOT_IN_THIS_RUN, Claim, Finding, values
-from rankscope.experiments.linear_agreement import BY_EYE, agreement, chance, judged, places
-from rankscope.tasks import FixedPoint
+from rankscope.experiments.linear_agreement import BY_EYE, agreement, conditions, judged, probability
+from rankscope.sweep import Job
 from rankscope.theory import ThirdOrder
 
 #: Target z_hat -> learning rate at g = 0; it falls as (1 - g^2)^2, as the time that learning takes does.
@@ -25,60 +24,62 @@ GAINS = [round(0.1 * step, 1) for step in range(10)]
 QUICK_GAINS = (0.0, 0.3, 0.6, 0.8)
 PAPER_SIZE, QUICK_SIZE = 1024, 256
 EPOCHS = 200
-RECURRENT_SGD = {"optimizer": "sgd", "batch_size": 1}
-LINEAR_NETWORK = {"nonlinearity": "identity", "trained": ["recurrent"]}
+LINEAR_NETWORK = {"kind": "rate", "nonlinearity": "identity", "trained": ["recurrent"]}
+DESCENT = {"optimizer": "sgd", "batch_size": 1}
+MEASURED = ("learning", "norms", "evaluation", "shuffle", "outlier")
 
 
-def linear_cells(gains: Iterable[float], rates: Mapping[float, float], samples: int, N: int) -> list[Cell]:
-    """Return one cell for each gain, target and sample, every one with a seed of its own."""
-    cells = [
-        Cell(
-            FixedPoint(target=target),
-            gain=gain,
-            hidden_size=N,
-            epochs=EPOCHS,
-            sample=sample,
+def linear_jobs(gains: Iterable[float], rates: Mapping[float, float], samples: int, N: int) -> list[Job]:
+    """Return a job for each target, gain and sample."""
+    return [
+        Job(
+            task={"name": "fixed_point", "target": target},
+            network=LINEAR_NETWORK | {"gain": gain, "hidden_size": N},
+            training=DESCENT
+            | {
+                "epochs": EPOCHS,
+                "learning_rate": rate * (1 - gain**2) ** 2,
+                "recorded_epochs": EPOCHS,
+                "singular_values": 32,
+            },
+            measurements=MEASURED,
             seed=seed_of("linear", target, gain, N, sample),
-            network=LINEAR_NETWORK,
-            training=RECURRENT_SGD
-            | {"learning_rate": rate * (1 - gain**2) ** 2, "recorded_epochs": EPOCHS, "singular_values": 32},
-            labels={"target": target},
-            measurements=("outlier",),
+            labels={"sample": sample, "target": target},
         )
         for target, rate in rates.items()
         for gain in gains
         for sample in range(samples)
     ]
-    return sorted(cells, key=work, reverse=True)
 
 
 PRESETS = {
-    "quick": lambda: linear_cells(QUICK_GAINS, RATES, 3, QUICK_SIZE),
-    "paper": lambda: linear_cells(GAINS, RATES, 5, PAPER_SIZE),
+    "quick": lambda: linear_jobs(QUICK_GAINS, RATES, 3, QUICK_SIZE),
+    "paper": lambda: linear_jobs(GAINS, RATES, 5, PAPER_SIZE),
 }
 
 
 def learned(dataset: xr.Dataset) -> Finding:
-    """Find whether every network converged, wherever the steps are short enough to settle."""
-    there = [place for place in places(dataset) if place.settles]
-    done, networks = (sum(n) for n in ([p.measured["s1"].size for p in there], [p.networks for p in there]))
+    """Check that every network converged, wherever the steps are short enough to settle."""
+    there = [condition for condition in conditions(dataset) if condition.settles]
+    done, networks = sum(c.measured["s1"].size for c in there), sum(c.networks for c in there)
     return Finding(f"{done} of {networks} converged", done == networks) if there else NOT_IN_THIS_RUN
 
 
 def early_learning(dataset: xr.Dataset) -> Finding:
-    """Find whether the first singular value half-way to convergence is the paper's, as well as figures are read.
+    """Check the first singular value half-way to convergence against the paper's theory, to the accuracy of its figure.
 
-    The expansion is one in learning time, and says nothing of later times.
+    The paper's theory is an expansion in learning time, valid early.
     """
     ratios = {}
-    for place in places(dataset):
-        if place.settles and place.measured["s1"].size and np.isfinite(place.theory["convergence_epoch"]):
-            epoch = round(place.theory["convergence_epoch"] / 2)
-            of_first = dataset[["singular_value_history"]].isel(record=epoch).sel(leading_index=1)
-            s1 = values(of_first, "singular_value_history", gain=place.gain, target=place.target)
-            expansion = ThirdOrder(place.gain, place.target).solve([place.rate * epoch])["singular_value"].values[0, 0]
-            ratios[str(place)] = s1 / expansion
-    finding = judged({name: chance(ratio, 1.0, BY_EYE) for name, ratio in ratios.items()})
+    for condition in conditions(dataset):
+        convergence = condition.theory["convergence_epoch"]
+        if condition.settles and condition.measured["s1"].size and np.isfinite(convergence):
+            epoch = round(convergence / 2)
+            first = dataset[["singular_value_history"]].isel(record=epoch).sel(leading_index=1)
+            s1 = values(first, "singular_value_history", gain=condition.gain, target=condition.target)
+            expansion = ThirdOrder(condition.gain, condition.target).solve([condition.rate * epoch])
+            ratios[str(condition)] = s1 / expansion["singular_value"].values[0, 0]
+    finding = judged({name: probability(ratio, 1.0, BY_EYE) for name, ratio in ratios.items()})
     if finding.holds is None:
         return finding
     off = {name: float(ratio.mean()) - 1 for name, ratio in ratios.items()}

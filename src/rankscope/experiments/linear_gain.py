@@ -1,8 +1,8 @@
-"""Paper Fig. 4: what the strength g of the random connectivity does to learning in the linear network, with theory.
+"""Schuessler et al. 2020, Fig. 4: learning in the linear network against the gain g, with theory.
 
-The networks are those of `linear`. To lowest order in the target, learning takes (1 - g^2)^2 of the time that it takes
-without random connectivity, changes W by 1 - g^2 as much, along gradients 1/(1 - g^2) times as long; and shuffling W0
-afterwards brings back g^4 (2 - g^2)^2 of the loss.
+The networks are those of `linear`. To lowest order in the target, relative to g = 0, learning takes (1 - g^2)^2 of the
+time, |dW| is 1 - g^2 and the average gradient 1/(1 - g^2); the loss after shuffling W0 is g^4 (2 - g^2)^2 of the
+initial one.
 """
 
 from __future__ import annotations
@@ -16,32 +16,32 @@ from numpy.typing import NDArray
 from rankscope.experiments.base import Experiment
 from rankscope.experiments.claims import NOT_IN_THIS_RUN, Claim, Finding, mean_and_error, standard_error
 from rankscope.experiments.linear import PRESETS
-from rankscope.experiments.linear_agreement import BY_EYE, UNLIKELY, agreement, chance, places
+from rankscope.experiments.linear_agreement import BY_EYE, UNLIKELY, agreement, conditions, probability
 
 
 def follows_a_power(dataset: xr.Dataset, quantity: str, power: int) -> Finding:
-    """Find whether a quantity relative to g = 0 goes as (1 - g^2)^power at the smallest target of the run.
+    """Check that a quantity relative to g = 0 goes as (1 - g^2)^power at the smallest target of the run.
 
-    The exponent is fitted over all gains by least squares in the logarithms, and has to be nearer to that whole number
-    than to another, but for two standard errors: the laws are those of small targets, and at any other the exact theory
-    departs from them too.
+    The exponent is fitted over all gains by least squares in the logarithms. It has to be nearer to that integer than
+    to any other, up to two standard errors: the laws hold for small targets, and the exact theory departs from them.
     """
     fitted = {}
-    there = [place for place in places(dataset) if place.settles]
-    for target in sorted({place.target for place in there}):
-        at = {place.gain: place for place in there if place.target == target and place.measured[quantity].size > 1}
+    there = [condition for condition in conditions(dataset) if condition.settles]
+    for target in sorted({condition.target for condition in there}):
+        at = {c.gain: c for c in there if c.target == target and c.measured[quantity].size > 1}
         if 0.0 in at and len(at) > 1:
-            scale = {gain: place.rate if quantity == "convergence_epoch" else 1.0 for gain, place in at.items()}
-            measured = {gain: scale[gain] * place.measured[quantity] for gain, place in at.items()}
-            theory = {gain: scale[gain] * np.array([place.theory[quantity]]) for gain, place in at.items()}
+            # Epochs times the learning rate are learning time.
+            scale = {gain: c.rate if quantity == "convergence_epoch" else 1.0 for gain, c in at.items()}
+            measured = {gain: scale[gain] * c.measured[quantity] for gain, c in at.items()}
+            theory = {gain: scale[gain] * np.array([c.theory[quantity]]) for gain, c in at.items()}
             fitted[target] = (*_exponent(measured), _exponent(theory)[0])
     if not fitted:
         return NOT_IN_THIS_RUN
-    parts = [
+    texts = [
         f"{p:.2f} ± {error:.2f} at target {z:g} (exact theory {exact:.2f})" for z, (p, error, exact) in fitted.items()
     ]
     exponent, error, _ = fitted[min(fitted)]
-    return Finding("exponent " + ", ".join(parts), abs(exponent - power) < 0.5 + 2 * error)
+    return Finding("exponent " + ", ".join(texts), abs(exponent - power) < 0.5 + 2 * error)
 
 
 def _exponent(at: dict[float, NDArray[np.float64]]) -> tuple[float, float]:
@@ -50,36 +50,32 @@ def _exponent(at: dict[float, NDArray[np.float64]]) -> tuple[float, float]:
     x = np.log1p(-np.square(gains))
     y = np.log([at[gain].mean() / at[0.0].mean() for gain in gains])
     relative = {g: standard_error(values) / values.mean() for g, values in at.items()}
-    # That of g = 0 shifts all logarithms alike.
+    # The error at g = 0 shifts all logarithms alike.
     error = np.hypot(np.linalg.norm(x * [relative[gain] for gain in gains]), x.sum() * relative[0.0])
     return float(x @ y / (x @ x)), float(error / (x @ x))
 
 
 def shuffled_loss(dataset: xr.Dataset) -> Finding:
-    """Find whether the loss after shuffling W0 is g^4 (2 - g^2)^2 of the initial one at the smallest target.
-
-    To a tenth of the initial loss, as the figure is read.
-    """
-    there = [place for place in places(dataset) if place.measured["shuffled_loss"].size]
+    """Check the loss after shuffling W0 against g^4 (2 - g^2)^2 of the initial one, to 0.1, at the smallest target."""
+    there = [condition for condition in conditions(dataset) if condition.measured["shuffled_loss"].size]
     if not there:
         return NOT_IN_THIS_RUN
-    smallest = min(place.target for place in there)
-    laws = {place: place.gain**4 * (2 - place.gain**2) ** 2 for place in there if place.target == smallest}
-    off = {place: abs(place.measured["shuffled_loss"].mean() - law) for place, law in laws.items()}
-    most = max(off, key=lambda place: off[place])
+    smallest = min(condition.target for condition in there)
+    laws = {c: c.gain**4 * (2 - c.gain**2) ** 2 for c in there if c.target == smallest}
+    most = max(laws, key=lambda c: abs(float(c.measured["shuffled_loss"].mean()) - laws[c]))
     found, exact = mean_and_error(most.measured["shuffled_loss"]), most.theory["shuffled_loss"]
     text = f"furthest from it at {most}: {found} (law {laws[most]:.2f}, exact theory {exact:.2f})"
-    chances = [chance(place.measured["shuffled_loss"], law, BY_EYE) for place, law in laws.items()]
-    return Finding(text, min(chances) > UNLIKELY / len(chances))
+    probabilities = [probability(c.measured["shuffled_loss"], law, BY_EYE) for c, law in laws.items()]
+    return Finding(text, min(probabilities) > UNLIKELY / len(probabilities))
 
 
 def size_of_change(dataset: xr.Dataset, gain: float, target: float, paper: float) -> Finding:
-    """Find whether |dW| is what the paper's figure shows, as well as one reads it."""
-    for place in places(dataset):
-        if (place.gain, place.target) == (gain, target) and place.measured["change_norm"].size:
-            x, exact = place.measured["change_norm"], place.theory["change_norm"]
+    """Check |dW| against the paper's figure, to the accuracy of reading it."""
+    for condition in conditions(dataset):
+        if (condition.gain, condition.target) == (gain, target) and condition.measured["change_norm"].size:
+            x, exact = condition.measured["change_norm"], condition.theory["change_norm"]
             text = f"{mean_and_error(x)} (exact theory {exact:.3f})"
-            return Finding(text, chance(x, paper, BY_EYE * paper) > UNLIKELY)
+            return Finding(text, probability(x, paper, BY_EYE * paper) > UNLIKELY)
     return NOT_IN_THIS_RUN
 
 

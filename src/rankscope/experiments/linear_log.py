@@ -1,8 +1,8 @@
-"""All singular values of the change in the linear network, on a logarithmic scale. (paper supplement)
+"""Schuessler et al. 2020, supplement: singular values of the change in the linear network, on a logarithmic scale.
 
 The networks are those of `linear`. Each direction beyond the first grows with a higher power of learning time and of
-the target, so that dW is of rank one for a small target; a larger one adds a second direction, and a trace of more.
-(Below some 1e-6 there is the rounding of single precision.)
+the target: dW is of rank one for a small target, and a larger one adds a second direction. Below about 1e-6 there is
+only the rounding of single precision.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ import xarray as xr
 from rankscope.experiments.base import Experiment
 from rankscope.experiments.claims import NOT_IN_THIS_RUN, Claim, Finding
 from rankscope.experiments.linear import PRESETS
-from rankscope.experiments.linear_agreement import agreement, places
+from rankscope.experiments.linear_agreement import agreement, conditions
 
 
 def rank_one(dataset: xr.Dataset) -> Finding:
-    """Find whether the first direction carries 99 % of |dW|^2 at the smallest target, at every gain."""
-    there = [place for place in places(dataset) if place.measured["s1"].size]
+    """Check that the first direction has 99 % of |dW|^2 at the smallest target, at every gain."""
+    there = [condition for condition in conditions(dataset) if condition.measured["s1"].size]
     if not there:
         return NOT_IN_THIS_RUN
-    smallest = min(place.target for place in there)
+    smallest = min(condition.target for condition in there)
     shares = {
-        place.gain: float(np.mean((place.measured["s1"] / place.measured["change_norm"]) ** 2))
-        for place in there
-        if place.target == smallest
+        c.gain: float(np.mean((c.measured["s1"] / c.measured["change_norm"]) ** 2))
+        for c in there
+        if c.target == smallest
     }
     least = min(shares, key=lambda gain: shares[gain])
     text = f"{100 * shares[least]:.2f} % or more at target {smallest:g} (the least at g = {least:g})"
@@ -35,11 +35,11 @@ def rank_one(dataset: xr.Dataset) -> Finding:
 
 
 def second_grows(dataset: xr.Dataset) -> Finding:
-    """Find whether s2 / s1 grows with the target at every gain, and is larger at the largest g than at g = 0."""
+    """Check that s2 / s1 grows with the target at every gain, and is larger at the largest g than at g = 0."""
     ratios = {
-        (place.gain, place.target): float(np.mean(place.measured["s2"] / place.measured["s1"]))
-        for place in places(dataset)
-        if place.settles and place.measured["s1"].size
+        (c.gain, c.target): float(np.mean(c.measured["s2"] / c.measured["s1"]))
+        for c in conditions(dataset)
+        if c.settles and c.measured["s1"].size
     }
     gains, targets = (sorted({key[axis] for key in ratios}) for axis in (0, 1))
     in_target = [[ratios[g, z] for z in targets if (g, z) in ratios] for g in gains]

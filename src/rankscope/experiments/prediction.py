@@ -1,7 +1,7 @@
-"""What the theories say of a linear network, side by side, and networks trained to see who is right.
+"""Predictions of the theories for a linear network, and trained networks to compare them with.
 
-`predict` puts the paper's expansion beside the exact solution; `simulate` trains networks of one gain on one target and
-returns the same quantities, over the same learning time. (theory.md)
+`predict` returns the paper's expansion and the exact solution of infinitely many units; `jobs_to_compare` and
+`simulate` train networks with one gain on one target and return the same quantities over the same learning time.
 """
 
 from __future__ import annotations
@@ -14,29 +14,25 @@ import xarray as xr
 
 from rankscope.errors import InputError
 from rankscope.experiments.base import seed_of
-from rankscope.experiments.cell import Cell, run
-from rankscope.experiments.linear import LINEAR_NETWORK, RECURRENT_SGD
+from rankscope.experiments.linear import DESCENT, LINEAR_NETWORK
+from rankscope.sweep import Job
 from rankscope.sweep.processes import OnProgress, Report, run_side_by_side
-from rankscope.tasks import FixedPoint
 from rankscope.theory import InfiniteWidth, ThirdOrder
 from rankscope.validation import integer
 
-#: The two theories, by the names that tables and legends give them.
+#: The two theories, as tables and legends name them.
 EXACT, EXPANSION = "exact", "third order"
 TIMES = 200
-# A step this small against the largest stable one is a good approximation of gradient flow.
-STEP = 0.1
-MOST_STEPS = 20_000
+STEP = 0.1  # of the largest stable learning rate: small enough to approximate gradient flow
+MAX_STEPS = 20_000
 RECORDS = 50
-# Time constants that the slowest mode is given to settle, in units of its own.
-SETTLING = 12
+SETTLING = 12  # time constants of the slowest mode in a trial
 SHORTEST_TRIAL = 101.0
-# Of learning rates, which are drawn on a logarithmic axis.
-RATE_ACCURACY, RATE_ERROR = 1e-3, 0.02
+RATE_ACCURACY, RATE_ERROR = 1e-3, 0.02  # enough for the learning rates of a logarithmic axis
 
 
 def predict(gain: float, target: float, until: float | None = None) -> xr.Dataset:
-    """Return both theories over learning time.
+    """Return the predictions of both theories over learning time.
 
     Parameters
     ----------
@@ -48,8 +44,8 @@ def predict(gain: float, target: float, until: float | None = None) -> xr.Datase
     Returns
     -------
     xr.Dataset
-        Over `theory` ("exact", "third order") and `tau`: what `InfiniteWidth.solve` returns, NaN where the expansion
-        has no such quantity, and `convergence_time` over `theory`.
+        Over `theory` ("exact", "third order") and `tau`: the quantities of `InfiniteWidth.solve`, NaN where the
+        expansion has no such quantity; and `convergence_time` over `theory`.
 
     Raises
     ------
@@ -67,57 +63,58 @@ def predict(gain: float, target: float, until: float | None = None) -> xr.Datase
     return together
 
 
-def cells_to_compare(
-    gain: float, target: float, until: float, networks: int, hidden_size: int, seed: int
-) -> list[Cell]:
-    """Return the networks to train: steps small enough for gradient flow, trials long enough for the fixed point.
+def jobs_to_compare(gain: float, target: float, until: float, networks: int, hidden_size: int, seed: int) -> list[Job]:
+    """Return jobs with steps short enough for gradient flow, and trials long enough for the fixed point.
 
     Parameters
     ----------
     until
-        The learning time that training lasts.
+        Learning time of the training.
     networks, hidden_size
-        How many, and of how many units N.
+        Number of networks, and of units N.
 
     Raises
     ------
     InputError
-        If there are no networks, or they would have to take too many steps.
+        If there are no networks, or the training takes too many steps.
     """
     theory = InfiniteWidth(gain, target)
     rate = min(until / TIMES, STEP * theory.stable_learning_rate)
     steps = math.ceil(until / rate)
-    if steps > MOST_STEPS:
+    if steps > MAX_STEPS:
         raise InputError(
             f"until must be shorter to be simulated: {until:g} takes {steps} steps of at most {rate:.2g}, "
-            f"more than {MOST_STEPS}"
+            f"more than {MAX_STEPS}"
         )
     outlier = float(theory.solve([np.inf])["outlier"].fillna(gain).item())
-    task = FixedPoint(target=target, duration=max(SHORTEST_TRIAL, math.ceil(SETTLING / (1 - outlier))))
+    duration = max(SHORTEST_TRIAL, math.ceil(SETTLING / (1 - outlier)))
     return [
-        Cell(
-            task,
-            gain=gain,
-            hidden_size=hidden_size,
-            epochs=steps + 1,
+        Job(
+            task={"name": "fixed_point", "target": target, "duration": duration},
+            network=LINEAR_NETWORK | {"gain": gain, "hidden_size": hidden_size},
+            training=DESCENT
+            | {
+                "epochs": steps + 1,
+                "learning_rate": rate,
+                "recorded_epochs": RECORDS,
+                "singular_values": 5,
+                "eigenvalues": 1,
+            },
+            measurements=("shuffle",),
             seed=seed_of("prediction", seed, target, gain, hidden_size, sample),
-            sample=sample,
-            network=LINEAR_NETWORK,
-            training=RECURRENT_SGD
-            | {"learning_rate": rate, "recorded_epochs": RECORDS, "singular_values": 5, "eigenvalues": 1},
-            measurements=(),
+            labels={"sample": sample},
         )
         for sample in range(integer("networks", networks, minimum=1))
     ]
 
 
-def simulate(cells: Sequence[Cell], workers: int | None = None, on_progress: OnProgress | None = None) -> xr.Dataset:
-    """Train networks side by side and return what `predict` does, over `sample` and `tau`.
+def simulate(jobs: Sequence[Job], workers: int | None = None, on_progress: OnProgress | None = None) -> xr.Dataset:
+    """Train networks on several processes and return what `predict` returns, over `sample` and `tau`.
 
     Parameters
     ----------
-    cells
-        As `cells_to_compare` returns them.
+    jobs
+        As `jobs_to_compare` returns them.
 
     Returns
     -------
@@ -125,14 +122,14 @@ def simulate(cells: Sequence[Cell], workers: int | None = None, on_progress: OnP
         `loss`, `singular_value`, `change_norm` and `outlier` (NaN within the bulk of radius g) over `sample` and `tau`;
         `shuffled_loss`, at the end, and `convergence_time` over `sample`.
     """
-    networks = run_side_by_side(simulate_one, cells, workers, on_progress)
-    together = xr.concat(networks, "sample", join="outer")
-    return together.assign_coords(hidden_size=cells[0].hidden_size)
+    networks = run_side_by_side(simulate_one, jobs, workers, on_progress)
+    return xr.concat(networks, "sample", join="outer")
 
 
-def simulate_one(cell: Cell, report: Report) -> xr.Dataset:
-    """Train the network of one cell and return the same of it, over `tau` and without `sample`."""
-    measured, rate = run(cell, report).measurements, cell.training["learning_rate"]
+def simulate_one(job: Job, progress: Report) -> xr.Dataset:
+    """Train the network of one job and return the same quantities over `tau`."""
+    measured = job.run(progress).measurements
+    rate, gain = measured["learning_rate"].item(), measured["gain"].item()
     recorded = measured["recorded_epoch"].values
     singular = measured["singular_value_history"].values
     outlier = measured["eigenvalue_real_history"].values[:, 0]
@@ -141,28 +138,31 @@ def simulate_one(cell: Cell, report: Report) -> xr.Dataset:
             "loss": ("tau", measured["loss"].values[recorded]),
             "singular_value": (("tau", "singular_index"), singular),
             "change_norm": ("tau", np.linalg.norm(singular, axis=1)),
-            "outlier": ("tau", np.where(outlier > cell.gain, outlier, np.nan)),
+            "outlier": ("tau", np.where(outlier > gain, outlier, np.nan)),
             "shuffled_loss": ((), measured["shuffled_loss"].item()),
             "convergence_time": ((), measured["convergence_epoch"].item() * rate),
         },
-        {"tau": recorded * rate, "singular_index": measured["leading_index"].values},
+        {
+            "tau": recorded * rate,
+            "singular_index": measured["leading_index"].values,
+            "hidden_size": measured["hidden_size"].item(),
+        },
     )
 
 
 def learning_rates(gains: Sequence[float], targets: Sequence[float]) -> xr.Dataset:
-    """Return how long the steps of gradient descent may be, in infinitely wide networks.
+    """Return the largest learning rates of gradient descent in infinitely wide networks.
 
     Parameters
     ----------
     gains, targets
-        Of g in [0, 1), and of z_hat.
+        Values of g in [0, 1) and of z_hat.
 
     Returns
     -------
     xr.Dataset
-        Over `gain` and `target`, in units of (1 - g^2)^2, the time that learning takes: `settles`, the learning rate up
-        to which descent settles where gradient flow ends, and `diverges`, the one from which an eigenvalue of W reaches
-        1.
+        Over `gain` and `target`, in units of (1 - g^2)^2: `settles`, the learning rate up to which descent settles
+        where gradient flow ends, and `diverges`, the one from which an eigenvalue of W reaches 1.
 
     Raises
     ------

@@ -1,37 +1,68 @@
-"""Running cells: on processes or a cluster, into a folder; what they cost; and everything measured in one file."""
+"""Run jobs into a folder of netCDF files, and export what was measured.
+
+A bridge to the runner of version 1, until `rankscope.sweep` runs jobs by itself.
+"""
 
 from __future__ import annotations
 
-import functools
 import json
+import math
 import os
+import platform
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import torch
+import xarray as xr
 
 from rankscope.errors import InputError
-from rankscope.experiments.base import AnyCell
-from rankscope.experiments.cell import Cell, generators_of, initial_network
-from rankscope.experiments.measuring import measure_cell
 from rankscope.io.atomic import make_folder, replacing
 from rankscope.networks.rate import RateRNN
-from rankscope.sweep import RunFolder, SweepReport, open_run, run_sweep
+from rankscope.sweep import Job, RunFolder, SweepReport, open_run, run_sweep
+from rankscope.sweep.job import Done
 from rankscope.sweep.netcdf import write_netcdf
 from rankscope.sweep.together import Trainee, train_groups
-from rankscope.tasks import FlipFlop
-from rankscope.training import TrainingConfig, train
 from rankscope.training.cuda import find_device
+from rankscope.version import __version__
 
-Report = Callable[[int, int, float], None]
+SCALARS = (
+    "initial_loss",
+    "evaluation_loss",
+    "convergence_epoch",
+    "functional_rank",
+    "change_norm",
+    "trained_norm",
+    "shuffled_loss",
+    "average_gradient",
+    "outlier",
+    "learning_rate",
+)
+MEASUREMENTS_FILE = "measurements.nc"
+NETWORK_FILE = "network.safetensors"
 
 
-def run_cells(
-    cells: Sequence[AnyCell],
+@dataclass(frozen=True)
+class _Described:
+    """A job as the runner takes it."""
+
+    job: Job
+
+    @property
+    def digest(self) -> str:
+        return self.job.digest
+
+    def describe(self) -> dict[str, Any]:
+        return self.job.description
+
+
+def run_jobs(
+    jobs: Sequence[Job],
     folder: str | os.PathLike[str],
     *,
     description: dict[str, Any] | None = None,
@@ -41,53 +72,38 @@ def run_cells(
     on_progress: Callable[[int, int, int, float], None] | None = None,
     device: str | None = None,
 ) -> SweepReport:
-    """Run cells into a folder; those that are there already are left alone. Arguments as in `sweep.run_sweep`.
+    """Run jobs into a folder; finished ones are left alone.
 
     Parameters
     ----------
     device
-        "cuda" or "cpu", to train there together what is alike (see `sweep.together`); "auto" for "cuda" where
-        there is a graphics card. Otherwise, and by default, every network is trained on a process.
+        "cuda" or "cpu" trains similar networks together there; "auto" is "cuda" where there is a GPU. By default every
+        network is trained on a process.
 
     Raises
     ------
     InputError
-        Also, and before any work, if a cell cannot be run here, say because its data is not, or there is no such
-        device.
+        Before any work, if a job cannot be run here.
     """
     where = chosen_device(device)
     if where is not None and executor is not None:
-        raise InputError(f"device must be None beside an executor, got {device!r}: the one or the other does the work")
-    for cell in cells:
-        cell.check()
+        raise InputError(f"device must be None beside an executor, got {device!r}")
+    for job in jobs:
+        job.check()
     if where is not None:
         store = RunFolder(folder)
-        wanted = list({cell.digest: cell for cell in cells}.values())
-        store.prepare([(cell.digest, cell.describe()) for cell in wanted], description)
-        train_groups([_trainee(cell) for cell in wanted if isinstance(cell, Cell)], store, where)
+        wanted = list({job.digest: job for job in jobs}.values())
+        store.prepare([(job.digest, job.description) for job in wanted], description)
+        train_groups([_trainee(job) for job in wanted if job.network["kind"] == "rate"], store, where)
     return run_sweep(
-        measure_cell,
-        cells,
+        _measured,
+        [_Described(job) for job in jobs],
         folder,
         description=description,
         executor=executor,
         workers=workers,
         retry_failed=retry_failed,
         on_progress=on_progress,
-    )
-
-
-def _trainee(cell: Cell) -> Trainee:
-    described = {
-        k: v for k, v in cell.describe().items() if k not in ("gain", "seed", "sample", "labels", "measurements")
-    }
-    return Trainee(
-        cell.digest,
-        json.dumps(described, sort_keys=True),
-        cell.task,
-        cell.steps,
-        TrainingConfig(epochs=cell.epochs, **cell.training),
-        lambda: (initial_network(cell), generators_of(cell)[1]),
     )
 
 
@@ -104,43 +120,77 @@ def chosen_device(device: str | None) -> torch.device | None:
     return find_device("cuda" if device == "auto" else device)
 
 
-def seconds_for(cells: Sequence[AnyCell], cores: int) -> float:
-    """Estimate how long cells take on this machine, from a fraction of a second of training.
+def _trainee(job: Job) -> Trainee:
+    network = {name: value for name, value in job.description["network"].items() if name != "gain"}
+    kind = {"task": job.description["task"], "network": network, "training": job.description["training"]}
+    task = job.make_task()
+    return Trainee(
+        job.digest,
+        json.dumps(kind, sort_keys=True),
+        task,
+        task.steps,
+        job.training,
+        lambda: (cast(RateRNN, job.initial_network(task)), job.random_streams()[1]),
+    )
 
-    Parameters
-    ----------
-    cores
-        Networks trained side by side.
+
+def _measured(described: _Described, report: Any, checkpoint: Path) -> xr.Dataset:
+    return stamped(described.job.run(report, checkpoint))
+
+
+def stamped(done: Done) -> xr.Dataset:
+    """Return the measurements of a job with its provenance as attributes."""
+    return done.measurements.assign_attrs(
+        cell=done.job.to_json(),
+        rankscope_version=__version__,
+        torch_version=str(torch.__version__),
+        numpy_version=np.__version__,
+        python_version=platform.python_version(),
+        platform=platform.platform(),
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        device="cpu",
+    )
+
+
+def run_stored(
+    job: Job,
+    folder: str | os.PathLike[str],
+    progress: Callable[[int, int, float], None] | None = None,
+    overwrite: bool = False,
+) -> tuple[xr.Dataset, list[Path]]:
+    """Run a job into FOLDER/measurements.nc and FOLDER/network.safetensors; the same call continues it.
+
+    Raises
+    ------
+    InputError
+        If the folder cannot be written to or already holds results.
     """
-    fixed, each = _cost_of_training()
-    seconds = [fixed * cell.steps + each * cell.work for cell in cells]
-    return max(sum(seconds) / cores, *seconds)
+    root = make_folder(folder)
+    files = [root / MEASUREMENTS_FILE, root / NETWORK_FILE]
+    if files[0].exists() and not overwrite:
+        raise InputError(f"out must be a folder without results, got {folder}; choose another or say --overwrite")
+    checkpoint = root / f"checkpoint-{job.digest}.safetensors"
+    done = job.run(progress, checkpoint)
+    after: Any = done.after
+    after.save(files[1], initial=done.before)
+    write_netcdf(stamped(done), files[0])
+    checkpoint.unlink(missing_ok=True)
+    return done.measurements, files
 
 
-@functools.cache
-def _cost_of_training() -> tuple[float, float]:
-    """Return seconds for a time step, and for a multiplication, from epochs of a small and of a larger network."""
-    seconds = {}
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        for N in (32, 256):
-            network = RateRNN.initialize(FlipFlop(), hidden_size=N, rng=0)
-            train(network, FlipFlop(), epochs=2, rng=0, recorded_epochs=0)
-            began = time.perf_counter()
-            train(network, FlipFlop(), epochs=10, rng=0, recorded_epochs=0)
-            seconds[N] = (time.perf_counter() - began) / 10
-    finally:
-        torch.set_num_threads(before)
-    steps = FlipFlop().steps
-    multiplications = {N: 3.0 * steps * 32 * N**2 for N in seconds}
-    each = (seconds[256] - seconds[32]) / (multiplications[256] - multiplications[32])
-    fixed = max(seconds[32] - each * multiplications[32], 0.0) / steps
-    return fixed, max(each, 1e-13)
+def summary(measured: xr.Dataset) -> dict[str, Any]:
+    """Return the scalars of one network as plain values; None for those that do not exist."""
+    row: dict[str, Any] = {"task": str(measured["task"].item())}
+    for name in ("gain", "hidden_size", "seed", *SCALARS):
+        value = measured[name].item() if name in measured else None
+        missing = value is None or (isinstance(value, float) and not math.isfinite(value))
+        whole = name in ("convergence_epoch", "functional_rank", "hidden_size")
+        row[name] = None if missing else int(value or 0) if whole else value
+    return row | {"status": str(measured["status"].item())}
 
 
 def export_run(folder: str | os.PathLike[str], out: str | os.PathLike[str], kind: str) -> None:
-    """Write everything measured in a run to one file.
+    """Write the measurements of a run to one file.
 
     Parameters
     ----------
@@ -157,16 +207,16 @@ def export_run(folder: str | os.PathLike[str], out: str | os.PathLike[str], kind
     dataset, target = open_run(folder), Path(out)
     make_folder(target.parent)
     if kind == "csv":
-        scalars = [name for name, v in dataset.data_vars.items() if set(v.dims) <= set(dataset["change_norm"].dims)]
+        labels = set(dataset["status"].dims)
+        scalars = [name for name, variable in dataset.data_vars.items() if set(variable.dims) <= labels]
         # A run of one network has no dimension, and a table needs one.
-        table = dataset[scalars] if dataset["change_norm"].dims else dataset[scalars].expand_dims("sample")
+        table = dataset[scalars] if labels else dataset[scalars].expand_dims("sample")
         with replacing(target) as temporary:
-            table.to_dataframe().dropna(how="all", subset=["change_norm"]).to_csv(temporary)
+            table.to_dataframe().dropna(how="all", subset=["learning_rate"]).to_csv(temporary)
     elif kind == "zarr":
         part = target.with_name(f".{target.name}.part")
         shutil.rmtree(part, ignore_errors=True)
-        # Version 2: the third says nothing of text yet.
-        dataset.load().to_zarr(part, mode="w", zarr_format=2)
+        dataset.load().to_zarr(part, mode="w", zarr_format=2)  # version 3 has no specification of text yet
         part.rename(target)
     else:
         write_netcdf(dataset, target)

@@ -1,50 +1,66 @@
-"""Paper Fig. 5 and supplement: an LSTM that learns the sentiment of film reviews changes in few directions, too.
+"""Schuessler et al. 2020, Fig. 5: an LSTM that learns the sentiment of film reviews changes in few directions, too.
 
-Two layers of 256 units on fixed word vectors. The change of all inner weight matrices at once is truncated to every
-rank, and so are the weights themselves: a change of about ten directions does nearly as well as all of it, while the
-weights, nearly as random as they began, need more than half of theirs. The data is real, and is fetched by
-`rankscope data sentiment`.
+Two layers of 256 units on fixed word vectors. The change of all inner weight matrices together is truncated to each
+rank, and so are the weights themselves. A change of about ten directions is nearly as good as all of it, but the
+weights need more than half of theirs. `rankscope data sentiment` fetches the data.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from rankscope.experiments.base import Experiment, seed_of
 from rankscope.experiments.claims import NOT_IN_THIS_RUN, Claim, Finding
-from rankscope.experiments.text_cell import TOLERANCE, TextCell, own_fingerprint
+from rankscope.sweep import Job
 
 EPOCHS, QUICK_EPOCHS = 500, 40
-ALL_RANKS = tuple(range(256))
-QUICK_RANKS = (*range(17), 20, 24, 32, 48, 64, 96, 128, 160, 192, 224, 255)
+SIZE = 256
+LEARNING_RATE = 0.01 / SIZE
 RECURRENT = "weight_hh_l1"
-BY_EYE = 0.1
-"""How well numbers can be read off the paper's figures."""
+INNER = ("*weight_hh_l*", "*weight_ih_l1")
+"""The weights among hidden units: of each layer to itself and to the next."""
+MEASURED = ("learning", "norms", "evaluation", "accuracy_truncation", "gate_spectra")
+TOLERANCE = 0.01  # loss of accuracy that a truncation may cause
+BY_EYE = 0.1  # accuracy of numbers read off the paper's figures
 FEW, MANY = 10, 128
 PAPER_ACCURACY, LOWEST_ACCURACY = 0.79, 0.75
 PAPER_LARGEST, SMALL = 3.5, 0.5
 
 
-def sentiment_cells(data: str, epochs: int, ranks: tuple[int, ...], vector_dropout: float = 0.0) -> list[TextCell]:
-    """Return the one cell of the experiment."""
+def sentiment_jobs(epochs: int = EPOCHS, data: str = "snippets", **network: Any) -> list[Job]:
+    """Return the single job of a preset."""
     return [
-        TextCell(
-            data,
-            epochs=epochs,
-            ranks=ranks,
+        Job(
+            task={"name": "sentiment", "data": data},
+            network={
+                "kind": "lstm",
+                "hidden_size": SIZE,
+                "num_layers": 2,
+                "readout": "last",
+                "dropout": 0.5,
+                **network,
+            },
+            training={
+                "epochs": epochs,
+                "batch_size": 64,
+                "learning_rate": LEARNING_RATE,
+                "recorded_epochs": 0,
+                "matrices": INNER,
+            },
+            measurements=MEASURED,
             seed=seed_of("sentiment", 0),
-            vector_dropout=vector_dropout,
-            fingerprint=own_fingerprint(data),
+            labels={"sample": 0, "data": data},
         )
     ]
 
 
 def of_networks(check: Callable[[list[xr.Dataset]], Finding], *needed: str) -> Callable[[xr.Dataset], Finding]:
-    """Return a check of a whole run from one of its networks, which looks at those that did not diverge."""
+    """Return a check of a run, given a check of its networks that did not diverge."""
 
     def of_run(dataset: xr.Dataset) -> Finding:
         if not {"status", "accuracy", *needed} <= set(dataset.variables):
@@ -55,50 +71,48 @@ def of_networks(check: Callable[[list[xr.Dataset]], Finding], *needed: str) -> C
         there = [network for network in networks if network["status"].item() == "finished"]
         try:
             return check(there) if there else NOT_IN_THIS_RUN
-        except KeyError:  # of networks with fewer units or layers: no such rank, or weight
+        except KeyError:  # networks with fewer units or layers have no such rank or weight
             return NOT_IN_THIS_RUN
 
     return of_run
 
 
 def accuracy(networks: list[xr.Dataset]) -> Finding:
-    """Find the accuracy at the end."""
+    """Check the accuracy at the end."""
     found = [float(network["accuracy"]) for network in networks]
     return Finding(_listed(found), bool(np.mean(found) >= LOWEST_ACCURACY))
 
 
 def change_is_low_rank(networks: list[xr.Dataset]) -> Finding:
-    """Find what the accuracy loses if the change keeps ten directions, and how many it needs."""
-    lost, ranks = [], []
-    for network in networks:
-        curve = network["truncation_accuracy"].sel(truncated="change")
-        lost.append(float(network["accuracy"] - curve.sel(rank=FEW)))
-        ranks.append(float(network["functional_rank"]))
+    """Check that ten directions of the change are within 1 % of the full accuracy."""
+    lost = [_lost(network, "change", FEW) for network in networks]
+    ranks = [float(network["functional_rank"]) for network in networks]
     text = f"loses {_listed([100 * x for x in lost])} % at rank {FEW}; within 1 % from rank {_listed(ranks)} on"
     return Finding(text, bool(np.mean(lost) <= TOLERANCE + 1e-9))
 
 
 def weights_are_not(networks: list[xr.Dataset]) -> Finding:
-    """Find how many directions the weights need."""
+    """Check that the weights themselves need more than 128 directions."""
+    lost = [_lost(network, "trained", MANY) for network in networks]
     ranks = [float(network["functional_rank_trained"]) for network in networks]
-    lost = [
-        float(network["accuracy"] - network["truncation_accuracy"].sel(truncated="trained", rank=MANY))
-        for network in networks
-    ]
     text = f"loses {_listed([100 * x for x in lost])} % at rank {MANY}; within 1 % from rank {_listed(ranks)} on"
     return Finding(text, not bool(np.any(np.array(ranks) <= MANY)))
 
 
 def largest(networks: list[xr.Dataset]) -> Finding:
-    """Find the largest singular value of the change of the second layer's recurrent weights."""
+    """Check the largest singular value of the change of the second layer's recurrent weights."""
     found = [float(_change(network)[0]) for network in networks]
     return Finding(_listed(found), bool(abs(np.mean(found) / PAPER_LARGEST - 1) <= BY_EYE))
 
 
 def fall(networks: list[xr.Dataset]) -> Finding:
-    """Find how many singular values of that change are not small."""
+    """Check that fewer than ten singular values of that change are 0.5 or more."""
     found = [int((_change(network) >= SMALL).sum()) for network in networks]
     return Finding(f"{_listed(found)} of them are not below {SMALL}", bool(np.mean(found) < FEW))
+
+
+def _lost(network: xr.Dataset, truncated: str, rank: int) -> float:
+    return float(network["accuracy"] - network["truncation_accuracy"].sel(truncated=truncated, rank=rank))
 
 
 def _change(network: xr.Dataset) -> xr.DataArray:
@@ -113,11 +127,11 @@ SENTIMENT = Experiment(
     name="sentiment",
     description="LSTM, sentiment of film reviews: truncated change and weights (paper Fig. 5)",
     presets={
-        "quick": lambda: sentiment_cells("snippets", QUICK_EPOCHS, QUICK_RANKS),
-        "paper": lambda: sentiment_cells("snippets", EPOCHS, ALL_RANKS),
-        # A small set is learned by heart in 500 passes; this delays it.
-        "more-dropout": lambda: sentiment_cells("snippets", EPOCHS, ALL_RANKS, vector_dropout=0.5),
-        "treebank": lambda: sentiment_cells("treebank", EPOCHS, ALL_RANKS),
+        "quick": lambda: sentiment_jobs(QUICK_EPOCHS),
+        "paper": sentiment_jobs,
+        # Dropout of the word vectors delays overfitting, which 500 passes over a small data set lead to.
+        "more-dropout": lambda: sentiment_jobs(input_dropout=0.5),
+        "treebank": lambda: sentiment_jobs(data="treebank"),
     },
     claims=(
         Claim(

@@ -1,31 +1,29 @@
-"""Does any of it depend on the number of units? Networks of 64 to 1024. (paper supplement)
+"""Schuessler et al. 2020, supplement: dependence on the number of units, N = 64 to 1024.
 
-|W| grows as the square root of N; what learning adds, and the number of directions the task needs, do not.
+|W| grows as the square root of N; the change, and the number of directions that the task needs, do not grow.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import xarray as xr
 
-from rankscope.experiments.base import PAPER_EPOCHS, Experiment, nonlinear_cells
-from rankscope.experiments.cell import Cell
+from rankscope.experiments.base import NAMES, PAPER_EPOCHS, Experiment, nonlinear_jobs
 from rankscope.experiments.claims import NOT_IN_THIS_RUN, Claim, Finding, values
-from rankscope.experiments.gain import NAMES
 
 GAINS = dict.fromkeys(PAPER_EPOCHS, (0.0, 0.9, 1.8))
 SIZES = (64, 128, 256, 512, 1024)
-# To 512 units with three samples: an eighth of the work of the whole.
-SHORTER_SIZES = (64, 128, 256, 512)
+SHORTER_SIZES = (64, 128, 256, 512)  # with three samples, an eighth of the work
 QUICK_SIZES = (32, 64, 128)
-AT = 0.9
+GAIN = 0.9
+RECORDS = 2  # recording singular values more often costs as much as the training at these sizes
 
 
 def _means(dataset: xr.Dataset, variable: str, task: str) -> dict[int, float]:
     sizes = [int(N) for N in np.atleast_1d(dataset["hidden_size"].values)]
-    found = {N: values(dataset, variable, task=task, gain=AT, hidden_size=N) for N in sizes}
+    found = {N: values(dataset, variable, task=task, gain=GAIN, hidden_size=N) for N in sizes}
     return {N: float(v.mean()) for N, v in found.items() if v.size}
 
 
@@ -34,16 +32,16 @@ def _listed(means: dict[int, float]) -> str:
 
 
 def norm_grows(dataset: xr.Dataset, task: str) -> Finding:
-    """Find whether |W| is within 15 % of sqrt(g^2 N + |dW|^2) at g = 0.9."""
+    """Check that |W| is within 15 % of sqrt(g^2 N + |dW|^2) at g = 0.9."""
     trained, change = _means(dataset, "trained_norm", task), _means(dataset, "change_norm", task)
     if len(trained) < 2:
         return NOT_IN_THIS_RUN
-    expected = {N: float(np.hypot(AT * np.sqrt(N), change[N])) for N in trained}
+    expected = {N: float(np.hypot(GAIN * np.sqrt(N), change[N])) for N in trained}
     return Finding(_listed(trained), all(abs(trained[N] / expected[N] - 1) < 0.15 for N in trained))
 
 
 def rank_does_not_grow(dataset: xr.Dataset, task: str) -> Finding:
-    """Find whether the functional rank grows by less than a factor of two while N grows by four or more."""
+    """Check that the functional rank grows less than twofold while N grows fourfold or more."""
     ranks = _means(dataset, "functional_rank", task)
     if len(ranks) < 2 or max(ranks) < 4 * min(ranks):
         return NOT_IN_THIS_RUN
@@ -56,29 +54,24 @@ def _claims(task: str) -> tuple[Claim, ...]:
             f"{task}: |W| grows",
             f"|W| grows as g sqrt(N) ({NAMES[task]}, g = 0.9)",
             "as sqrt(N)",
-            lambda dataset: norm_grows(dataset, task),
+            partial(norm_grows, task=task),
         ),
         Claim(
             f"{task}: rank does not grow",
             "the functional rank does not grow with N (less than twofold, g = 0.9)",
             "about constant",
-            lambda dataset: rank_does_not_grow(dataset, task),
+            partial(rank_does_not_grow, task=task),
         ),
     )
-
-
-def _light(cells: list[Cell]) -> list[Cell]:
-    """Leave the singular values during learning out, which cost as much as the training at these sizes."""
-    return [replace(cell, training=cell.training | {"recorded_epochs": 2}) for cell in cells]
 
 
 SIZE = Experiment(
     name="size",
     description="Three tasks at g = 0, 0.9 and 1.8, N = 64 to 1024, five networks each (paper supplement)",
     presets={
-        "quick": lambda: _light(nonlinear_cells(GAINS, 2, QUICK_SIZES)),
-        "shorter": lambda: _light(nonlinear_cells(GAINS, 3, SHORTER_SIZES)),
-        "paper": lambda: _light(nonlinear_cells(GAINS, 5, SIZES)),
+        "quick": lambda: nonlinear_jobs(GAINS, 2, QUICK_SIZES, RECORDS),
+        "shorter": lambda: nonlinear_jobs(GAINS, 3, SHORTER_SIZES, RECORDS),
+        "paper": lambda: nonlinear_jobs(GAINS, 5, SIZES, RECORDS),
     },
     claims=tuple(claim for task in GAINS for claim in _claims(task)),
 )

@@ -23,9 +23,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rankscope.errors import InputError
-from rankscope.experiments.base import seed_of, work
-from rankscope.experiments.cell import Cell
+from rankscope.experiments.base import seed_of
 from rankscope.networks.rate import RateRNN
+from rankscope.sweep import Job
+from rankscope.sweep.cost import multiplications
 from rankscope.tasks import make
 from rankscope.validation import choice, number
 
@@ -67,8 +68,8 @@ class SweepFile(BaseModel):
     recorded_epochs: Annotated[int, Field(ge=0, le=10**6)] | None = None
 
 
-def read_sweep(path: str | os.PathLike[str]) -> list[Cell]:
-    """Return the cells of a sweep file, the longest first.
+def read_sweep(path: str | os.PathLike[str]) -> list[Job]:
+    """Return the jobs of a sweep file, the longest first.
 
     Raises
     ------
@@ -85,13 +86,13 @@ def read_sweep(path: str | os.PathLike[str]) -> list[Cell]:
     except ValidationError as error:
         raise InputError(f"{path}: {_explain(error)}") from error
     try:
-        return cells_of(sweep)
+        return jobs_of(sweep)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 
 
-def cells_of(sweep: SweepFile) -> list[Cell]:
-    """Return the cells of a sweep, the longest first.
+def jobs_of(sweep: SweepFile) -> list[Job]:
+    """Return the jobs of a sweep, the longest first.
 
     Raises
     ------
@@ -106,7 +107,7 @@ def cells_of(sweep: SweepFile) -> list[Cell]:
     count = math.prod(len(values) for values in sweep.grid.values()) * sweep.samples
     if count > MOST_CELLS:
         raise InputError(f"a sweep must be of at most {MOST_CELLS} networks, got {count:.6g} (samples times the grid)")
-    cells = []
+    jobs = []
     tried = set()
     for combination in itertools.product(*sweep.grid.values()):
         at = dict(zip(sweep.grid, combination, strict=True))
@@ -117,27 +118,24 @@ def cells_of(sweep: SweepFile) -> list[Cell]:
             raise InputError(f"grid: {_explain(error)}") from error
         task = make(sweep.task, **sweep.task_parameters, **{k: v for k, v in at.items() if k in parameters})
         labels = {key: _label(value) for key, value in at.items() if key not in ("gain", "hidden_size")}
-        cells += [
-            Cell(
-                task,
-                gain=float(options["gain"]),
-                hidden_size=options["hidden_size"],
-                epochs=options["epochs"],
+        network = {key: options[key] for key in ("gain", "hidden_size", *NETWORK_OPTIONS)}
+        jobs += [
+            Job(
+                task=task,
+                network=network,
+                training={key: options[key] for key in ("epochs", *TRAINING_OPTIONS)},
                 seed=seed_of(sweep.seed, sweep.task, sorted(map(str, at.items())), sample),
-                sample=sample,
-                network={key: options[key] for key in NETWORK_OPTIONS},
-                training={key: options[key] for key in TRAINING_OPTIONS},
-                labels=labels,
+                labels=labels | {"sample": sample},
             )
             for sample in range(sweep.samples)
         ]
         # A tiny network of each kind, so that an impossible option is named before the first one is trained.
-        kind = repr((task, cells[-1].network))
-        number("gain", cells[-1].gain, minimum=0)
+        number("gain", network["gain"], minimum=0)
+        kind = repr((task, network | {"hidden_size": 8}))
         if kind not in tried:
-            RateRNN.initialize(task, hidden_size=8, gain=cells[-1].gain, rng=0, **cells[-1].network)
+            RateRNN.initialize(task, rng=0, **(network | {"hidden_size": 8}))
             tried.add(kind)
-    return sorted(cells, key=work, reverse=True)
+    return sorted(jobs, key=multiplications, reverse=True)
 
 
 _GRID_OPTIONS = ("gain", "hidden_size", "epochs", *NETWORK_OPTIONS, *TRAINING_OPTIONS)

@@ -14,14 +14,16 @@ from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from ctypes import c_uint64
 from multiprocessing.sharedctypes import SynchronizedArray
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from rankscope.errors import InputError
-from rankscope.experiments.cell import Cell, initial_network
-from rankscope.experiments.prediction import cells_to_compare, simulate_one
+from rankscope.experiments.prediction import jobs_to_compare, simulate_one
 from rankscope.explore.curves import POINTS, listed, quantities, rounded
+from rankscope.networks.rate import RateRNN
+from rankscope.sweep import Job
+from rankscope.sweep.cost import multiplications
 from rankscope.sweep.processes import become_worker
 from rankscope.theory import InfiniteWidth, SingleNetwork
 
@@ -117,8 +119,8 @@ class Networks:
 def predicted(gain: float, target: float, units: int, sample: int, report: Callable[..., None]) -> Values:
     """Return the prediction for one network from its initial weights."""
     try:
-        cell, until = _cell(gain, target, units, sample)
-        network = SingleNetwork.of(initial_network(cell), target, ACCURACY)
+        job, until = _job(gain, target, units, sample)
+        network = SingleNetwork.of(cast(RateRNN, job.initial_network()), target, ACCURACY)
         times = np.linspace(0, until, POINTS)
         return _values("predicted", sample, gain, times, quantities(network.solve(times), target))
     except InputError as error:
@@ -128,12 +130,12 @@ def predicted(gain: float, target: float, units: int, sample: int, report: Calla
 def trained(gain: float, target: float, units: int, sample: int, report: Callable[..., None]) -> Values:
     """Return the training of one network."""
     try:
-        cell, _ = _cell(gain, target, units, sample)
+        job, _ = _job(gain, target, units, sample)
     except InputError as error:
         return _skipped(sample, str(error))
-    if cell.work > MAX_WORK:
-        return _skipped(sample, f"its {cell.epochs:,} training steps would take too long")
-    simulated = simulate_one(cell, report)
+    if multiplications(job) > MAX_WORK:
+        return _skipped(sample, f"its {job.training.epochs:,} training steps would take too long")
+    simulated = simulate_one(job, report)
     at_the_end = np.full(simulated.sizes["tau"], np.nan)
     at_the_end[-1] = simulated["shuffled_loss"].item()
     simulated = simulated.assign(shuffled_loss=("tau", at_the_end))
@@ -142,9 +144,9 @@ def trained(gain: float, target: float, units: int, sample: int, report: Callabl
     return _values("trained", sample, gain, simulated["tau"].values, found | {"convergence": convergence})
 
 
-def _cell(gain: float, target: float, units: int, sample: int) -> tuple[Cell, float]:
+def _job(gain: float, target: float, units: int, sample: int) -> tuple[Job, float]:
     until = 2 * InfiniteWidth(gain, target, ACCURACY).convergence_time()
-    return cells_to_compare(gain, target, until, sample + 1, units, SEED)[sample], until
+    return jobs_to_compare(gain, target, until, sample + 1, units, SEED)[sample], until
 
 
 def _values(kind: str, sample: int, gain: float, times: Any, found: Values) -> Values:

@@ -14,6 +14,7 @@ import xarray as xr
 
 from rankscope.errors import InputError
 from rankscope.linalg.threads import threads_for
+from rankscope.measurements.accuracy_truncation import ACCURACY_TRUNCATION
 from rankscope.measurements.base import EVALUATION_TRIALS as EVALUATION_TRIALS
 from rankscope.measurements.base import Measurement as Measurement
 from rankscope.measurements.base import TrainedNetwork as TrainedNetwork
@@ -41,6 +42,7 @@ MEASUREMENTS: dict[str, Measurement] = {
         SHUFFLE,
         SPECTRA,
         GATE_SPECTRA,
+        ACCURACY_TRUNCATION,
         TRIAL,
         OUTLIER,
         SCORE,

@@ -125,6 +125,11 @@ def scalar(value: Any, long_name: str) -> Scalar:
     return (), float("nan") if value is None else value, {"long_name": long_name}
 
 
+def has_validation(task: Task) -> bool:
+    """Return whether a task has validation data."""
+    return hasattr(task, "validation")
+
+
 def one_square_matrix(network: Network, task: Task, matrices: Matrices) -> str | None:
     """Require a single, square weight matrix."""
     parameters = dict(network.named_parameters())

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from rankscope.measurements.base import Matrices, Measurement, TrainedNetwork
+from rankscope.measurements.base import Matrices, Measurement, TrainedNetwork, has_validation
 from rankscope.networks.protocol import Network, evaluating, outputs_of
 from rankscope.tasks.trials import Task, Trials, as_trials
 
@@ -33,10 +33,8 @@ def compute(trained: TrainedNetwork, rng: np.random.Generator) -> xr.Dataset:
 
 
 def applies(network: Network, task: Task, matrices: Matrices) -> str | None:
-    """Require an output at every step."""
-    if hasattr(task, "validation"):
-        return "the trials of a data set are not functions of time"
-    return None
+    """Require trials that are functions of time."""
+    return "the trials of a data set are not functions of time" if has_validation(task) else None
 
 
 def _example(task: Any) -> Trials:

@@ -13,7 +13,15 @@ import numpy as np
 import xarray as xr
 
 from rankscope import lowrank
-from rankscope.measurements.base import Measurement, TrainedNetwork, scalar
+from rankscope.measurements.base import (
+    Matrices,
+    Measurement,
+    TrainedNetwork,
+    has_validation,
+    scalar,
+)
+from rankscope.networks.protocol import Network
+from rankscope.tasks.trials import Task
 
 
 def compute(trained: TrainedNetwork, rng: np.random.Generator) -> xr.Dataset:
@@ -39,4 +47,11 @@ def compute(trained: TrainedNetwork, rng: np.random.Generator) -> xr.Dataset:
     )
 
 
-TRUNCATION = Measurement("truncation", "loss with the change truncated to rank 0 to 25, and functional rank", compute)
+def applies(network: Network, task: Task, matrices: Matrices) -> str | None:
+    """Require a task without validation data."""
+    return "accuracy_truncation evaluates on the validation data of the task" if has_validation(task) else None
+
+
+TRUNCATION = Measurement(
+    "truncation", "loss with the change truncated to rank 0 to 25, and functional rank", compute, applies
+)

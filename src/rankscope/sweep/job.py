@@ -18,7 +18,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -76,6 +76,10 @@ class Job(Description):
     measurements: tuple[str, ...] | None = None
     seed: int = 0
     labels: dict[str, Label] = Field(default_factory=dict)
+
+    if TYPE_CHECKING:  # mappings and names are converted
+
+        def __init__(self, **fields: Any) -> None: ...
 
     @field_validator("task", mode="before")
     @classmethod

@@ -11,6 +11,7 @@ from rankscope.training.loss import cross_entropy_loss as cross_entropy_loss
 from rankscope.training.loss import evaluate as evaluate
 from rankscope.training.loss import find_loss as find_loss
 from rankscope.training.loss import squared_loss as squared_loss
+from rankscope.training.loss import validate as validate
 from rankscope.training.state_file import TrainingState as TrainingState
 from rankscope.training.text import TextHistory as TextHistory
 from rankscope.training.text import train_classifier as train_classifier

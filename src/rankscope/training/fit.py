@@ -19,12 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rankscope.networks.protocol import evaluating
 from rankscope.tasks.trials import Trials, as_trials
 from rankscope.training import state_file
 from rankscope.training.config import TrainingConfig
 from rankscope.training.gradients import Gradient
-from rankscope.training.loss import Loss, accuracy, outputs_on
 from rankscope.training.state_file import Contents, TrainingState
 
 LARGEST_STEP = 1e30
@@ -248,28 +246,6 @@ class _Run:
             if self._in_file.get(i) != (state.epoch, state.status):
                 state_file.save(path, state)
                 self._in_file[i] = (state.epoch, state.status)
-
-
-def validation_of(batches: Sequence[Trials], loss: Loss, loss_name: object) -> Validate:
-    """Return a function that evaluates a network on `batches`: mean loss and accuracy over all trials.
-
-    The accuracy is NaN for losses that are not of classes.
-    """
-    classes = loss_name in ("cross_entropy", "binary_cross_entropy")
-    sizes = [trials.batch_size for trials in batches]
-
-    @torch.no_grad()
-    def validate(state: TrainingState) -> tuple[float, float]:
-        losses, right = [], []
-        with evaluating(state.network):
-            for trials in batches:
-                outputs = outputs_on(state.network, trials, 0)
-                targets, mask = trials.targets.to(outputs), trials.mask.to(outputs)
-                losses.append(float(loss(outputs, targets, mask)))
-                right.append(accuracy(outputs, targets, mask) if classes else math.nan)
-        return float(np.average(losses, weights=sizes)), float(np.average(right, weights=sizes))
-
-    return validate
 
 
 def _clip(state: TrainingState, norm: float, largest: float) -> None:

@@ -5,9 +5,11 @@ The loss of the paper is half the masked mean square error (Schuessler et al. 20
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -174,6 +176,25 @@ def evaluate(network: Network, trials: Trials, rng: RngLike = None, loss: str | 
     with evaluating(network), threads_for(hidden_size_of(network)):
         outputs = outputs_on(network, trials, rng)
     return float(find_loss(loss)(outputs, trials.targets.to(outputs), trials.mask.to(outputs)))
+
+
+@torch.no_grad()
+def validate(network: Network, batches: Sequence[Trials], loss: str | Loss) -> tuple[float, float]:
+    """Return the loss and the accuracy of `network`, each the mean over all trials of `batches`.
+
+    The accuracy is NaN for losses that are not of classes.
+    """
+    judge = find_loss(loss)
+    classes = judge in (cross_entropy_loss, binary_cross_entropy_loss)
+    losses, right = [], []
+    with evaluating(network):
+        for trials in batches:
+            outputs = outputs_on(network, trials, 0)
+            targets, mask = trials.targets.to(outputs), trials.mask.to(outputs)
+            losses.append(float(judge(outputs, targets, mask)))
+            right.append(accuracy(outputs, targets, mask) if classes else math.nan)
+    sizes = [trials.batch_size for trials in batches]
+    return float(np.average(losses, weights=sizes)), float(np.average(right, weights=sizes))
 
 
 def outputs_on(network: Network, trials: Trials, rng: RngLike = None) -> Tensor:

@@ -12,9 +12,10 @@ from rankscope.networks.protocol import Network, check_network, hidden_size_of
 from rankscope.tasks.trials import Task, Trials
 from rankscope.training import state_file
 from rankscope.training.config import TrainingConfig
-from rankscope.training.fit import Callback, Files, Progress, fit, validation_of
+from rankscope.training.fit import Callback, Files, Progress, fit
 from rankscope.training.gradients import AutogradGradient
 from rankscope.training.history import History
+from rankscope.training.loss import validate
 from rankscope.training.manual_gradient import ManualGradient
 from rankscope.training.setup import batches_of, begin, settle
 from rankscope.validation import RngLike, generator, number
@@ -94,7 +95,7 @@ def train(
                 [state],
                 gradient,
                 config,
-                validate=None if validation is None else validation_of(validation, loss, state.settings["loss"]),
+                validate=None if validation is None else lambda state: validate(state.network, validation, loss),
                 callbacks=callbacks,
                 progress=progress,
                 files=files,

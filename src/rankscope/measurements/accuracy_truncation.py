@@ -1,0 +1,87 @@
+"""Accuracy and loss on validation data with the change, or the trained weights themselves, truncated to rank R.
+
+All measured matrices are truncated together, each to rank R: W0 + dW_R for `truncated` = "change", and W_R for
+"trained". The functional rank is the smallest one from which on the accuracy is within 0.01 of that with nothing
+truncated.
+
+Source: Schuessler et al. 2020, Fig. 5.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from torch import nn
+
+from rankscope import lowrank
+from rankscope.lowrank import TruncationCurve
+from rankscope.measurements.base import Matrices, Measurement, TrainedNetwork, has_validation, scalar
+from rankscope.networks.protocol import Network
+from rankscope.tasks.trials import Task
+from rankscope.training import validate
+
+EVERY_RANK_UP_TO, SPACING = 32, 4
+
+
+def compute(trained: TrainedNetwork, rng: np.random.Generator) -> xr.Dataset:
+    """Return `truncation_accuracy` and `truncation_loss` over (truncated, rank), and the functional ranks."""
+    curves, losses = zip(*(_curves(trained, truncate) for truncate in ("change", "weights")), strict=True)
+    dims = ("truncated", "rank")
+    ranks = {
+        name: lowrank.functional_rank(curve, "accuracy")
+        for name, curve in zip(("functional_rank", "functional_rank_trained"), curves, strict=True)
+    }
+    text = "smallest rank of the truncated {} from which on the accuracy is at most 0.01 lower"
+    return xr.Dataset(
+        {
+            "truncation_loss": (dims, np.array(losses), {"long_name": "validation loss with all weights truncated"}),
+            "truncation_accuracy": (
+                dims,
+                np.array([curve.scores for curve in curves]),
+                {"long_name": "validation accuracy with all weights truncated"},
+            ),
+            "functional_rank": scalar(_float(ranks["functional_rank"]), text.format("change")),
+            "functional_rank_trained": scalar(_float(ranks["functional_rank_trained"]), text.format("weights")),
+        },
+        {"truncated": ["change", "trained"], "rank": list(curves[0].ranks)},
+    )
+
+
+def applies(network: Network, task: Task, matrices: Matrices) -> str | None:
+    """Require validation data."""
+    return None if has_validation(task) else "the task has no validation data"
+
+
+def _curves(trained: TrainedNetwork, truncate: Any) -> tuple[TruncationCurve, list[float]]:
+    """Return the accuracies over rank, and the losses, which the same pass over the data gives."""
+    batches = list(trained.task.validation())  # type: ignore[attr-defined]
+    losses = []
+
+    def accuracy(network: nn.Module) -> float:
+        loss, right = validate(network, batches, trained.loss_function)
+        losses.append(loss)
+        return right
+
+    full_rank = max(min(dW.matrix.shape) for dW in trained.changes.values())
+    ranks = [rank for rank in range(full_rank + 1) if rank <= EVERY_RANK_UP_TO or rank % SPACING == 0]
+    curve = lowrank.truncation_curve(
+        trained.before,
+        trained.after,
+        ranks=ranks,
+        score=accuracy,
+        higher_is_better=True,
+        matrices=trained.names,
+        truncate=truncate,
+    )
+    return curve, losses[: len(ranks)]
+
+
+def _float(rank: int | None) -> float | None:
+    return None if rank is None else float(rank)
+
+
+ACCURACY_TRUNCATION = Measurement(
+    "accuracy_truncation", "validation accuracy with the change or the weights truncated", compute, applies
+)

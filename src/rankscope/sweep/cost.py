@@ -1,0 +1,101 @@
+"""Estimates of the time that jobs take, from their multiplications and a short measurement on this machine."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from rankscope.linalg.singular_values import EXACT_UP_TO
+from rankscope.linalg.threads import threads_for
+from rankscope.lowrank.truncation import RANKS
+from rankscope.measurements.base import EVALUATION_TRIALS
+from rankscope.networks.gates import GATES
+from rankscope.networks.rate import RateRNN
+from rankscope.sweep.job import Job
+from rankscope.tasks import FlipFlop, steps_per_epoch
+from rankscope.training import train
+from rankscope.training.recorder import record_schedule
+
+USUAL_SIZE = 256
+WORD_VECTOR = 50
+VALIDATION = 0.1  # of finite data
+DEFAULT_MEASURED = ("truncation", "spectra")
+
+
+def seconds_for(jobs: Sequence[Job], workers: int) -> float:
+    """Estimate how many seconds jobs take on this machine.
+
+    Parameters
+    ----------
+    workers
+        Number of networks trained at the same time.
+    """
+    per_step, per_product = _measured_costs()
+    seconds = []
+    for job in jobs:
+        sequential = _layers(job) * _epochs(job) * steps_per_epoch(job.task, job.training.batch_size)
+        seconds.append(per_step * sequential + per_product * multiplications(job))
+    return max(sum(seconds) / workers, *seconds)
+
+
+def multiplications(job: Job) -> float:
+    """Estimate the multiplications of a job: training, records of the weights, measurements.
+
+    Decompositions count with their measured times, in units of multiplications of a training.
+    """
+    N, training, epochs = _size(job), job.training, _epochs(job)
+    measured = set(DEFAULT_MEASURED if job.measurements is None else job.measurements)
+    steps = steps_per_epoch(job.task, training.batch_size)
+    # With a single row, a product waits for the weights to come from memory, and costs as much as with two.
+    rows: float = 3 * epochs * steps * max(training.batch_size, 2)
+    one_trial = training.batch_size == 1 and not job.network.get("noise_std")
+    trials = 1 if one_trial else EVALUATION_TRIALS
+    rows += steps * trials * len(RANKS) * len(measured & {"truncation", "score"})
+    if "accuracy_truncation" in measured:
+        rows += 2 * (32 + N / 4) * VALIDATION * steps * training.batch_size
+    records = len(record_schedule(epochs, training.recorded_epochs, N))
+    record = (10 * N if N <= EXACT_UP_TO else 400) + 100 * N * bool(training.eigenvalues)
+    decompositions = records * record + 350 * N * ("spectra" in measured) + 100 * N * ("outlier" in measured)
+    return float(_weights(job) * rows + N**2 * decompositions)
+
+
+def _weights(job: Job) -> float:
+    """Return the number of weights that multiply the activity in a step."""
+    N, layers = _size(job), _layers(job)
+    if job.network["kind"] not in GATES:
+        return N**2
+    inputs = WORD_VECTOR if isinstance(job.task, dict) and job.task["name"] == "sentiment" else 0
+    return len(GATES[job.network["kind"]]) * N * (inputs + N + (layers - 1) * 2 * N)
+
+
+def _layers(job: Job) -> int:
+    return int(job.network.get("num_layers", 1))
+
+
+def _size(job: Job) -> int:
+    described: dict[str, Any] = job.description["network"]
+    return int(described.get("hidden_size", USUAL_SIZE))
+
+
+def _epochs(job: Job) -> int:
+    return job.training.epochs or 1
+
+
+@functools.cache
+def _measured_costs() -> tuple[float, float]:
+    """Return seconds for a time step, and for a multiplication, from epochs of a small and of a larger network."""
+    seconds = {}
+    for N in (32, 256):
+        network = RateRNN.initialize(FlipFlop(), hidden_size=N, rng=0)
+        with threads_for(N):
+            train(network, FlipFlop(), epochs=2, rng=0, recorded_epochs=0)
+            started = time.perf_counter()
+            train(network, FlipFlop(), epochs=10, rng=0, recorded_epochs=0)
+            seconds[N] = (time.perf_counter() - started) / 10
+    steps = FlipFlop().steps
+    products = {N: 3.0 * steps * 32 * N**2 for N in seconds}
+    each = (seconds[256] - seconds[32]) / (products[256] - products[32])
+    fixed = max(seconds[32] - each * products[32], 0.0) / steps
+    return fixed, max(each, 1e-13)
