@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rankscope.experiments import run_cells
+from rankscope.experiments.running import run_jobs
 from rankscope.experiments.user_sweep import read_sweep
 from rankscope.tasks.neurogym import installed
 
@@ -24,7 +24,7 @@ def test_the_python_runs(page, capsys, tmp_path, monkeypatch):
     if page.name == "sweeps.md":  # its code opens the run of its sweep
         (sweep,) = re.findall(r"```yaml\n(task:.*?)```", text, flags=re.DOTALL)
         Path("sweep.yaml").write_text(re.sub(r"epochs: \d+", "epochs: 5", sweep))
-        run_cells(read_sweep("sweep.yaml"), "runs/mine")
+        run_jobs(read_sweep("sweep.yaml"), "runs/mine")
     space: dict[str, object] = {}
     for block in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL):
         line = text[: text.index(block)].count("\n")

@@ -7,7 +7,7 @@ import yaml
 from explore_cases import SWEEP, served, wait_for
 
 from forking import Program
-from rankscope.experiments import run_cells
+from rankscope.experiments.running import run_jobs
 from rankscope.experiments.user_sweep import SweepFile, cells_of, read_sweep
 from rankscope.sweep import RunFolder
 
@@ -20,7 +20,7 @@ POINTS = """(name) => {
 def sweep(path, folder):
     """The sweep of `rankscope run`, on a thread: processes of its own take seconds to start."""
     with ThreadPoolExecutor(1) as executor:
-        run_cells(read_sweep(path), folder, executor=executor)
+        run_jobs(read_sweep(path), folder, executor=executor)
 
 
 def rows(page):
