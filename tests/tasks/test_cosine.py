@@ -1,4 +1,4 @@
-"""The autonomous cosine: what time each target is for, and how long it counts."""
+"""The autonomous cosine: targets at the time of each readout, and the mask."""
 
 import numpy as np
 import pytest

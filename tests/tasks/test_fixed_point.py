@@ -1,4 +1,4 @@
-"""The input-driven fixed point: one trial, known by heart."""
+"""The input-driven fixed point: its one trial."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The flip-flop: what the inputs say has to be what the targets hold."""
+"""The flip-flop: targets follow from inputs, and pulses have the right statistics."""
 
 import json
 

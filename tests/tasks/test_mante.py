@@ -1,4 +1,4 @@
-"""The Mante task: the answer follows the evidence that the context names, and only that."""
+"""The Mante task: the target depends on the relevant evidence only, and inputs have the right statistics."""
 
 import numpy as np
 import pytest

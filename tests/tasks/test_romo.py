@@ -1,4 +1,4 @@
-"""The Romo task: the larger amplitude wins, whenever it came. There are no recorded batches of this one."""
+"""The Romo task: the target is the larger amplitude, and amplitudes and delays have the right distributions."""
 
 import numpy as np
 import pytest
@@ -19,8 +19,8 @@ def check_trial(inputs, targets, mask, *, phases=(6, 2, 10, 20), delays=(4, 15),
     assert delays[0] <= start - fixation - width <= delays[1]
     first, second = inputs[fixation, 0], inputs[start, 0]
     np.testing.assert_array_equal(inputs[on, 0], [first] * width + [second] * width)
-    listened = start + width
-    decision = slice(listened + wait, listened + wait + decide)
+    stimuli_end = start + width
+    decision = slice(stimuli_end + wait, stimuli_end + wait + decide)
     want = np.zeros_like(targets)
     if targets.shape[1] == 2:
         want[decision, 0 if first > second else 1] = height
@@ -28,7 +28,7 @@ def check_trial(inputs, targets, mask, *, phases=(6, 2, 10, 20), delays=(4, 15),
         want[decision, 0] = height if first > second else -height
     np.testing.assert_allclose(targets, want, rtol=1e-6)
     want = np.zeros_like(mask)
-    want[:listened] = want[decision] = 1
+    want[:stimuli_end] = want[decision] = 1
     assert want[decision].shape[0] == decide  # the decision never runs past the end
     np.testing.assert_array_equal(mask, want)
     return first, second, start - fixation - width
@@ -56,7 +56,7 @@ def test_amplitudes_are_uniform_given_that_they_differ():
     assert abs((first > second).mean() - 0.5) < 4 * 0.5 / np.sqrt(n)
     # area of the two triangles beyond |a - b| = x, relative to that beyond d
     assert distance_to_cdf(difference, lambda x: 1 - (1 - x) ** 2 / (1 - d) ** 2) < 1.95 / np.sqrt(n)
-    # one amplitude alone: its density is proportional to the room that is left for the other one
+    # one amplitude alone: its density is proportional to the range that is left for the other one
     grid = np.linspace(0, 1, 2001)
     density = np.maximum(0, grid - d) + np.maximum(0, 1 - grid - d)
     cdf = np.cumsum(density) / density.sum()

@@ -1,6 +1,7 @@
 """What all built-in tasks have in common, and making them by name."""
 
 import dataclasses
+import json
 import pickle
 from itertools import pairwise
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from rankscope.errors import InputError
-from rankscope.tasks import TASKS, Cosine, FixedPoint, FlipFlop, Mante, Romo, Task, make
+from rankscope.tasks import TASKS, Task, describe, make
 
 RANDOM = ("flipflop", "mante", "romo")
 every_task = pytest.mark.parametrize("name", sorted(TASKS))
@@ -21,16 +22,6 @@ def arrays(trials):
 
 def same(one, other):
     return all(torch.equal(a, b) for a, b in zip(arrays(one), arrays(other), strict=True))
-
-
-def test_the_names():
-    assert {
-        "flipflop": FlipFlop,
-        "mante": Mante,
-        "romo": Romo,
-        "fixed_point": FixedPoint,
-        "cosine": Cosine,
-    } == TASKS
 
 
 @pytest.mark.parametrize(
@@ -89,21 +80,17 @@ def test_rows_of_a_batch_are_independent(name):
 
 
 @every_task
-def test_what_is_returned_is_the_callers_to_change(name):
+def test_callers_may_modify_trials(name):
     task = make(name)
+    trials = task.sample(2, rng=0)
+    for array in arrays(trials):
+        array[0] = 77
+        assert not (array[1] == 77).any()
     for draw in (lambda: task.sample(1, rng=0), lambda: task.sample(2, rng=0), task.example):
         before = [array.clone() for array in arrays(draw())]
         for array in arrays(draw()):
             array.fill_(77)
         assert all(torch.equal(a, b) for a, b in zip(before, arrays(draw()), strict=True))
-
-
-@every_task
-def test_rows_do_not_share_memory(name):
-    trials = make(name).sample(2, rng=0)
-    for array in arrays(trials):
-        array[0] = 77
-        assert not (array[1] == 77).any()
 
 
 @every_task
@@ -128,12 +115,22 @@ def test_tasks_are_values(name):
 
 
 @every_task
-def test_parameters_describe_the_task(name):
+def test_a_description_rebuilds_the_task(name):
     task = make(name, dt=0.2)
-    parameters = task.parameters()
-    assert parameters["dt"] == 0.2
-    assert list(parameters) == [field.name for field in dataclasses.fields(task)]
-    assert make(name, **parameters) == task != make(name)
+    described = json.loads(json.dumps(describe(task)))
+    assert described["name"] == name
+    assert set(described) == {"name", *(field.name for field in dataclasses.fields(task))}
+    assert make(described) == task != make(name)
+
+
+def test_parameters_are_given_once():
+    assert make({"name": "romo", "dt": 0.2}) == make({"name": "romo"}, dt=0.2) == make("romo", dt=0.2)
+    with pytest.raises(InputError, match="dt must be given once"):
+        make({"name": "romo", "dt": 0.2}, dt=0.2)
+    with pytest.raises(InputError, match="task must be a name or a mapping with a name"):
+        make({"dt": 0.2})
+    with pytest.raises(InputError, match="parameters go with the name of a task"):
+        make(make("romo"), dt=0.2)
 
 
 def test_parameters_are_stored_as_plain_numbers():
@@ -145,25 +142,25 @@ def test_parameters_are_stored_as_plain_numbers():
 
 @every_task
 @pytest.mark.parametrize("batch_size", [0, -1, 2.0, "3", True, None])
-def test_a_batch_size_that_is_none_is_refused(name, batch_size):
+def test_an_impossible_batch_size_is_refused(name, batch_size):
     with pytest.raises(InputError, match="batch_size must be a whole number >= 1, got"):
         make(name).sample(batch_size, rng=0)
 
 
 @every_task
-def test_an_rng_that_is_none_is_refused(name):
+def test_an_impossible_rng_is_refused(name):
     with pytest.raises(InputError, match="rng must be a seed"):
         make(name).sample(1, rng="0")
 
 
-def test_an_unknown_name_meets_the_nearest():
+def test_unknown_names_get_the_nearest():
     with pytest.raises(InputError, match=r"task must be one of .*'flipflip' \(did you mean 'flipflop'\?\)"):
         make("flipflip")
     with pytest.raises(InputError, match="task must be one of"):
         make(3)
 
 
-def test_an_unknown_parameter_meets_the_nearest():
+def test_unknown_parameters_get_the_nearest():
     with pytest.raises(InputError, match=r"parameter of romo .*'delaymin' \(did you mean 'delay_min'\?\)"):
         make("romo", dt=0.5, delaymin=1)
 

@@ -114,6 +114,12 @@ GOOD = {"inputs": torch.zeros(2, 3, 4), "targets": torch.zeros(2, 3, 1), "mask":
         ({"targets": torch.zeros(5, 3, 1)}, r"targets must have the batch and time of inputs, \(2, 3\)"),
         ({"mask": torch.ones(2, 3, 2)}, r"mask must have the shape of targets, \(2, 3, 1\), got \(2, 3, 2\)"),
         ({"mask": torch.ones(2, 3, 1).double()}, r"mask must have the dtype .*float32.*got torch\.float64"),
+        (
+            {"lengths": torch.tensor([3.0, 1.0])},
+            r"lengths must be an int64 tensor of shape .*got a torch\.float32",
+        ),
+        ({"lengths": torch.tensor([3])}, r"lengths must be an int64 tensor of shape \(2,\), got .*\(1,\)"),
+        ({"lengths": torch.tensor([0, 4])}, "lengths must be between 1 and 3, got 0 to 4"),
         ({"mask": torch.ones(2, 3, 1, device="meta")}, "mask must have the dtype and device .*got .*meta"),
     ],
 )

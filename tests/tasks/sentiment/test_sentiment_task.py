@@ -9,7 +9,6 @@ import torch
 
 import rankscope as rs
 from rankscope import tasks
-from rankscope.tasks.sentiment.batches import in_order, pack, similar_lengths
 from rankscope.tasks.sentiment.data import save_data
 
 
@@ -34,17 +33,6 @@ def test_a_pass_has_every_sentence_once_in_batches_of_similar_length(sentiment_c
     again, other = (task.batches(16, rng=seed) for seed in (0, 1))
     assert all(torch.equal(a.inputs, b.inputs) for a, b in zip(batches, again, strict=True))
     assert {frozenset(sentences(b)) for b in other} != {frozenset(sentences(b)) for b in batches}
-
-
-def test_batches_are_those_of_packed_training(sentiment_cache, sentiment_data):
-    split = sentiment_data.train
-    packed = [pack(split, chosen) for chosen in similar_lengths(split.lengths, 16, np.random.default_rng(5))]
-    ours = tasks.make("sentiment").batches(16, np.random.default_rng(5))
-    held_out = zip(tasks.make("sentiment").validation(), in_order(sentiment_data.validation, 64), strict=True)
-    for trials, batch in [*zip(ours, packed, strict=True), *held_out]:
-        rows = torch.nn.utils.rnn.pack_padded_sequence(trials.inputs[..., 0], trials.lengths, batch_first=True)
-        assert torch.equal(rows.data.long(), batch.words.data)
-        assert torch.equal(trials.targets.flatten(), batch.labels)
 
 
 def test_evaluation_uses_the_held_out_sentences(sentiment_cache, sentiment_data):
@@ -81,9 +69,3 @@ def test_other_data_than_described_is_refused(sentiment_cache, sentiment_data):
     task.example()
     with pytest.raises(rs.InputError, match="prepared again since"):
         tasks.make({**tasks.describe(task), "fingerprint": "0" * 16}).example()
-
-
-def test_missing_data_names_the_command(tmp_path, monkeypatch):
-    monkeypatch.setenv("RANKSCOPE_CACHE", str(tmp_path))
-    with pytest.raises(rs.InputError, match=r"rankscope data sentiment$"):
-        tasks.make("sentiment").example()

@@ -25,11 +25,11 @@ def write(folder, train=f"{GOOD}\n{NEUTRAL}\r\n\n{BAD}\n", **others):
 @pytest.mark.parametrize("inner", ["", "trees"])
 def test_a_folder(tmp_path, inner):
     write(tmp_path / inner, dev=f"{BAD}\n")
-    parts = read_treebank(tmp_path)
-    assert parts["train"].sentences == (("it", "'s", "good", "."), ("not", "(", "bad"))
-    assert parts["train"].labels == (1, 0)
-    assert parts["dev"].labels == (0,)
-    assert set(parts) == {"train", "dev", "test"}
+    splits = read_treebank(tmp_path)
+    assert splits["train"].sentences == (("it", "'s", "good", "."), ("not", "(", "bad"))
+    assert splits["train"].labels == (1, 0)
+    assert splits["dev"].labels == (0,)
+    assert set(splits) == {"train", "dev", "test"}
 
 
 def test_a_zip_gives_the_same(tmp_path):
@@ -123,7 +123,7 @@ def test_a_damaged_zip(tmp_path):
             read_treebank(tmp_path / "t.zip")
 
 
-def test_a_bomb_is_refused(tmp_path, monkeypatch):
+def test_a_zip_bomb_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("rankscope.tasks.sentiment.archives.MOST_BYTES", 10_000)
     with zipfile.ZipFile(tmp_path / "t.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for split in module.SPLITS:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from rankscope.tasks.sentiment.data import Split
+from rankscope.tasks.sentiment.task import similar_lengths as similar_lengths
 
 
 class Batch(NamedTuple):
@@ -18,17 +19,6 @@ class Batch(NamedTuple):
 
     words: PackedSequence
     labels: Tensor
-
-
-def similar_lengths(lengths: NDArray[np.int64], batch_size: int, rng: np.random.Generator) -> list[NDArray[np.int64]]:
-    """Return the indices of all sentences in batches, each of neighbors in length, in random order.
-
-    Sentences of one length are shuffled, so that batches differ from epoch to epoch.
-    """
-    order = rng.permutation(len(lengths))
-    order = order[np.argsort(lengths[order], kind="stable")]
-    batches = [order[begin : begin + batch_size] for begin in range(0, len(order), batch_size)]
-    return [batches[index] for index in rng.permutation(len(batches))]
 
 
 def pack(split: Split, indices: NDArray[np.int64]) -> Batch:

@@ -222,7 +222,7 @@ def prepare(name: str, train: Labelled, validation: Labelled, vectors: WordVecto
         subsets[1],
         coverage=sum(word in number for word in everything) / len(everything),
         vocabulary_coverage=len(number) / len(different),
-        fingerprint=_fingerprint(table, subsets),
+        fingerprint=content_fingerprint(table, subsets),
     )
 
 
@@ -265,7 +265,7 @@ def read_data(path: Path) -> SentimentData:
                 vectors=arrays["vectors"], train=subsets[0], validation=subsets[1], **json.loads(metadata["values"])
             )
         _check_content(data)
-        if _fingerprint(data.vectors, subsets) != data.fingerprint:
+        if content_fingerprint(data.vectors, subsets) != data.fingerprint:
             raise ValueError("its fingerprint does not match its content")
     # AttributeError: safetensors has number types that numpy lacks.
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -308,7 +308,8 @@ def _numbered(subset: Labelled, number: dict[str, int]) -> Split:
     return Split(np.array(words, np.int64), np.array(lengths, np.int64), np.array(subset.labels, np.int64))
 
 
-def _fingerprint(vectors: NDArray[np.float32], subsets: Iterable[Split]) -> str:
+def content_fingerprint(vectors: NDArray[np.float32], subsets: Iterable[Split]) -> str:
+    """Return the fingerprint of vectors and sentences."""
     digest = hashlib.sha256(vectors.tobytes())
     for subset in subsets:
         for array in (subset.words, subset.lengths, subset.labels):

@@ -6,7 +6,7 @@ is compared with the readout after the last word.
 
 References
 ----------
-Schuessler et al. 2020, appendix on the sentiment analysis task.
+Schuessler et al. 2020, Fig. 5.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankscope.errors import InputError
-from rankscope.tasks.sentiment.batches import similar_lengths
 from rankscope.tasks.sentiment.data import SETS, SentimentData, Split, cache_folder, fingerprint_of, load_data
 from rankscope.tasks.trials import BuiltInTask, Trials
 from rankscope.validation import RngLike, choice, generator, integer
@@ -174,6 +173,17 @@ class Sentiment(BuiltInTask):
         inputs[inside, 0] = split.words[(split.starts[order, None] + step)[inside]]
         targets = split.labels[order].reshape(-1, 1, 1)
         return Trials.from_arrays(inputs, targets, np.ones(targets.shape), lengths)
+
+
+def similar_lengths(lengths: NDArray[np.int64], batch_size: int, rng: np.random.Generator) -> list[NDArray[np.int64]]:
+    """Return the indices of all sentences in batches of similar length, in random order.
+
+    Sentences of the same length are shuffled, so that the batches differ between epochs.
+    """
+    order = rng.permutation(len(lengths))
+    order = order[np.argsort(lengths[order], kind="stable")]
+    batches = [order[begin : begin + batch_size] for begin in range(0, len(order), batch_size)]
+    return [batches[index] for index in rng.permutation(len(batches))]
 
 
 def _load(name: str, folder: Path) -> SentimentData:

@@ -1,4 +1,4 @@
-"""Prepared sets and batches of them."""
+"""Prepared sets."""
 
 from dataclasses import replace
 
@@ -8,7 +8,6 @@ import pytest
 from rankscope.errors import InputError
 from rankscope.tasks.sentiment import Labelled, WordVectors, load_data, prepare
 from rankscope.tasks.sentiment import data as module
-from rankscope.tasks.sentiment.batches import in_order, pack, similar_lengths
 
 VECTORS = WordVectors(("good", "bad", "unused"), np.arange(6, dtype=np.float32).reshape(3, 2))
 TRAIN = Labelled((("good",), ("a", "bad", "film")), (1, 0))
@@ -44,15 +43,12 @@ def test_what_is_saved_comes_back(tmp_path, sentiment_data):
             load_data("snippets", tmp_path)
 
 
-def test_missing_data_names_the_command(tmp_path, monkeypatch):
-    monkeypatch.setenv("RANKSCOPE_CACHE", str(tmp_path))
-    with pytest.raises(InputError, match=r"prepare it with: rankscope data sentiment$"):
-        load_data("snippets")
-    with pytest.raises(InputError, match="--treebank PATH --vectors FILE"):
-        load_data("treebank")
+def test_missing_data_names_the_command(tmp_path):
+    for name, command in (("snippets", "data sentiment$"), ("treebank", "--treebank PATH --vectors FILE$")):
+        with pytest.raises(InputError, match=rf"prepare it with: rankscope .*{command}"):
+            load_data(name, tmp_path)
     with pytest.raises(InputError, match="did you mean 'snippets'"):
-        load_data("snippet")
-    assert module.fingerprint_of("treebank") == ""
+        load_data("snippet", tmp_path)
 
 
 def test_the_split_is_fixed_and_whole():
@@ -77,29 +73,6 @@ def test_the_treebank_is_prepared(tmp_path, monkeypatch):
     assert module.fingerprint_of("treebank") == prepared.fingerprint == load_data("treebank").fingerprint
 
 
-def test_batches_hold_every_sentence_once_and_neighbors_in_length(sentiment_data):
-    lengths = sentiment_data.train.lengths
-    batches = similar_lengths(lengths, 16, np.random.default_rng(0))
-    assert sorted(np.concatenate(batches).tolist()) == list(range(200))
-    assert max(np.ptp(lengths[batch]) for batch in batches) <= 2
-    again, other = (similar_lengths(lengths, 16, np.random.default_rng(seed)) for seed in (0, 1))
-    assert [batch.tolist() for batch in again] == [batch.tolist() for batch in batches]
-    assert {frozenset(batch.tolist()) for batch in other} != {frozenset(batch.tolist()) for batch in batches}
-
-
-def test_packing_keeps_every_word(sentiment_data):
-    split = sentiment_data.train
-    batch = pack(split, np.array([3, 0, 7, 5]))
-    starts = np.cumsum(split.lengths) - split.lengths
-    order = sorted([3, 0, 7, 5], key=lambda i: -split.lengths[i])
-    sentences = [split.words[starts[i] : starts[i] + split.lengths[i]] for i in order]
-    expected = [s[t] for t in range(len(sentences[0])) for s in sentences if t < len(s)]
-    assert batch.words.data.tolist() == expected
-    assert batch.words.batch_sizes.sum() == len(expected)
-    assert batch.labels.tolist() == [split.labels[i] for i in order]
-    assert sum(len(batch.labels) for batch in in_order(split, 64)) == 200
-
-
 @pytest.mark.parametrize(
     ("part", "change"),
     [
@@ -119,11 +92,13 @@ def test_packing_keeps_every_word(sentiment_data):
         ({"labels": np.array([0.5, 1])}, {}),
     ],
 )
-def test_a_set_that_no_training_gets_through_is_damaged(tmp_path, part, change):
-    """With a fingerprint that fits: whoever wrote the file knew how."""
+def test_content_that_would_make_training_fail_is_refused(tmp_path, part, change):
+    """Also with a fingerprint that fits."""
     good = prepare("snippets", TRAIN, VALIDATION, VECTORS)
     changed = replace(good, train=replace(good.train, **part), **change)
-    changed = replace(changed, fingerprint=module._fingerprint(changed.vectors, (changed.train, changed.validation)))
+    changed = replace(
+        changed, fingerprint=module.content_fingerprint(changed.vectors, (changed.train, changed.validation))
+    )
     module.save_data(changed, tmp_path / "set")
     with pytest.raises(InputError, match="is damaged"):
         module.read_data(tmp_path / "set")
