@@ -1,22 +1,17 @@
-"""How fast networks learn together on one device, beside one alone, and beside what the device could do.
+"""Speed of training many networks at once on one device, beside one network alone and beside the device's limit.
 
-    python benchmarks/ensemble.py                   a table for the graphics card, or the processor where there is none
-    python benchmarks/ensemble.py --device cpu      for the processor
-    python benchmarks/ensemble.py --json            the same numbers as one JSON object
+    python benchmarks/ensemble.py                   on a GPU, or the processor if there is none
+    python benchmarks/ensemble.py --device cpu      on the processor
+    python benchmarks/ensemble.py --json            the numbers as one JSON object
 
-How to read it. Times are milliseconds per epoch *and network*: an epoch of 16 networks that takes 32 ms counts as 2.
-An epoch is one gradient step on a batch of 32 trials, forward, backward and Adam, with the trials drawn, no weights
-looked at and nothing stored. *Alone* is `rankscope.train` on one core; the other columns are `train_together` with so
-many networks. On a graphics card it is wall time; on a processor it is the processor time of one thread, so that it
-matters less what else runs there. The *floor* counts the matrix products only, 3 * 2 * T * B * N^2 operations, at the
-rate at which `torch.mm` multiplies large matrices in single precision on this device; the *share* is floor / epoch of
-the largest ensemble. Our own engine multiplies faster than `torch.mm` on some processors: *alone* may beat the floor.
+Times are milliseconds per epoch *and network*: an epoch of 16 networks that takes 32 ms counts as 2. An epoch is one
+gradient step on a batch of 32 trials, with sampling and Adam, without recording. *Alone* is `rankscope.train` on one
+core; the other columns are `train_together`. On a GPU it is wall time, on a processor the time of one thread. The
+*floor* is the matrix products only, 3 * 2 * T * B * N^2 operations at the rate of large `torch.mm` products in single
+precision; the *share* is floor / epoch of the largest ensemble. Our kernels are faster than `torch.mm` on some
+processors, so *alone* may be below the floor. Each number is the best of several rounds.
 
-The last lines say how long the products of `gain --preset paper` would take at that rate, and how long it would train
-at the measured times: an estimate, without measuring its networks and without looking at their weights.
-
-On a processor expect a loss: the networks leave the cache, and one process a core is faster. Each number is the best
-of some rounds in which all take turns.
+On a processor, one process a core is faster than training together: the networks exceed the cache.
 """
 
 from __future__ import annotations
@@ -36,8 +31,7 @@ from rich.table import Table
 
 import rankscope as rs
 from rankscope.experiments import EXPERIMENTS
-from rankscope.training.cuda import find_device, full_precision, name_of_device
-from rankscope.training.together import HEARD_EVERY
+from rankscope.training.cuda import find_device, full_precision
 from timing import processor_name
 
 BATCH = 32
@@ -66,17 +60,21 @@ def main() -> None:
         for task in options.tasks
     ]
     found = {
-        "device": name_of_device(device) if device.type == "cuda" else processor_name(),
+        "device": name_of_device(device),
         "torch": str(torch.__version__),
         "gflops": rate / 1e9,
         "ensembles": ensembles,
         "rows": rows,
-        "gain_paper": whole_experiment(rows, rate),
     }
     if options.json:
         print(json.dumps(found, indent=1))
     else:
         show(found)
+
+
+def name_of_device(device: torch.device) -> str:
+    """Return the model of the GPU or of the processor."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name()
 
 
 def matrix_rate(device: torch.device) -> float:
@@ -129,29 +127,17 @@ def turn(task: Any, N: int, E: int, device: torch.device, epochs: int) -> float:
         times.append(clock(device if E else torch.device("cpu")))
 
     options: dict[str, Any] = {"batch_size": BATCH, "recorded_epochs": 0, "progress": progress}
-    # The first epochs prepare things, and on a graphics card are heard of in bursts.
-    skipped = HEARD_EVERY[device.type] if E else 1
-    total = epochs + skipped + 1
+    total = epochs + 2
     if E:
-        total = -(-total // skipped) * skipped
-        rs.training.train_together(networks, task, total, list(range(E)), device=device, **options)
+        rs.train_together(networks, task, total, list(range(E)), device=device, **options)
     else:
         rs.train(networks[0], task, total, 0, **options)
-    return (times[-1] - times[skipped]) / (len(times) - 1 - skipped)
+    return (times[-1] - times[1]) / (len(times) - 2)
 
 
-def whole_experiment(rows: list[dict[str, Any]], rate: float) -> dict[str, float]:
-    """Return seconds that the products of `gain --preset paper` take at this rate, and its training at these times."""
-    networks = [
-        (job.task["name"], job.network["hidden_size"], job.training.epochs) for job in EXPERIMENTS["gain"].jobs("paper")
-    ]
-    steps = {name: rs.tasks.make(name).steps for name, *_ in networks}
-    products = sum(3 * 2 * epochs * steps[name] * BATCH * N**2 for name, N, epochs in networks) / rate
-    each = {(row["task"], row["N"]): list(row["ms"].values())[-1] / 1000 for row in rows}
-    if not {(name, N) for name, N, _ in networks} <= set(each):
-        return {"products_s": products}
-    training = sum(each[name, N] * epochs for name, N, epochs in networks)
-    return {"products_s": products, "training_s": training}
+def gain_seconds(ms: dict[str, float]) -> float:
+    """Return the seconds that training `gain --preset paper` takes at these milliseconds per epoch of each task."""
+    return sum(ms[job.task["name"]] * job.training.epochs / 1000 for job in EXPERIMENTS["gain"].jobs("paper"))
 
 
 def show(found: dict[str, Any]) -> None:
@@ -162,13 +148,7 @@ def show(found: dict[str, Any]) -> None:
     for row in found["rows"]:
         times = [f"{row['ms'][key]:.2f}" for key in ("alone", *ensembles)]
         table.add_row(row["task"], str(row["N"]), f"{row['floor_ms']:.3f}", *times, f"{100 * row['share']:.0f} %")
-    console = Console(width=140)
-    console.print(table)
-    estimate = found["gain_paper"]
-    text = f"gain --preset paper: its products take {estimate['products_s']:.0f} s at this rate"
-    if "training_s" in estimate:
-        text += f"; its training, {ensembles[-1]} at a time, about {estimate['training_s']:.0f} s (an estimate)"
-    console.print(text)
+    Console(width=140).print(table)
 
 
 if __name__ == "__main__":
