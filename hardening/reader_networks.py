@@ -15,7 +15,6 @@ from rankscope.checkpoints.adapter import Adapter
 from rankscope.checkpoints.source import Unreadable
 from rankscope.errors import InputError
 from rankscope.networks.gated import GatedRNN
-from rankscope.training.text import train_classifier
 from reader import Reader, one_file
 
 TENSORS = (*(name.encode() for name in made.state_dict()), b"initial.x", b"base_model.model.x.lora_A.weight")
@@ -47,8 +46,8 @@ def _read_training(folder: Path) -> object:
 
 
 def _read_text_training(folder: Path) -> object:
-    network, data = made.new_text_training()
-    return train_classifier(network, data, 2, checkpoint=folder / "checkpoint.safetensors")
+    task = made.sentiment_task(made.sentences())
+    return rs.train(made.classifier(task), task, 2, 0, checkpoint=folder / "checkpoint.safetensors")
 
 
 def _read_checkpoint(path: Path) -> object:

@@ -26,13 +26,12 @@ import rankscope as rs
 from fuzz_mutations import Bundle
 from rankscope.experiments.user_sweep import SweepFile, cells_of
 from rankscope.networks.gated import GatedRNN
-from rankscope.networks.text import TextClassifier
 from rankscope.sweep import RunFolder
 from rankscope.sweep.netcdf import encode_result
 from rankscope.tasks.sentiment.data import SentimentData, prepare, save_data
 from rankscope.tasks.sentiment.glove import WordVectors
 from rankscope.tasks.sentiment.sentences import Labelled
-from rankscope.training.text import train_classifier
+from rankscope.tasks.sentiment.task import Sentiment
 
 SWEEP = """\
 task: flipflop
@@ -237,17 +236,24 @@ def sentences() -> SentimentData:
     return prepare("snippets", train, Labelled((("film", "bad"), ("good",)), (0, 1)), vectors)
 
 
-def new_text_training() -> tuple[TextClassifier, SentimentData]:
-    """Return the classifier and the data whose training a checkpoint continues."""
-    return TextClassifier(sentences().vectors, hidden_size=3, cell="gru", rng=0), sentences()
+def sentiment_task(data: SentimentData) -> Sentiment:
+    """Return the task with this data instead of the prepared one."""
+    task = Sentiment()
+    vars(task)["prepared"] = data
+    return task
+
+
+def classifier(task: Sentiment, kind: str = "gru", hidden_size: int = 3) -> GatedRNN:
+    """Return the classifier whose training a state file continues."""
+    return GatedRNN.initialize(task, kind, hidden_size, embedding=task.embedding, readout="last", rng=0)
 
 
 def training_files() -> Iterable[bytes]:
-    """Yield checkpoints of a rate network's training and of a text classifier's."""
+    """Yield state files of a rate network, and of a classifier of sentences."""
     network, options = new_training()
     yield written(lambda path: rs.train(network, TASK, checkpoint=path, **(options | {"epochs": 3})), "checkpoint")
-    classifier, data = new_text_training()
-    yield written(lambda path: train_classifier(classifier, data, 1, checkpoint=path), "checkpoint")
+    task = sentiment_task(sentences())
+    yield written(lambda path: rs.train(classifier(task), task, 1, 0, checkpoint=path), "checkpoint")
 
 
 def sentiment_file() -> bytes:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 
+import rankscope as rs
 import reader_seeds as made
 from fuzz_mutations import Bundle
 from rankscope.tasks.sentiment.data import prepare_treebank, read_data
@@ -17,7 +18,6 @@ from rankscope.tasks.sentiment.download import VECTORS, Download, fetch, sentenc
 from rankscope.tasks.sentiment.glove import read_glove
 from rankscope.tasks.sentiment.snippets import read_snippets
 from rankscope.tasks.sentiment.treebank import read_treebank
-from rankscope.training.text import train_classifier
 from reader import Reader, one_file
 
 
@@ -106,8 +106,8 @@ def _snippet_texts() -> st.SearchStrategy[Bundle]:
 
 def _read_sentences(folder: Path) -> object:
     data = read_data(folder / "data.safetensors")
-    network = made.TextClassifier(data.vectors, hidden_size=2, rng=0)
-    train_classifier(network, data, 1)
+    task = made.sentiment_task(data)
+    rs.train(made.classifier(task, "rnn", 2), task, 1, 0, batch_size=64)
     return data.summary()
 
 

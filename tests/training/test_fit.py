@@ -163,3 +163,21 @@ def test_a_parametrized_network_resumes_exactly(tmp_path):
 
     run(3, tmp_path / "state")
     np.testing.assert_array_equal(run(6, tmp_path / "state"), run(6))
+
+
+def test_sentences_of_different_lengths(sentiment_cache, tmp_path):
+    task = rs.tasks.make("sentiment")
+
+    def run(epochs, path=None):
+        net = rs.GatedRNN.initialize(
+            task, "gru", 8, num_layers=2, rng=0, dropout=0.2, embedding=task.embedding, readout="last"
+        )
+        return net, rs.train(net, task, epochs, 0, learning_rate=0.02, checkpoint=path)
+
+    run(2, tmp_path / "state")
+    (net, history), (other, resumed) = run(5), run(5, tmp_path / "state")
+    assert history.losses[-1] < history.losses[0] / 2
+    assert history.validation_accuracies[-1] > 0.8
+    np.testing.assert_array_equal(resumed.losses, history.losses)
+    np.testing.assert_array_equal(resumed.validation_losses, history.validation_losses)
+    assert all(torch.equal(p, q) for p, q in zip(net.parameters(), other.parameters(), strict=True))

@@ -16,4 +16,3 @@ from rankscope.networks.rate import RateRNN as RateRNN
 from rankscope.networks.recurrence import Dynamics as Dynamics
 from rankscope.networks.recurrence import Weights as Weights
 from rankscope.networks.recurrence import plain as plain
-from rankscope.networks.text import TextClassifier as TextClassifier

@@ -13,7 +13,5 @@ from rankscope.training.loss import find_loss as find_loss
 from rankscope.training.loss import squared_loss as squared_loss
 from rankscope.training.loss import validate as validate
 from rankscope.training.state_file import TrainingState as TrainingState
-from rankscope.training.text import TextHistory as TextHistory
-from rankscope.training.text import train_classifier as train_classifier
 from rankscope.training.together import train_together as train_together
 from rankscope.training.train import train as train
