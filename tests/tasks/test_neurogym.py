@@ -233,15 +233,6 @@ def test_padding_changes_nothing_of_a_trial(variable, seed, batch):
 
 
 @needs_neurogym
-def test_a_trial_longer_than_usual_is_not_cut(variable):
-    task = replace(variable)
-    vars(task)["steps"] = 40
-    trials = task.sample(20, rng=0)
-    longest = max(len(trial.ground_truth) for trial in session_of(task, 20, 0))
-    assert trials.steps == longest > 40
-
-
-@needs_neurogym
 @settings(max_examples=10, deadline=None)
 @given(share=st.floats(0.05, 0.95))
 def test_balanced_gives_decisions_their_share(variable, share):
@@ -323,33 +314,6 @@ def test_a_pool_is_drawn_once_and_from_its_own_seed(gonogo):
     assert same(task.fresh().sample(4, rng=1), NeuroGym("PerceptualDecisionMaking-v0").sample(4, rng=1))
     batches[0].inputs.fill_(77)
     assert same(task.sample(32, rng=3), again.sample(32, rng=3))
-
-
-@needs_neurogym
-def test_training_on_a_pool_resumes_exactly(tmp_path):
-    task = NeuroGym(VARIABLE, pool=20, pool_seed=5)
-
-    def trained(stages):
-        network = rs.RateRNN.initialize(task, hidden_size=8, rng=0)
-        for number, epochs in enumerate(stages):
-            history = rs.train(
-                network,
-                replace(task),
-                epochs,
-                rng=1,
-                batch_size=4,
-                checkpoint=tmp_path / f"{stages}",
-                recorded_epochs=0,
-            )
-            assert history.epochs == epochs, number
-        return network, history.losses
-
-    (one, losses), (two, again) = trained([6]), trained([3, 6])
-    np.testing.assert_array_equal(losses, again)
-    assert torch.equal(one.recurrent_weights, two.recurrent_weights)
-    first = task.sample(4, rng=np.random.default_rng(1))
-    untrained = rs.RateRNN.initialize(task, hidden_size=8, rng=0)
-    assert losses[0] == pytest.approx(rs.evaluate(untrained, first, loss="cross_entropy"))
 
 
 @needs_neurogym
