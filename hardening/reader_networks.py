@@ -57,7 +57,7 @@ def _read_checkpoint(path: Path) -> object:
             if isinstance(source, Adapter) and name not in source.replaced:
                 source.factors(name)
             else:
-                source.rows(name)
+                source.tensor(name)
     source.release()
     try:
         found = inspect(path)

@@ -81,7 +81,7 @@ def test_a_training_of_ours_is_compared_with_its_beginning(capsys, tmp_path):
 def test_identical_files_say_so(capsys, files):
     status, out, _ = call(capsys, "inspect", files[0], files[0])
     assert status == 0
-    assert "No matrix changed" in out
+    assert "No matrix with a change" in out
     assert "the same before and after" in out
 
 

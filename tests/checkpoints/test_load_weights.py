@@ -92,7 +92,7 @@ def test_checkpoints_that_do_not_fit_are_refused(tmp_path):
     for checkpoint, message in (
         ({"w": torch.zeros(2, 2)}, "checkpoint must have the weights of model, got none of their names"),
         ({**after, "0.weight": torch.zeros(2, 2)}, r"must have the shapes of model, got \(2, 2\) for '0.weight'"),
-        ({**after, "0.weight": torch.zeros(SIZE, SIZE, device="meta")}, "'0.weight': .* no values"),
+        ({**after, "0.weight": torch.zeros(SIZE, SIZE, device="meta")}, "'0.weight': without values"),
         (tmp_path / "nowhere", "checkpoint must be a checkpoint, got .*nowhere"),
         (write_adapter(tmp_path / "dora", {"1": (B, A)}, whole=dora), "but '1.weight': DoRA"),
     ):

@@ -1,4 +1,4 @@
-"""Anybody's checkpoints: what learning wrote between two sets of weights, and how many directions it needs."""
+"""Checkpoints of any PyTorch model: readers, comparison of two checkpoints, and low-rank factors."""
 
 from rankscope.checkpoints.compare import ComparedMatrix as ComparedMatrix
 from rankscope.checkpoints.compare import Comparison as Comparison

@@ -1,10 +1,9 @@
-r"""LoRA adapters, as the PEFT library writes them: a change of rank r, kept as its two factors.
+r"""LoRA adapters in the format of the PEFT library: a change of rank r, stored as its two factors.
 
-Fine-tuning with LoRA (Hu et al. 2021) leaves $W_0$ as it is and learns $\Delta W = s B A$ with $B$ (out, r), $A$
+Fine-tuning with LoRA (Hu et al. 2021) keeps $W_0$ and learns $\Delta W = s B A$ with $B$ (out, r), $A$
 (r, in) and the scale $s = \alpha / r$, or $\alpha / \sqrt r$ for rank-stabilized LoRA (Kalajdzievski 2023). An
-adapter's folder holds `adapter_config.json` and the factors, called `base_model.model.LAYER.lora_A.weight` and
-`...lora_B.weight`. Here it is a checkpoint that knows its change without a base; its singular values are those of a
-small matrix.
+adapter's folder holds `adapter_config.json` and the factors, named `base_model.model.LAYER.lora_A.weight` and
+`...lora_B.weight`. An adapter is a checkpoint whose change is known without a base.
 """
 
 from __future__ import annotations
@@ -30,26 +29,26 @@ NOT_FACTORS = ("lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector")
 
 
 class Factors(NamedTuple):
-    """A change as a product: B (out, r), with the scale in it, times A (r, in)."""
+    """A change as a product: B (out, r), including the scale, times A (r, in)."""
 
     B: Tensor
     A: Tensor
 
 
 class Adapter(Source):
-    """A LoRA adapter's folder. `entries` are the weights it changes, each with the shape of its change.
+    """The folder of a LoRA adapter; `entries` are the weights that it changes, with the shapes of the changes.
 
     Attributes
     ----------
     replaced
-        The weights that are kept whole (PEFT's `modules_to_save`) in place of a change.
+        Weights that are stored whole (PEFT's `modules_to_save`).
     skipped
-        Why the change of some weights cannot be told, by name.
+        Weights whose change is not the product of factors, with the reason.
 
     Raises
     ------
     InputError
-        If the configuration or the file is missing, damaged, or not LoRA's.
+        If the configuration or the file is missing, damaged, or not of LoRA.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -64,45 +63,45 @@ class Adapter(Source):
         self._file = open_file(found[0])
         self._transposed = self._config.get("fan_in_fan_out") is True
         self._patterns = self._pattern("alpha_pattern")
-        self._parts: dict[str, dict[str, str]] = {}
+        self._factors: dict[str, dict[str, str]] = {}
         self.replaced: dict[str, str] = {}
         self.skipped: dict[str, str] = {}
         self._sort()
         self.entries: dict[str, Entry] = {}
-        for name, parts in list(self._parts.items()):
-            self._describe(name, parts)
+        for name, factors in list(self._factors.items()):
+            self._describe(name, factors)
         self.entries |= {name: self._file.entries[stored] for name, stored in self.replaced.items()}
 
     def factors(self, name: str) -> Factors:
         """Return the two factors of the change of `name`, in double precision."""
-        parts = self._parts[name]
-        B, A = (self._file.rows(parts[side]).double().flatten(1) for side in "BA")
+        factors = self._factors[name]
+        B, A = (self._file.tensor(factors[side]).double().flatten(1) for side in "BA")
         B = B * self._scale(name, A.shape[0])
         self._file.release()
         return Factors(A.t(), B.t()) if self._transposed else Factors(B, A)
 
     def dtype(self, name: str) -> torch.dtype:
         """Return the type that the factors of `name` are stored in."""
-        kind = self._file.entries[self._parts[name]["B"]].dtype
+        kind = self._file.entries[self._factors[name]["B"]].dtype
         assert isinstance(kind, torch.dtype)
         return kind
 
-    def rows(self, name: str, start: int | None = None, stop: int | None = None) -> Tensor:
-        """Return rows of a weight that is kept whole."""
-        return self._file.rows(self.replaced[name], start, stop)
+    def tensor(self, name: str) -> Tensor:
+        """Return a weight that is stored whole."""
+        return self._file.tensor(self.replaced[name])
 
     def release(self) -> None:
         """Close the file."""
         self._file.release()
 
     def _sort(self) -> None:
-        """Tell factors, whole weights and everything else apart by their names."""
+        """Sort the stored tensors into factors, whole weights and others, by name."""
         for stored in self._file.entries:
             plain = stored.removeprefix(PREFIX)
             factor = FACTOR.fullmatch(plain)
             special = next((word for word in NOT_FACTORS if word in plain), None)
             if factor:
-                self._parts.setdefault(self._weight(factor[1]), {})[factor[2]] = stored
+                self._factors.setdefault(self._weight(factor[1]), {})[factor[2]] = stored
             elif special:
                 layer = plain.split("." + special)[0]
                 dora = special == "lora_magnitude_vector"
@@ -111,7 +110,7 @@ class Adapter(Source):
             else:
                 self.replaced[re.sub(r"\.modules_to_save(\.default)?\.", ".", plain)] = stored
         for name in self.skipped:
-            self._parts.pop(name, None)
+            self._factors.pop(name, None)
 
     def _weight(self, layer: str) -> str:
         """Return the name of the weight that the factors of `layer` belong to."""
@@ -122,12 +121,12 @@ class Adapter(Source):
         )
         return layer if named else layer + ".weight"
 
-    def _describe(self, name: str, parts: dict[str, str]) -> None:
-        """Enter the shape of a change, or the reason why there is none."""
-        if set(parts) != {"A", "B"}:
-            self.skipped[name] = f"the adapter has only lora_{next(iter(parts))} of its two factors"
+    def _describe(self, name: str, factors: dict[str, str]) -> None:
+        """Add the entry of a change, or the reason why there is none."""
+        if set(factors) != {"A", "B"}:
+            self.skipped[name] = f"the adapter has only lora_{next(iter(factors))} of its two factors"
             return
-        B, A = (self._file.entries[parts[side]] for side in "BA")
+        B, A = (self._file.entries[factors[side]] for side in "BA")
         if not all(isinstance(e.dtype, torch.dtype) and e.dtype.is_floating_point for e in (A, B)):
             self.skipped[name] = f"the factors are of type {A.dtype}, {B.dtype}, not numbers"
         elif not _fit_together(A.shape, B.shape):
@@ -138,7 +137,7 @@ class Adapter(Source):
             self._scale(name, A.shape[0])
 
     def _scale(self, name: str, rank: int) -> float:
-        """Return s. The rank is the one that the factors have; PEFT's `rank_pattern` says the same."""
+        """Return s, for the rank of the factors, which PEFT's `rank_pattern` also gives."""
         layer = name.removesuffix(".weight")
         named = [alpha for pattern, alpha in self._patterns.items() if pattern.fullmatch(layer)]
         alpha = named[0] if named else self._config.get("lora_alpha", rank)
@@ -147,13 +146,13 @@ class Adapter(Source):
         return float(alpha) / (math.sqrt(rank) if self._config.get("use_rslora") is True else rank)
 
     def _pattern(self, key: str) -> Mapping[re.Pattern[str], Any]:
-        """Return the patterns of layers under `key`: a name's last parts, or a simple regular expression of them."""
+        """Return the patterns of layers under `key`: the last components of a name, or a simple regular expression."""
         given = self._config.get(key) or {}
         if not isinstance(given, dict):
             raise InputError(f"{self.label}/{CONFIG} must have an object as {key}, got {given!r}")
         compiled = {}
         for text, value in given.items():
-            # Nested repetitions take time exponential in the length of a name; a stranger's file may have them.
+            # Nested repetitions can take time exponential in the length of a name: a denial of service from a file.
             if re.search(r"[(){}]|\\\d", text) or len(re.findall(r"[*+?]", text)) > 2 or len(text) > 500:
                 raise InputError(f"{self.label}/{CONFIG} must name layers in {key} plainly, got {text!r}")
             try:
@@ -164,12 +163,12 @@ class Adapter(Source):
 
 
 def _fit_together(A: tuple[int, ...], B: tuple[int, ...]) -> bool:
-    """Return whether B (out, rank), of a convolution (out, rank, 1, 1), and A (rank, in, ...) have a product."""
+    """Return whether B (out, rank), or (out, rank, 1, 1) of a convolution, and A (rank, in, ...) have a product."""
     return len(A) > 1 and len(B) > 1 and B[1] == A[0] and math.prod(B[2:]) == 1 and 0 not in (*A, *B)
 
 
 def spread(factors: Factors, shape: tuple[int, ...]) -> Tensor:
-    """Return the change itself, in the shape of its weight."""
+    """Return the product, in the shape of the weight."""
     try:
         return (factors.B @ factors.A).reshape(shape)
     except RuntimeError as error:

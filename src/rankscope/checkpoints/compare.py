@@ -170,6 +170,9 @@ def inspect(
                 skipped.append(Skipped(label, str(error)))
                 if part is None:
                     break
+    for source in pair:
+        if source is not None:
+            source.release()
     return Comparison(tuple(matrices), tuple(skipped))
 
 

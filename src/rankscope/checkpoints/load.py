@@ -1,4 +1,4 @@
-"""Load a checkpoint into a copy of a model, so that networks can be made of checkpoints from anywhere."""
+"""Load a checkpoint of any format into a copy of a model."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def load_weights(model: nn.Module, checkpoint: CheckpointLike) -> nn.Module:
                 f"{tuple(own[mine].shape)} there"
             )
         own[mine].copy_(_weight(source, theirs, own[mine]))
-        source.release()
+    source.release()
     return loaded
 
 
@@ -61,6 +61,6 @@ def _weight(source: Source, name: str, own: Tensor) -> Tensor:
     try:
         if isinstance(source, Adapter) and name not in source.replaced:
             return own.double() + spread(source.factors(name), tuple(own.shape)).to(own.device)
-        return source.rows(name)
+        return source.tensor(name)
     except Unreadable as error:
         raise InputError(f"checkpoint must have weights that can be read, but {name!r}: {error}") from error

@@ -1,8 +1,8 @@
-"""Which tensor of one checkpoint is which of the other.
+"""Matching of the tensor names of two checkpoints.
 
-Names are the same but for what wrappers put in front of them: `module.` (DataParallel), `_orig_mod.` (torch.compile),
-`base_model.model.` (PEFT), or the attribute that a headless model hangs under in a whole one. Where leaving these out
-leaves two tensors with one name, nothing is guessed.
+Names may differ by the prefixes of wrappers: `module.` (DataParallel), `_orig_mod.` (torch.compile),
+`base_model.model.` (PEFT), or the attribute of a headless model inside the whole one. Names that are ambiguous without
+their prefixes are not matched.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ PREFIXES = ("module.", "_orig_mod.", "base_model.model.", "model.", "transformer
 
 
 def match(before: Iterable[str], after: Iterable[str]) -> list[tuple[str | None, str | None]]:
-    """Return pairs of names, in the order of `before`; None stands where the other side has no such tensor."""
+    """Return pairs of names, in the order of `before`; None for a tensor that the other does not have."""
     old, new = list(before), list(after)
     same = set(old) & set(new)
     left = {_bare(name): name for name in _unambiguous(name for name in old if name not in same)}

@@ -1,4 +1,4 @@
-"""From whatever a user holds to a checkpoint: a path, a folder, a state dict, a module."""
+"""Open a checkpoint given as a path, a folder, a state dict or a module."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ from rankscope.networks.network_file import INITIAL
 
 CheckpointLike = str | os.PathLike[str] | Mapping[str, Any] | nn.Module
 
-#: In a folder: what is looked for, in this order; of one kind, the file called as Hugging Face does is taken.
 IN_FOLDERS = ("*.safetensors.index.json", "*.safetensors", "*.bin.index.json", "*.bin", "*.pt", "*.pth")
+"""Files of a folder that are opened, in this order of preference."""
+
 USUAL = ("model", "pytorch_model", "diffusion_pytorch_model")
+"""Names that Hugging Face gives to the file of a model, preferred among several."""
 
 
 def open_checkpoint(given: CheckpointLike, argument: str = "before") -> Source:
-    """Return the checkpoint that `given` is or leads to.
+    """Open a checkpoint.
 
     Parameters
     ----------
@@ -31,7 +33,7 @@ def open_checkpoint(given: CheckpointLike, argument: str = "before") -> Source:
         A safetensors file, a file of `torch.save`, an index of shards, a folder with one of these or with a LoRA
         adapter; or a state dict or a module.
     argument
-        What to call it in messages.
+        Name in messages.
 
     Raises
     ------
@@ -55,9 +57,9 @@ def open_checkpoint(given: CheckpointLike, argument: str = "before") -> Source:
 
 
 def halves(source: Source) -> tuple[Source, Source] | None:
-    """Return the network before and after learning, if `source` is one of our files that hold both; else None.
+    """Return the network before and after learning of a file written by `save`; None for other checkpoints.
 
-    What does not learn may be in the file once only.
+    Weights that do not learn may be in the file only once.
     """
     initial = {name.removeprefix(INITIAL): name for name in source.entries if name.startswith(INITIAL)}
     trained = [name for name in source.entries if not name.startswith(INITIAL)]

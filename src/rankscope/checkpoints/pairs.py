@@ -56,9 +56,7 @@ class Pair(NamedTuple):
         rows, columns = (part.rows, part.columns) if part else (ALL, ALL)
 
         def read(source: Source, name: str) -> Tensor:
-            tensor = source.rows(name).reshape(matrix_shape(source.entries[name].shape))[rows, columns]
-            source.release()
-            return tensor
+            return source.tensor(name).reshape(matrix_shape(source.entries[name].shape))[rows, columns]
 
         try:
             initial = None if self.before is None else read(self.before, names.before)

@@ -1,6 +1,6 @@
-"""Safetensors files: a length, a JSON header, and the numbers.
+"""Safetensors files: a length, a JSON header, and the data.
 
-The library checks that the header describes exactly the bytes that are there, and nothing in such a file can run.
+The library checks that the header describes exactly the bytes of the file. Nothing in such a file can run.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class SafetensorsFile(Mapped):
     Raises
     ------
     InputError
-        If it is not one, or is cut off.
+        If it is not one, or is truncated.
     """
 
     def __init__(self, path: Path) -> None:
@@ -61,6 +61,6 @@ class SafetensorsFile(Mapped):
     def _open(self) -> Any:
         return safe_open(self.path, framework="pt")
 
-    def _view(self, opened: Any, name: str, start: int | None, stop: int | None) -> Tensor:
+    def _view(self, opened: Any, name: str) -> Tensor:
         tensor: Tensor = opened.get_tensor(name)
-        return tensor if start is None else tensor[start:stop]
+        return tensor

@@ -1,7 +1,7 @@
-"""A checkpoint in several files, with an index that says which tensor is in which.
+"""Checkpoints in several files, with an index of the tensors in each.
 
-The index is a JSON file as Hugging Face writes it: `{"weight_map": {"name of a tensor": "name of a file"}}`. It comes
-from anywhere, so that a file it names must be the plain name of one beside it.
+The index is a JSON file in the format of Hugging Face: `{"weight_map": {"name of a tensor": "name of a file"}}`. As an
+index may come from an untrusted source, it can name files of its own folder only.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from rankscope.errors import InputError
 
 
 class Shards(Source):
-    """All files that an index names, as one checkpoint; a single one is held open.
+    """All files of an index as one checkpoint; one file is open at a time.
 
     Raises
     ------
     InputError
-        If the index is damaged or leads outside its folder, or a file is missing or damaged.
+        If the index is damaged or names files outside its folder, or a file is missing or damaged.
     """
 
     def __init__(self, index: Path) -> None:
         self.label = str(index)
         placed = _weight_map(index)
-        self._place = placed
+        self._file_of = placed
         self._files: dict[str, Source] = {}
         for file in sorted(set(placed.values())):
             self._files[file] = open_file(index.parent / file)
             self._files[file].release()
-        # What the index promises and the file lacks stays in the list, so that it is reported.
+        # A tensor that is in the index but not in its file stays listed, so that it is reported.
         self.entries = {
             name: self._files[file].entries.get(name, Entry((), f"not in {file}, where the index has it"))
             for name in in_order(placed)
@@ -43,24 +43,24 @@ class Shards(Source):
         }
         self._last: Source | None = None
 
-    def rows(self, name: str, start: int | None = None, stop: int | None = None) -> Tensor:
-        """Return rows of a tensor from the file that has it."""
-        file = self._files[self._place[name]]
+    def tensor(self, name: str) -> Tensor:
+        """Return a tensor from its file."""
+        file = self._files[self._file_of[name]]
         if name not in file.entries:
             raise Unreadable(f"not in {file.label}, where the index has it")
         if self._last is not None and self._last is not file:
             self._last.release()
         self._last = file
-        return file.rows(name, start, stop)
+        return file.tensor(name)
 
     def release(self) -> None:
-        """Close the file that is open."""
+        """Close the open file."""
         if self._last is not None:
             self._last.release()
 
 
 def open_file(path: Path) -> Source:
-    """Return the checkpoint in one file, of a format that its first bytes tell."""
+    """Open one file, of the format that its first bytes have."""
     try:
         with path.open("rb") as file:
             begins = file.read(9)
@@ -100,7 +100,7 @@ def _weight_map(index: Path) -> dict[str, str]:
             raise InputError(f"{index} must name files in its own folder, got {file!r:.100} for {name!r:.100}")
         try:
             there = (index.parent / file).is_file()
-        except OSError as error:  # no system has files of such names
+        except OSError as error:  # a name that the file system does not allow
             raise InputError(
                 f"{index} must name files in its own folder, got {file[:100]!r}: {error.strerror}"
             ) from error

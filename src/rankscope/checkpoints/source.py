@@ -1,7 +1,7 @@
-"""What a checkpoint is to the rest of this room: names, shapes, and rows of tensors on demand.
+"""Interface of a checkpoint: names, shapes and types of tensors, and their values on demand.
 
-Nothing is read before it is asked for, and then a block of rows at a time, so that a checkpoint may be much larger than
-the memory. Formats differ in how they do it: each has a file here with one subclass of `Source`.
+Tensors are read one by one, mostly as views into a memory map, so that a checkpoint may be larger than memory. Each
+format has a file with one subclass of `Source`.
 """
 
 from __future__ import annotations
@@ -15,20 +15,21 @@ import torch
 from torch import Tensor, nn
 
 from rankscope.errors import InputError
+from rankscope.networks.protocol import effective_state
 
 HELD_BYTES = 64 * 2**20
-"""How much of a file may stay mapped: pages that were read count as our memory until the file is closed."""
+"""Bytes of a file that stay mapped: pages that were read count as memory of the process until the file is closed."""
 
 
 class Entry(NamedTuple):
-    """What is known of a tensor before reading it; `dtype` is the reason why it cannot be read, where it cannot."""
+    """Shape and type of a tensor; the type is a text with the reason if the tensor cannot be read."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype | str
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Return names with the numbers in them in order, layer 2 before layer 10."""
+    """Return names in natural order, layer 2 before layer 10."""
 
     def key(name: str) -> list[tuple[str, int]]:
         parts = re.split(r"([0-9]{1,15})", name)
@@ -38,20 +39,20 @@ def in_order(names: Iterable[str]) -> list[str]:
 
 
 def entry_of(tensor: Tensor) -> Entry:
-    """Return what is known of a tensor, without looking at its values."""
+    """Return the entry of a tensor, without reading its values."""
     shape = tuple(tensor.shape)
     if tensor.is_meta:
-        return Entry(shape, "it has a shape only, no values")
+        return Entry(shape, "without values (on the meta device)")
     if tensor.layout != torch.strided:
         return Entry(shape, "sparse, not a plain tensor")
     if tensor.numel() * tensor.itemsize > tensor.untyped_storage().nbytes():
-        # A file of a few bytes can claim any shape if its strides are zero.
-        return Entry(shape, "it repeats itself: its shape is larger than what is stored")
+        # With strides of zero, a file of a few bytes can have any shape.
+        return Entry(shape, "larger than the storage it refers to")
     return Entry(shape, tensor.dtype)
 
 
 class Unreadable(Exception):  # noqa: N818
-    """One tensor cannot be read; the others may be fine. The message is the reason."""
+    """Raised when one tensor cannot be read or compared. The message is the reason."""
 
 
 class Source(ABC):
@@ -60,7 +61,7 @@ class Source(ABC):
     Attributes
     ----------
     label
-        What to call it in a message: the path, or what it was given as.
+        Name in messages: the path, or the argument.
     entries
         Shape and type of every tensor, by name.
     """
@@ -69,8 +70,8 @@ class Source(ABC):
     entries: Mapping[str, Entry]
 
     @abstractmethod
-    def rows(self, name: str, start: int | None = None, stop: int | None = None) -> Tensor:
-        """Return the rows (entries along the first dimension) `start` to `stop` of a tensor, or all of it.
+    def tensor(self, name: str) -> Tensor:
+        """Return a tensor, on the CPU.
 
         Raises
         ------
@@ -79,19 +80,19 @@ class Source(ABC):
         """
 
     def release(self) -> None:
-        """Let go of the memory that reading has taken, once the tensors returned so far are no longer needed."""
+        """Close open files. Tensors that were returned stay valid."""
         return
 
 
 class InMemory(Source):
-    """A state dict, or the parameters and buffers of a module, as they are now."""
+    """A state dict, or the state of a module with torch's parametrizations applied."""
 
     def __init__(self, tensors: Mapping[str, Any] | nn.Module, label: str) -> None:
-        state = tensors.state_dict() if isinstance(tensors, nn.Module) else tensors
+        state = effective_state(tensors) if isinstance(tensors, nn.Module) else tensors
         self.label = label
         self._tensors: dict[str, Tensor] = {}
         for name, value in state.items():
-            # A module's own extra state may be anything; it is no weight.
+            # The extra state of a module may be of any type, and is not a weight.
             if str(name).endswith("_extra_state") and not isinstance(value, Tensor):
                 continue
             try:
@@ -101,14 +102,13 @@ class InMemory(Source):
                 raise InputError(f"{label} must map names to tensors, got {got} for {name!r}") from error
         self.entries = {name: entry_of(tensor) for name, tensor in self._tensors.items()}
 
-    def rows(self, name: str, start: int | None = None, stop: int | None = None) -> Tensor:
-        """Return rows of a tensor, on the CPU."""
-        tensor = self._tensors[name]
-        return (tensor if start is None else tensor[start:stop]).cpu()
+    def tensor(self, name: str) -> Tensor:
+        """Return a tensor, on the CPU."""
+        return self._tensors[name].cpu()
 
 
 class Mapped(Source):
-    """A file whose tensors are views into its memory map, which is closed and opened again as it fills up."""
+    """A file with tensors as views into its memory map, which is reopened after every 64 MB."""
 
     def __init__(self, label: str) -> None:
         self.label = label
@@ -117,22 +117,22 @@ class Mapped(Source):
 
     @abstractmethod
     def _open(self) -> Any:
-        """Open the file anew."""
+        """Open the file."""
 
     @abstractmethod
-    def _view(self, opened: Any, name: str, start: int | None, stop: int | None) -> Tensor:
-        """Return rows of a tensor out of what `_open` returned."""
+    def _view(self, opened: Any, name: str) -> Tensor:
+        """Return a tensor of an open file."""
 
-    def rows(self, name: str, start: int | None = None, stop: int | None = None) -> Tensor:
-        """Return rows of a tensor, as a view into the file."""
+    def tensor(self, name: str) -> Tensor:
+        """Return a tensor, as a view into the file."""
         if self._touched > HELD_BYTES:
             self.release()
         if self._opened is None:
             self._opened = self._open()
         try:
-            view = self._view(self._opened, name, start, stop)
+            view = self._view(self._opened, name)
         except Exception as error:
-            # What a library raises for a damaged tensor is not documented; none of it may stop the others.
+            # The libraries do not document what they raise for a damaged tensor; it must not stop the others.
             raise Unreadable(f"cannot be read from {self.label}: {error}") from error
         self._touched += view.nbytes
         return view
@@ -148,7 +148,7 @@ class Renamed(Source):
     Parameters
     ----------
     names
-        From the new name to the old one.
+        New name -> old name.
     """
 
     def __init__(self, source: Source, names: Mapping[str, str], label: str) -> None:
@@ -157,10 +157,10 @@ class Renamed(Source):
         self._names = dict(names)
         self.entries = {new: source.entries[old] for new, old in names.items()}
 
-    def rows(self, name: str, start: int | None = None, stop: int | None = None) -> Tensor:
-        """Return rows of the tensor that is called `name` here."""
-        return self.source.rows(self._names[name], start, stop)
+    def tensor(self, name: str) -> Tensor:
+        """Return a tensor by its new name."""
+        return self.source.tensor(self._names[name])
 
     def release(self) -> None:
-        """Release the other source."""
+        """Close the files of the other source."""
         self.source.release()

@@ -1,8 +1,7 @@
-"""Files of `torch.save`: a zip archive with a pickle inside, of which only tensors and plain containers are accepted.
+"""Files of `torch.save`: a zip archive with a pickle, of which only tensors and plain containers are accepted.
 
-A pickle can name any function and have it called. torch's `weights_only` reader knows a short list of harmless ones and
-refuses all others, and that is the only reader used here. The numbers themselves lie in the archive uncompressed and
-are mapped, not loaded.
+A pickle can call any function. torch's `weights_only` reader, the only one used here, allows a short list of harmless
+functions and refuses all others. The data is stored uncompressed and is memory-mapped.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ from rankscope.checkpoints.source import Mapped, entry_of
 from rankscope.errors import InputError
 
 WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "network", "net", "module", "weights", "params")
-"""Under which of its keys a training checkpoint keeps the weights, beside the optimizer's state and the like."""
+"""Keys under which a file of a training keeps the weights, next to the state of the optimizer."""
 
 LONGEST_NAME = 1000
-"""Letters of what a pickle may ask for. torch searches its own refusal of a longer one in quadratic time."""
+"""Characters of a name in a pickle. torch's error for a longer one takes quadratic time."""
 
 
 class TorchFile(Mapped):
@@ -35,7 +34,7 @@ class TorchFile(Mapped):
     Raises
     ------
     InputError
-        If it is not one, is cut off, holds code, or it is not clear which of its parts are the weights.
+        If it is not one, is truncated, holds code, or has several groups of tensors none of which is a known key.
     """
 
     def __init__(self, path: Path) -> None:
@@ -51,25 +50,24 @@ class TorchFile(Mapped):
             named = re.search(r"GLOBAL ([\w.]+)", str(error))
             what = named[1] if named else str(error).strip().splitlines()[-1]
             raise InputError(
-                f"{self.path} holds a pickle that asks for code ({what}); it was refused and nothing of it was run: "
+                f"{self.path} holds a pickle that calls code ({what}); it was refused and nothing of it was run: "
                 "save the state dict alone, torch.save(model.state_dict(), path), or use safetensors"
             ) from error
         except Exception as error:
-            # Damaged archives make torch raise RuntimeError, EOFError, KeyError, struct.error and others.
+            # For damaged archives torch raises RuntimeError, EOFError, KeyError, struct.error and others.
             raise InputError(f"{self.path} is not a readable file of torch.save: {error}") from error
         return _weights(loaded, str(self.path))
 
-    def _view(self, opened: dict[str, Tensor], name: str, start: int | None, stop: int | None) -> Tensor:
-        tensor = opened[name]
-        return tensor if start is None else tensor[start:stop]
+    def _view(self, opened: dict[str, Tensor], name: str) -> Tensor:
+        return opened[name]
 
 
 def _check_archive(path: Path) -> None:
-    """Refuse what is no archive, one whose contents would be larger than the file, and one with an endless name."""
+    """Refuse a file that is not an archive, a compressed archive, and a pickle with an overlong name."""
     try:
         with zipfile.ZipFile(path) as archive:
             compressed = [item.filename for item in archive.infolist() if item.compress_type != zipfile.ZIP_STORED]
-            names = () if compressed else _names_asked_for(archive)
+            names = () if compressed else _imported_names(archive)
             endless = next((name for name in names if len(name) > LONGEST_NAME), None)
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
         with path.open("rb") as file:
@@ -84,17 +82,17 @@ def _check_archive(path: Path) -> None:
             )
         ) from error
     if compressed:
-        raise InputError(f"{path} must hold its parts uncompressed, as torch.save writes them, got {compressed[0]!r}")
+        raise InputError(f"{path} must be uncompressed, as torch.save writes them, got {compressed[0]!r}")
     if endless is not None:
         raise InputError(
-            f"{path} holds a pickle that asks for code ({endless[:40]}..., a name of {len(endless)} letters); it was "
+            f"{path} holds a pickle that calls code ({endless[:40]}..., a name of {len(endless)} characters); it was "
             "refused and nothing of it was run"
         )
 
 
-def _names_asked_for(archive: zipfile.ZipFile) -> Iterator[str]:
-    """Yield what the pickles in an archive ask for, as far as they can be parsed."""
-    # Damaged ones make both libraries raise nearly anything; torch is about to say what it makes of them.
+def _imported_names(archive: zipfile.ZipFile) -> Iterator[str]:
+    """Yield the names that the pickles in an archive import, as far as they can be parsed."""
+    # For damaged pickles both libraries raise nearly any exception; torch's reader reports them afterwards.
     with contextlib.suppress(Exception):
         for item in archive.infolist():
             if item.filename.endswith("data.pkl"):
@@ -104,7 +102,7 @@ def _names_asked_for(archive: zipfile.ZipFile) -> Iterator[str]:
 
 
 def _weights(loaded: Any, label: str, depth: int = 0) -> dict[str, Tensor]:
-    """Return the state dict in what was loaded, which may be wrapped a few times."""
+    """Return the state dict in a loaded object, which may be nested under a few keys."""
     if not isinstance(loaded, Mapping) or not _has_tensors(loaded):
         raise InputError(f"{label} must hold a state dict, names with tensors, got {type(loaded).__name__} without any")
     inner = [key for key, value in loaded.items() if isinstance(value, Mapping) and _has_tensors(value)]
@@ -115,8 +113,8 @@ def _weights(loaded: Any, label: str, depth: int = 0) -> dict[str, Tensor]:
             return _weights(loaded[(known or inner)[0]], label, depth + 1)
         if not own:
             raise InputError(
-                f"{label} holds several groups of tensors, {', '.join(map(repr, inner))}, and none is called like a "
-                f"state dict ({', '.join(WRAPPERS[:4])}); save the one you mean alone"
+                f"{label} holds several groups of tensors, {', '.join(map(repr, inner))}, and none has a known "
+                f"name ({', '.join(WRAPPERS[:4])}); save the one you mean alone"
             )
     return {str(name): value.detach() for name, value in loaded.items() if isinstance(value, Tensor)}
 

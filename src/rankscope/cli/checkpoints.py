@@ -1,4 +1,4 @@
-"""The command about anybody's checkpoints: inspect."""
+"""The command `inspect`: compare two checkpoints of any PyTorch model."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ HEADINGS = (
     "above\nit",
     "stand\nout",
 )
-WEIGHTS = "A .safetensors file, a file of torch.save, an index of shards, or a folder with one"
+WEIGHTS = "A .safetensors file, a file of torch.save, an index of shards, or a folder with one of these"
 
 
 @app.command()
@@ -39,21 +39,21 @@ def inspect(
     after: Annotated[
         Path | None,
         typer.Argument(
-            help="After learning; or a LoRA adapter. Left out where the first holds both, or is an adapter."
+            help="After learning, or a LoRA adapter. Omit it if the first file holds both, or is an adapter."
         ),
     ] = None,
     heads: Annotated[
-        int | None, typer.Option(help="Also measure attention head by head; there are so many.", show_default=False)
+        int | None, typer.Option(help="Number of attention heads, to measure each of them too.", show_default=False)
     ] = None,
-    gates: Annotated[bool, typer.Option(help="Also measure RNN, GRU and LSTM gate by gate.")] = True,
+    gates: Annotated[bool, typer.Option(help="Also measure each gate of an RNN, GRU or LSTM.")] = True,
     exact: Annotated[
-        bool, typer.Option("--exact", help="All singular values of large matrices too: slow, but no bounds.")
+        bool, typer.Option("--exact", help="Compute all singular values of large matrices too (slow).")
     ] = False,
-    csv: Annotated[Path | None, typer.Option(help="Table to write, a row a matrix.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Table to write, one row for each matrix.")] = None,
     out: Annotated[Path | None, typer.Option(help="Figure to write: .png, .pdf or .svg.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Say what learning wrote into each weight matrix of a model, and in how many directions."""
+    """Report how each weight matrix changed between two checkpoints, and in how many directions."""
     from rankscope.checkpoints import inspect as compare_files
     from rankscope.figures.saving import figure_paths, save_figure
 
@@ -89,7 +89,7 @@ def _print_tables(compared: Comparison) -> None:
     if compared.matrices:
         screen.print(table)
         screen.print(
-            "90, 95, 99 %: directions with that part of |dW|^2; numerical rank: above rounding; random edge: largest "
+            "90, 95, 99 %: directions with that share of |dW|^2; numerical rank: above rounding; random edge: largest "
             "singular value of a random change of that size and norm; stand out: above the noise without them",
             highlight=False,
         )
@@ -102,7 +102,7 @@ def _print_tables(compared: Comparison) -> None:
                 highlight=False,
             )
     else:
-        screen.print("No matrix changed in a way that can be measured.")
+        screen.print("No matrix with a change that can be measured.")
     by_reason: dict[str, list[str]] = {}
     for one in compared.skipped:
         by_reason.setdefault(one.reason, []).append(one.name)
@@ -137,7 +137,7 @@ def _cells(matrix: ComparedMatrix) -> list[str]:
 
 
 def _printable(text: str) -> str:
-    """Return a text from a stranger's file so that it neither styles the table nor steers the terminal."""
+    """Return text of an untrusted file without markup and control characters."""
     from rich.markup import escape
 
     return escape("".join(c if c.isprintable() else repr(c)[1:-1] for c in text))
@@ -145,7 +145,7 @@ def _printable(text: str) -> str:
 
 @contextmanager
 def _tensor_bar() -> Iterator[Callable[[int, int, str], None] | None]:
-    """Yield on_progress(done, total, name) that moves a bar on a terminal; None where nobody watches."""
+    """Yield on_progress(done, total, name) of a progress bar; None unless stderr is a terminal."""
     if not sys.stderr.isatty():
         yield None
         return

@@ -1,4 +1,4 @@
-"""Matrix decompositions that several rooms need."""
+"""Matrix decompositions: leading eigenvalues, singular values and singular vectors; thread counts."""
 
 from rankscope.linalg.eigenvalues import leading_eigenvalues as leading_eigenvalues
 from rankscope.linalg.leading_triplets import Triplets as Triplets

@@ -1,8 +1,7 @@
-"""The eigenvalues of a connectivity that decide what its network does by itself: those with the largest real part.
+"""Leading eigenvalues of a connectivity: those with the largest real part, which decide the stability of its network.
 
-A linear network is stable while all of them lie left of 1. Learning pulls a few of them, the outliers, out of the disc
-that the random connectivity fills, so that following these few shows how the network comes to do its task, and when
-it is about to become unstable.
+A linear network is stable while all real parts are below 1. Learning moves a few eigenvalues, the outliers, out of the
+disc that the random connectivity fills.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ def leading_eigenvalues(matrix: Tensor, count: int) -> Tensor:
         (N, N), real. It is decomposed in double precision: an eigenvalue of a random matrix moves much further than
         the rounding of its entries.
     count
-        How many; at most N are there to return.
+        Number of eigenvalues, at most N.
 
     Returns
     -------
     Tensor
-        (min(count, N),) complex128, of a conjugate pair the upper one first. NaN where `matrix` is not finite.
+        (min(count, N),) complex128, the upper one of a conjugate pair first. NaN where `matrix` is not finite.
 
     Raises
     ------

@@ -1,8 +1,7 @@
-"""The leading singular vectors of a large matrix, with a bound on the error that holds for the very matrix at hand.
+"""Leading singular triplets of a large matrix by subspace iteration, with a bound of the error computed from them.
 
-A block of random vectors, multiplied by the matrix and its transpose in turn, leans towards the leading singular
-vectors (Halko, Martinsson & Tropp 2011). How far it has come needs no theory: each approximate triplet says by itself
-how badly it fits, and a singular value lies no further away than that.
+A block of random vectors, multiplied by the matrix and its transpose in turn, converges to the leading singular vectors
+(Halko, Martinsson & Tropp 2011). The residual of an approximate triplet bounds the distance to a singular value.
 """
 
 from __future__ import annotations
@@ -36,15 +35,15 @@ def leading_triplets(matrix: Tensor, count: int) -> Triplets:
     matrix
         (m, n), float32 or float64.
     count
-        How many; at most min(m, n) are there to return.
+        Number of triplets, at most min(m, n).
 
     Returns
     -------
     Triplets
         No value is above the true one of its place. Each is within its `error` of a singular value: with
         $A v = s u$ to rounding and $r = A^T u - s v$, the symmetric matrix of the blocks $A$ and $A^T$ has an
-        eigenvalue within $|r| / \sqrt 2$ of $s$. The rounding of the type of `matrix` is added to it. The block begins
-        from a fixed seed, so that equal matrices give equal answers.
+        eigenvalue within $|r| / \sqrt 2$ of $s$. The rounding of the type of `matrix` is added to it. The block is
+        drawn from a fixed seed, so that equal matrices give equal results.
     """
     count = min(integer("count", count, minimum=1), *matrix.shape)
     width = min(2 * count + 8, *matrix.shape)

@@ -1,10 +1,9 @@
-"""The leading singular values of a matrix, at a price that allows looking often.
+"""Leading singular values of a matrix, fast enough to be recorded often during training.
 
-What learning writes into a network is low-dimensional, so its first few dozen singular values tell the story. A
-full decomposition grows as N^3; above some five hundred units the leading ones are found in N^2: by a few products with
-a block of vectors where they fall off steeply, as they do after learning, and else by a whole block Krylov space. Below
-that, those of a single-precision matrix are the roots of the eigenvalues of A A^T in double precision, which is faster
-than a singular value decomposition, and closer to the truth.
+A full decomposition takes time N^3. Above 512 units, the leading values take N^2: a few products with a block of
+vectors if the values decay fast, as those of a learned change do, and a block Krylov space otherwise. Up to 512 units,
+those of a single-precision matrix are the square roots of the eigenvalues of A A^T in double precision, which is faster
+and more precise than a singular value decomposition in single precision.
 """
 
 from __future__ import annotations
@@ -32,17 +31,16 @@ def leading_singular_values(matrix: Tensor, count: int) -> Tensor:
     matrix
         (m, n).
     count
-        How many; at most min(m, n) are there to return.
+        Number of values, at most min(m, n).
 
     Returns
     -------
     Tensor
-        (min(count, m, n),). Exact to rounding where min(m, n) <= 512 or many of them are asked for, but for noise of
-        1e-8 of the largest. Otherwise from block power
-        iterations started from a fixed Gaussian block, so that equal matrices give equal answers. They end once no
-        value grows by more than 0.1 %, or by more than the rounding noise of the largest, eps sqrt(N) s1; else all
-        blocks together span a Krylov space (Musco & Musco 2015, algorithms 1 and 2). Never above the true values,
-        and within 1 % of them, or eps sqrt(N) s1, up to N = 2048 even where they do not decay.
+        (min(count, m, n),). For min(m, n) <= 512 or large `count`, exact to 1e-8 of the largest value. Otherwise from
+        block power iterations that start from a fixed Gaussian block, so that equal matrices give equal results. They
+        end when no value grows by more than 0.1 %, or by more than the rounding of the largest, eps sqrt(N) s1;
+        failing that, all blocks together span a Krylov space (Musco & Musco 2015, algorithms 1 and 2). Never above the
+        true values, and within 1 % of them, or eps sqrt(N) s1, up to N = 2048 even if they do not decay.
 
     Raises
     ------
@@ -62,8 +60,8 @@ def leading_singular_values(matrix: Tensor, count: int) -> Tensor:
     noise = torch.finfo(matrix.dtype).eps * max(matrix.shape) ** 0.5
     for _ in range(ITERATIONS):
         for side in (matrix.t(), matrix):
-            # Those of the product are the singular values of the matrix as far as the block has found its directions:
-            # they can only grow from one product to the next.
+            # The singular values of R are those of the matrix restricted to the block: they can only grow from one
+            # product to the next.
             block, R = torch.linalg.qr(side @ block)
             before, values = values, torch.linalg.svdvals(R)[:count]
             if bool((values - before <= SETTLED * values + noise * values[0]).all()):
@@ -79,7 +77,7 @@ def _exact(matrix: Tensor) -> Tensor:
     if matrix.dtype != torch.float32 or matrix.device.type != "cpu" or min(matrix.shape) > EXACT_UP_TO:
         values: Tensor = torch.linalg.svdvals(matrix)
         return values
-    # The squares of single-precision numbers, and all that is between them and rounding, fit into double precision.
+    # Double precision holds the squares of single-precision numbers without rounding.
     wide = matrix.detach().double().numpy()
     wide = wide.T if wide.shape[0] > wide.shape[1] else wide
     squares = _eigenvalues_of_gram(wide)
@@ -87,7 +85,7 @@ def _exact(matrix: Tensor) -> Tensor:
 
 
 def _eigenvalues_of_gram(wide: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the eigenvalues of A A^T, smallest first: `numpy.linalg.eigvalsh`, without the half it does not need."""
+    """Return the eigenvalues of A A^T, smallest first; `numpy.linalg.eigvalsh` takes longer."""
     size = len(wide)
     gram = blas.dsyrk(1.0, wide.T, trans=1, lower=1)
     space = int(lapack.dsytrd_lwork(size, lower=1)[0])
