@@ -24,7 +24,8 @@ from safetensors.torch import save
 
 import rankscope as rs
 from fuzz_mutations import Bundle
-from rankscope.experiments.user_sweep import SweepFile, cells_of
+from rankscope.experiments.running import described, stamped
+from rankscope.experiments.user_sweep import SweepFile, jobs_of
 from rankscope.networks.gated import GatedRNN
 from rankscope.sweep import RunFolder
 from rankscope.sweep.netcdf import encode_result
@@ -131,15 +132,15 @@ def bomb(kind: str, name: str, size: int, others: tuple[tuple[str, bytes], ...] 
 
 def run_folder() -> Bundle:
     """Return the files of a run of four tiny networks: two finished, one failed, one claimed."""
-    cells = cells_of(SweepFile(**yaml.safe_load(SWEEP)))
+    jobs = jobs_of(SweepFile(**yaml.safe_load(SWEEP)))
     with tempfile.TemporaryDirectory() as folder:
         run = RunFolder(folder)
-        run.prepare([(cell.digest, cell.describe()) for cell in cells], {"sweep": SWEEP, "experiment": "gain"})
-        for cell in cells[:2]:
-            run.save(cell.digest, cell.measure(lambda *_: None))
-        run.fail(cells[2].digest, "ValueError", "it could not be", "Traceback ...")
+        run.prepare([(job.digest, described(job)) for job in jobs], {"sweep": SWEEP, "experiment": "gain"})
+        for job in jobs[:2]:
+            run.save(job.digest, stamped(job.run()))
+        run.fail(jobs[2].digest, "ValueError", "it could not be", "Traceback ...")
         owner = {"host": "elsewhere", "pid": 12, "born": "1", "token": "0123456789abcdef"}
-        run.claim_path(cells[3].digest).write_text(json.dumps(owner))
+        run.claim_path(jobs[3].digest).write_text(json.dumps(owner))
         return {str(path.relative_to(run.path)): path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
 
 

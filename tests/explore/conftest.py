@@ -6,21 +6,22 @@ import pytest
 import yaml
 from explore_cases import SWEEP
 
-from rankscope.experiments.user_sweep import SweepFile, cells_of
+from rankscope.experiments.running import described, stamped
+from rankscope.experiments.user_sweep import SweepFile, jobs_of
 from rankscope.sweep import RunFolder
 
 
 @pytest.fixture(scope="session")
 def measured_cells():
-    """Four networks and what was measured of them, by digest."""
-    cells = cells_of(SweepFile(**yaml.safe_load(SWEEP)))
-    return {cell.digest: (cell, cell.measure(lambda *_: None)) for cell in cells}
+    """Digest -> job and measurements of four networks."""
+    jobs = jobs_of(SweepFile(**yaml.safe_load(SWEEP)))
+    return {job.digest: (job, stamped(job.run())) for job in jobs}
 
 
 @pytest.fixture(scope="session")
 def _finished(measured_cells, tmp_path_factory):
     run = RunFolder(tmp_path_factory.mktemp("explore") / "run")
-    run.prepare([(digest, cell.describe()) for digest, (cell, _) in measured_cells.items()], {"sweep": SWEEP})
+    run.prepare([(digest, described(job)) for digest, (job, _) in measured_cells.items()], {"sweep": SWEEP})
     for digest, (_, measured) in measured_cells.items():
         run.save(digest, measured)
     return run.path
@@ -28,5 +29,5 @@ def _finished(measured_cells, tmp_path_factory):
 
 @pytest.fixture
 def finished_run(_finished, tmp_path):
-    """The folder of a finished run of four networks, to do with as one likes."""
+    """The folder of a finished run of four networks, of the test alone."""
     return shutil.copytree(_finished, tmp_path / "run")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import rankscope as rs
+from rankscope.experiments.running import described
 from rankscope.explore import live as live_module
 from rankscope.explore.live import LiveRun, encoded, update
 from rankscope.sweep import RunFolder, locks
@@ -16,7 +17,7 @@ from rankscope.sweep import RunFolder, locks
 def growing(measured_cells, tmp_path):
     """A run of which nothing is done yet, and a function that finishes its next network."""
     run = RunFolder(tmp_path / "growing")
-    run.prepare([(digest, cell.describe()) for digest, (cell, _) in measured_cells.items()], {"experiment": "gain"})
+    run.prepare([(digest, described(job)) for digest, (job, _) in measured_cells.items()], {"experiment": "gain"})
     left = list(measured_cells)
 
     def finish():
@@ -64,6 +65,7 @@ def test_values_are_those_of_open_run(finished_run):
             "gain": float(same["gain"]),
             "sample": int(same["sample"]),
             "hidden_size": 12,
+            "kind": "rate",
         }
         assert cell["measured"]["change_norm"] == pytest.approx(float(same["change_norm"]), rel=1e-5)
         np.testing.assert_allclose(cell["loss"], same["loss"].values, rtol=1e-5)

@@ -7,8 +7,8 @@ import yaml
 from explore_cases import SWEEP, served, wait_for
 
 from forking import Program
-from rankscope.experiments.running import run_jobs
-from rankscope.experiments.user_sweep import SweepFile, cells_of, read_sweep
+from rankscope.experiments.running import described, run_jobs
+from rankscope.experiments.user_sweep import SweepFile, jobs_of, read_sweep
 from rankscope.sweep import RunFolder
 
 POINTS = """(name) => {
@@ -30,8 +30,8 @@ def rows(page):
 def test_a_sweep_in_another_process_grows_the_page(open_page, tmp_path):
     folder = tmp_path / "run"
     (tmp_path / "sweep.yaml").write_text(SWEEP)
-    cells = cells_of(SweepFile(**yaml.safe_load(SWEEP)))
-    RunFolder(folder).prepare([(cell.digest, cell.describe()) for cell in cells], {"experiment": "mine"})
+    jobs = jobs_of(SweepFile(**yaml.safe_load(SWEEP)))
+    RunFolder(folder).prepare([(job.digest, described(job)) for job in jobs], {"experiment": "mine"})
     with served(folder) as address:
         watched = open_page(address)
         page = watched.page

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from report_cases import HOSTILE, small_cells, store
+from report_cases import HOSTILE, small_jobs, store
 
 from rankscope.report import write
 
@@ -14,11 +14,11 @@ sys.path.append(str(Path(__file__).parents[1] / "figures"))
 
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory):
-    """A run folder: seven of eight cells finished, one failed with a hostile message."""
+    """A run folder: seven of eight jobs finished, one failed with a hostile message."""
     folder = tmp_path_factory.mktemp("runs") / "small"
-    cells = small_cells()
-    run = store(folder, cells, {"sweep": f"task: flipflop  # {HOSTILE}\n"}, skip=1)
-    run.fail(cells[-1].digest, "RuntimeError", f"no luck {HOSTILE}")
+    jobs = small_jobs()
+    run = store(folder, jobs, {"sweep": f"task: flipflop  # {HOSTILE}\n"}, skip=1)
+    run.fail(jobs[-1].digest, "RuntimeError", f"no luck {HOSTILE}")
     return folder
 
 

@@ -1,22 +1,27 @@
-"""Small real networks for the tests of the report, and a text that would like to be a script."""
+"""Small real networks for the tests of the report, and a text that tries to be a script."""
 
-from rankscope.experiments import Cell
-from rankscope.sweep import RunFolder
-from rankscope.tasks import FixedPoint, FlipFlop
+from rankscope.experiments.running import described, stamped
+from rankscope.sweep import Job, RunFolder
 
 HOSTILE = "</script><script>alert(1)</script>"
 
 
-def small_cells():
+def small_jobs():
     """Two tasks, two gains, two samples; one task without spectra or trial, but with eigenvalues over epochs."""
-    records = {"recorded_epochs": 12, "batch_size": 4}
+    records = {"epochs": 40, "recorded_epochs": 12, "batch_size": 4}
     return [
-        Cell(task, gain=gain, hidden_size=10, epochs=40, sample=sample, seed=seed, **options)
+        Job(task=task, network={"gain": gain, "hidden_size": 10}, seed=seed, labels={"sample": sample}, **options)
         for seed, (task, gain, sample, options) in enumerate(
             (task, gain, sample, options)
             for task, options in (
-                (FlipFlop(), {"training": records | {"learning_rate": 0.03}}),
-                (FixedPoint(), {"training": records | {"eigenvalues": 3}, "measurements": ("outlier",)}),
+                ("flipflop", {"training": records | {"learning_rate": 0.03}}),
+                (
+                    "fixed_point",
+                    {
+                        "training": records | {"eigenvalues": 3},
+                        "measurements": ("norms", "evaluation", "shuffle", "outlier"),
+                    },
+                ),
             )
             for gain in (0.0, 0.8)
             for sample in (0, 1)
@@ -24,10 +29,10 @@ def small_cells():
     ]
 
 
-def store(folder, cells, description, skip=0):
-    """Store the results of cells, but of the last `skip`, as a sweep does."""
+def store(folder, jobs, description, skip=0):
+    """Store the results of jobs, except those of the last `skip`, as a run does."""
     run = RunFolder(folder)
-    run.prepare([(cell.digest, cell.describe()) for cell in cells], description)
-    for cell in cells[: len(cells) - skip]:
-        run.save(cell.digest, cell.measure(lambda *_: None))
+    run.prepare([(job.digest, described(job)) for job in jobs], description)
+    for job in jobs[: len(jobs) - skip]:
+        run.save(job.digest, stamped(job.run()))
     return run

@@ -143,7 +143,7 @@ def test_text_runs():
     singular = {one["name"]: unpack(one["values"]) for one in there[0]["detail"]["spectra"]["singular"]}
     assert len(singular) == 3 + 3 * 4
     np.testing.assert_allclose(
-        singular["weight_hh_l1, candidate"],
+        singular["weight_hh_l1, cell"],
         run["gate_singular_value"].sel(weight="weight_hh_l1", gate="cell").isel(sample=1),
         rtol=1e-6,
     )

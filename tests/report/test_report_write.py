@@ -9,7 +9,7 @@ import pytest
 from made_up_linear_run import dataset_for
 from made_up_run import make_run
 from made_up_sentiment_run import make_sentiment_run
-from report_cases import HOSTILE, small_cells, store
+from report_cases import HOSTILE, small_jobs, store
 
 import rankscope as rs
 from rankscope.cli import main
@@ -115,8 +115,8 @@ def test_texts_of_others_cannot_leave_their_place(small_run, tmp_path):
 
 
 def test_a_run_that_goes_on_says_so(tmp_path):
-    cells = small_cells()[:2]
-    store(tmp_path / "run", cells, {"experiment": "gain", "preset": "quick"}, skip=1)
+    jobs = small_jobs()[:2]
+    store(tmp_path / "run", jobs, {"experiment": "gain", "preset": "quick"}, skip=1)
     page = without_scripts(html(tmp_path / "run"))
     assert "This run is not complete" in page
     assert re.search(r"1 of 2 networks are finished, 0 running,\s+1 waiting", page)
@@ -145,8 +145,8 @@ grid:
   orthogonal: [true, false]
 """
     (tmp_path / "sweep.yaml").write_text(text)
-    cells = read_sweep(tmp_path / "sweep.yaml")
-    store(tmp_path / "run", cells[:7], {"sweep": text})
+    jobs = read_sweep(tmp_path / "sweep.yaml")
+    store(tmp_path / "run", jobs[:7], {"sweep": text})
     content = data_of(html(tmp_path / "run"))
     assert {one["name"] for one in content["dimensions"]} == {"nonlinearity", "learning_rate", "orthogonal"}
     assert content["main"] == "learning_rate"

@@ -58,7 +58,14 @@ class _Described:
         return self.job.digest
 
     def describe(self) -> dict[str, Any]:
-        return self.job.description
+        return described(self.job)
+
+
+def described(job: Job) -> dict[str, Any]:
+    """Return the entry of a job in run.json: its labels, and its description."""
+    network = job.description["network"]
+    labels = {name: network[name] for name in ("gain", "hidden_size") if name in network}
+    return {"task": job.task_name, **labels, **job.labels, "job": job.description}
 
 
 def run_jobs(
@@ -93,7 +100,7 @@ def run_jobs(
     if where is not None:
         store = RunFolder(folder)
         wanted = list({job.digest: job for job in jobs}.values())
-        store.prepare([(job.digest, job.description) for job in wanted], description)
+        store.prepare([(job.digest, described(job)) for job in wanted], description)
         train_groups([_trainee(job) for job in wanted if job.network["kind"] == "rate"], store, where)
     return run_sweep(
         _measured,
@@ -141,7 +148,7 @@ def _measured(described: _Described, report: Any, checkpoint: Path) -> xr.Datase
 def stamped(done: Done) -> xr.Dataset:
     """Return the measurements of a job with its provenance as attributes."""
     return done.measurements.assign_attrs(
-        cell=done.job.to_json(),
+        cell=json.dumps(described(done.job)),
         rankscope_version=__version__,
         torch_version=str(torch.__version__),
         numpy_version=np.__version__,
