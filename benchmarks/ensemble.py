@@ -82,7 +82,7 @@ def matrix_rate(device: torch.device) -> float:
     N = 8192 if device.type == "cuda" else 1024
     a, b = (torch.randn(N, N, device=device) for _ in range(2))
     seconds = []
-    with full_precision(device.type == "cuda"):
+    with full_precision():
         for _ in range(10):
             settle(device)
             began = clock(device)

@@ -59,25 +59,3 @@ def test_one_batch_and_a_class_are_told_what_to_do():
         trained(TASK.sample(4, rng=0))
     with pytest.raises(rs.InputError, match=r"got the class Spoiled; make one of it, as in Spoiled\(\)"):
         trained(Spoiled)
-
-
-def test_options_that_there_are_not_and_a_snapshot_that_was_forgotten():
-    with pytest.raises(rs.InputError, match="did you mean 'hidden_size'"):
-        rs.RateRNN.initialize(TASK, hiden_size=3)
-    with pytest.raises(rs.InputError, match="did you mean 'relu'"):
-        rs.RateRNN.initialize(TASK, nonlinearity="ReLU")
-    network = rs.RateRNN.initialize(TASK, hidden_size=8, rng=0)
-    with pytest.raises(rs.InputError, match=r"network\.snapshot\(\)"):
-        rs.truncation_curve(network, network, TASK.sample(4, rng=0))
-
-
-def test_default_ranks_end_where_the_matrix_does():
-    network = rs.RateRNN.initialize(TASK, hidden_size=8, rng=0)
-    before = network.snapshot()
-    rs.train(network, TASK, epochs=4, rng=0, batch_size=4)
-    curve = rs.truncation_curve(before, network, TASK.sample(4, rng=0))
-    assert curve.ranks == tuple(range(9))
-
-
-def test_a_history_shows_in_a_line():
-    assert len(repr(trained(TASK))) < 120

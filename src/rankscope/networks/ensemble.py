@@ -1,9 +1,8 @@
-"""Many networks side by side, each with its own weights and its own trials, as batched products.
+"""Forward and backward pass of E rate networks of one size, each with its own weights and trials, by batched products.
 
-The equation is that of `recurrence.py` (current convention, one nonlinearity), one more axis in front: E networks of
-one size. On a graphics card, where one network of a few hundred units cannot keep the multipliers busy, this is the way
-to train an experiment; on a processor the networks leave the cache, and one process a core is faster. Backward is by
-hand as in `fused.py`, with delta[t] the gradient of the loss with respect to the state h[t]:
+The equation is that of `recurrence.py` (current convention, one nonlinearity). One network of a few hundred units is
+too small for a GPU; on a processor E networks exceed the cache, and one process a core is faster. With delta[t] the
+gradient of the loss with respect to the state h[t]:
 
     delta[t] = phi'(h[t]) (W_out^T dz[t-1] + dt W^T delta[t+1]) + (1-dt) delta[t+1]
     dL/dW = dt sum_t delta[t+1] r[t]^T
@@ -22,37 +21,28 @@ from rankscope.networks.recurrence import Dynamics, Weights
 
 
 def can_run_together(dynamics: Dynamics) -> bool:
-    """Return whether `ensemble` knows these dynamics."""
-    return (
-        dynamics.convention == "current"
-        and isinstance(dynamics.nonlinearity, Nonlinearity)
-        and dynamics.readout_nonlinearity is dynamics.nonlinearity
-    )
+    """Return whether `ensemble` implements these dynamics."""
+    phi = dynamics.nonlinearity
+    same = dynamics.readout_nonlinearity is phi
+    return dynamics.convention == "current" and isinstance(phi, Nonlinearity) and same
 
 
 def ensemble(inputs: Tensor, weights: Weights, dynamics: Dynamics) -> Tensor:
-    """Run E networks, each on its own trials; differentiable once with respect to every weight.
+    """Return the outputs (E, batch, time, out) of E networks; differentiable once with respect to the weights.
 
     Parameters
     ----------
     inputs
         (E, batch, time, in).
     weights
-        (E, N, in), (E, N, N), (E, out, N), and (E, N) or None twice.
-    dynamics
-        The same for all; `can_run_together`.
-
-    Returns
-    -------
-    Tensor
-        (E, batch, time, out).
+        (E, N, in), (E, N, N), (E, out, N), and twice (E, N) or None.
     """
     outputs: Tensor = _Ensemble.apply(inputs, *weights, dynamics)  # type: ignore[no-untyped-call]
     return outputs
 
 
 class _Ensemble(torch.autograd.Function):
-    """Autograd's view: what is saved, and which gradient belongs to which argument."""
+    """States and rates are (time, E, batch, N), so that a step is contiguous."""
 
     @staticmethod
     def forward(
@@ -65,67 +55,64 @@ class _Ensemble(torch.autograd.Function):
         h0: Tensor | None,
         d: Dynamics,
     ) -> Tensor:
-        phi, leak = _phi(d), 1 - d.dt
-        heard = _rows(inputs.transpose(1, 2))
-        drive = torch.bmm(heard, W_in.mT * d.dt)
+        phi: Any = d.nonlinearity
+        rows = inputs.transpose(1, 2).flatten(1, 2)
+        drive = torch.bmm(rows, W_in.mT * d.dt)
         if b is not None:
             drive += (b * d.dt)[:, None]
-        states = _in_steps(drive, inputs.shape[2])
+        states = _by_step(drive, inputs.shape[2])
         rates = states.new_empty(len(states) + 1, *states.shape[1:])
         h = states.new_zeros(states.shape[1:]) if h0 is None else h0[:, None].expand(states.shape[1:]).contiguous()
         phi.into(h, rates[0])
         forth = W.mT * d.dt
         for now, r, r_next in zip(states.unbind(), rates[:-1].unbind(), rates[1:].unbind(), strict=True):
             torch.baddbmm(now, r, forth, out=now)
-            now.add_(h, alpha=leak)
+            now.add_(h, alpha=1 - d.dt)
             phi.into(now, r_next)
             h = now
-        ctx.save_for_backward(heard, rates, W, W_out)
+        ctx.save_for_backward(rows, rates, W, W_out)
         ctx.dynamics = d
-        said = torch.bmm(_rows(rates[1:].transpose(0, 1)), W_out.mT)
-        return said.view(len(W), len(states), -1, said.shape[-1]).transpose(1, 2)
+        outputs = torch.bmm(_by_network(rates[1:]), W_out.mT)
+        return outputs.view(len(W), len(states), -1, outputs.shape[-1]).transpose(1, 2)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        heard, rates, W, W_out = ctx.saved_tensors
-        d: Dynamics = ctx.dynamics
-        phi, leak, steps = _phi(d), 1 - d.dt, len(rates) - 1
+        rows, rates, W, W_out = ctx.saved_tensors
+        dt, phi = ctx.dynamics.dt, ctx.dynamics.nonlinearity
         _, needs_W_in, needs_W, needs_W_out, needs_b, needs_h0, _ = ctx.needs_input_grad
-        grad = _rows(grad.transpose(1, 2))
-        deltas = _in_steps(torch.bmm(grad, W_out), steps)
-        back = W * d.dt
+        grad = grad.transpose(1, 2).flatten(1, 2)
+        deltas = _by_step(torch.bmm(grad, W_out), len(rates) - 1)
+        back = W * dt
         later: Tensor | None = None
         for now, r in zip(reversed(deltas.unbind()), reversed(rates[1:].unbind()), strict=True):
             if later is not None:
                 torch.baddbmm(now, later, back, out=now)
             phi.backward_into(now, r, now)
             if later is not None:
-                now.add_(later, alpha=leak)
+                now.add_(later, alpha=1 - dt)
             later = now
-        delta = _rows(deltas.transpose(0, 1))
-        W_out_grad = torch.bmm(grad.mT, _rows(rates[1:].transpose(0, 1))) if needs_W_out else None
-        W_grad = torch.bmm(delta.mT, _rows(rates[:-1].transpose(0, 1))).mul_(d.dt) if needs_W else None
-        W_in_grad = torch.bmm(delta.mT, heard).mul_(d.dt) if needs_W_in else None
-        b_grad = delta.sum(1).mul_(d.dt) if needs_b else None
-        h0_grad = None
+        delta, h0_grad = _by_network(deltas), None
         if needs_h0:
             initial = torch.bmm(deltas[0], back)
             phi.backward_into(initial, rates[0], initial)
-            h0_grad = initial.add_(deltas[0], alpha=leak).sum(1)
-        return None, W_in_grad, W_grad, W_out_grad, b_grad, h0_grad, None
+            h0_grad = initial.add_(deltas[0], alpha=1 - dt).sum(1)
+        return (
+            None,
+            torch.bmm(delta.mT, rows).mul_(dt) if needs_W_in else None,
+            torch.bmm(delta.mT, _by_network(rates[:-1])).mul_(dt) if needs_W else None,
+            torch.bmm(grad.mT, _by_network(rates[1:])) if needs_W_out else None,
+            delta.sum(1).mul_(dt) if needs_b else None,
+            h0_grad,
+            None,
+        )
 
 
-def _phi(dynamics: Dynamics) -> Nonlinearity:
-    assert isinstance(dynamics.nonlinearity, Nonlinearity)
-    return dynamics.nonlinearity
-
-
-def _rows(x: Tensor) -> Tensor:
-    """Return (E, time, batch, channels) as (E, time * batch, channels)."""
-    return x.flatten(1, 2)
-
-
-def _in_steps(x: Tensor, steps: int) -> Tensor:
-    """Return (E, time * batch, N) as (time, E, batch, N), of which a step is one piece of memory."""
+def _by_step(x: Tensor, steps: int) -> Tensor:
+    """Return (E, time * batch, N) as (time, E, batch, N), contiguous."""
     return x.view(len(x), steps, -1, x.shape[-1]).transpose(0, 1).contiguous()
+
+
+def _by_network(x: Tensor) -> Tensor:
+    """Return (time, E, batch, N) as (E, time * batch, N)."""
+    return x.transpose(0, 1).flatten(1, 2)

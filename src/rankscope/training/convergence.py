@@ -1,7 +1,4 @@
-"""When learning is done: the first epoch whose loss is a small fraction of the first one.
-
-Source: paper section 3, "convergence time".
-"""
+"""Convergence: the first epoch whose loss is a small fraction of the first one (Schuessler et al. 2020, Fig. 2)."""
 
 from __future__ import annotations
 
@@ -18,8 +15,8 @@ def convergence_epoch(losses: ArrayLike, fraction: float = 0.05) -> int | None:
     Parameters
     ----------
     losses
-        (epochs,) losses, as in `History.losses`. An epoch that is not finite does not count as converged, and a
-        first one that is not finite never lets any converge.
+        (epochs,) losses, as in `History.losses`. A loss that is not finite is not below, and if the first one is not
+        finite the result is None.
 
     Raises
     ------

@@ -39,14 +39,13 @@ def free_bytes(device: torch.device) -> int:
 
 
 @contextmanager
-def full_precision(wanted: bool = True) -> Iterator[None]:
-    """Multiply in full single precision on a GPU within a `with` block, instead of TF32's ten bits; if `wanted`."""
+def full_precision() -> Iterator[None]:
+    """Multiply in full single precision on a GPU within a `with` block, instead of TF32's ten bits."""
     products = torch.backends.cuda.matmul
     # torch 2.9 renamed the option, and refuses a mix of both names.
     name, value = ("fp32_precision", "ieee") if hasattr(products, "fp32_precision") else ("allow_tf32", False)
     before = getattr(products, name)
-    if wanted:
-        setattr(products, name, value)
+    setattr(products, name, value)
     try:
         yield
     finally:

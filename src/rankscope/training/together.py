@@ -36,7 +36,6 @@ def train_together(
     *,
     config: TrainingConfig | None = None,
     device: str | torch.device | None = None,
-    tf32: bool = False,
     callbacks: Sequence[Callback] = (),
     progress: Progress | None = None,
     checkpoints: Sequence[str | os.PathLike[str]] = (),
@@ -56,8 +55,6 @@ def train_together(
         Source of trials of each network.
     device
         "cuda" or "cpu"; by default where the networks are. Afterwards they are back where they were.
-    tf32
-        Allow TF32 products on a GPU: faster, without the agreement with `train`.
     checkpoints
         State file of each network, the same files as those of `train`: a network can be continued alone, or in other
         company.
@@ -84,11 +81,7 @@ def train_together(
     config = settle(config, task, epochs, options)
     loss = config.find_loss(task)
     files = Files(checkpoints, number("checkpoint_seconds", checkpoint_seconds, minimum=0))
-    with (
-        stacked(networks, where) as stacks,
-        full_precision(where.type == "cuda" and not tf32),
-        threads_for(first.hidden_size),
-    ):
+    with stacked(networks, where) as stacks, full_precision(), threads_for(first.hidden_size):
         states = [begin(network, task, generator(rng), config) for network, rng in zip(networks, rngs, strict=True)]
         for state, path in zip(states, checkpoints, strict=False):
             if Path(path).exists():
