@@ -28,10 +28,11 @@ from rankscope.networks.workspace import Workspace
 
 @dataclass(frozen=True)
 class Plan:
-    """The dynamics, and whether the states are returned besides the outputs."""
+    """The dynamics, whether the states are returned besides the outputs, and whether a backward pass follows."""
 
     dynamics: Dynamics
     return_states: bool
+    differentiated: bool = True
 
     @property
     def phi(self) -> Nonlinearity:
@@ -216,13 +217,14 @@ def _forward_current(
 ) -> Tensor:
     """Fill "rates" with phi(h[0..T]) and, where they are kept, "drive" with the states h[1..T]."""
     phi, dt, leak = plan.phi, plan.dynamics.dt, 1 - plan.dynamics.dt
-    rates = workspace.buffer("rates", extra_steps=1)
-    steps, batch = len(rates) - 1, rates.shape[1]
+    steps, batch = workspace.steps, workspace.key.batch
     h = initial_states(weights, batch).clone(memory_format=torch.contiguous_format)
-    phi.into(h, rates[0])
     driving, channels = _driving(inputs, weights)
     simple = noise is None and plan.separate_readout is None
     loop = time_loop(phi.name, weights.recurrent, channels, dt, dt) if simple else None
+    alternating = loop is not None and not plan.differentiated
+    rates = h.new_empty(2, *h.shape) if alternating else workspace.buffer("rates", extra_steps=1)
+    phi.into(h, rates[0])
     if loop is not None:
         states = workspace.buffer("drive") if plan.return_states else h[None]
         readout = weights.output.contiguous()

@@ -1,7 +1,7 @@
-"""Many recurrent matrices, one set of trials: forward only.
+"""Outputs of many networks that differ in their recurrent weights alone, for the same trials.
 
-Truncating a change at 26 ranks asks for the outputs of 26 networks that differ in W alone. The input drive is then the
-same for all, no state has to be kept, and the trials are cut into blocks that stay in the processor's cache.
+A truncation curve of 26 ranks needs the outputs of 26 such networks. No gradient follows, so no history is kept, and
+the trials are processed in blocks that stay in the processor's cache.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from rankscope.networks.kernels.dispatch import Affine, affine
-from rankscope.networks.nonlinearities import Nonlinearity
-from rankscope.networks.recurrence import Dynamics, Weights, initial_states, plain
+from rankscope.networks.forward_backward import Plan, forward, silent_steps, time_major
+from rankscope.networks.recurrence import Dynamics, Weights, plain
+from rankscope.networks.workspace import Workspace, WorkspaceKey
 
-TRIALS_AT_ONCE = 256
+BLOCK = 128
+"""Trials in a block."""
 
 
 @torch.no_grad()
@@ -33,11 +34,11 @@ def outputs_of_many(
     inputs
         (batch, time, in).
     weights
-        What they share; its recurrent weights are not used.
+        The shared weights; the recurrent ones among them are not used.
     recurrent
         K matrices (N, N).
     noise
-        Increments eta, (batch, time, N), the same for all, or None.
+        Increments eta, (batch, time, N), the same for all networks, or None.
 
     Returns
     -------
@@ -48,50 +49,19 @@ def outputs_of_many(
         each = (plain(inputs, weights._replace(recurrent=W), dynamics, noise).outputs for W in recurrent)
         return torch.stack(list(each))
     batch, steps, _ = inputs.shape
+    N = weights.input.shape[0]
     outputs = inputs.new_empty(len(recurrent), batch, steps, weights.output.shape[0])
-    # The dt of the current convention multiplies the whole drive, W r included.
-    scale = dynamics.dt if dynamics.convention == "current" else 1.0
-    products = [affine(W * scale, rows=min(batch, TRIALS_AT_ONCE)) for W in recurrent]
-    for first in range(0, batch, TRIALS_AT_ONCE):
-        block = slice(first, first + TRIALS_AT_ONCE)
-        drive = (inputs[block].transpose(0, 1) @ (weights.input.t() * scale)).contiguous()
-        if weights.bias is not None:
-            drive += weights.bias * scale
-        kicks = None if noise is None else noise[block].transpose(0, 1)
-        for k, product in enumerate(products):
-            _run(outputs[k, block], drive, kicks, product, weights, dynamics)
-    return outputs
-
-
-def _run(
-    outputs: Tensor,
-    drive: Tensor,
-    kicks: Tensor | None,
-    product: Affine,
-    weights: Weights,
-    dynamics: Dynamics,
-) -> None:
-    """Fill outputs (block, time, out) for one recurrent matrix, given the scaled drive (time, block, N)."""
-    phi, dt = dynamics.nonlinearity, dynamics.dt
-    assert isinstance(phi, Nonlinearity)
-    shared_readout = dynamics.readout_nonlinearity is phi
-    W_out = weights.output.t()
-    h = initial_states(weights, drive.shape[1]).clone()
-    r = torch.empty_like(h)
-    if dynamics.convention == "current":
-        phi.into(h, r)
-    for t, now in enumerate(drive):
-        if dynamics.convention == "current":
-            product(r, now, h, 1 - dt, out=h)
-            if kicks is not None:
-                h += kicks[t]
-            phi.into(h, r)
-            outputs[:, t] = (r if shared_readout else dynamics.readout_nonlinearity(h)) @ W_out
-        else:
-            phi.into(product(h, now, out=r), r)
-            h.lerp_(r, dt)
-            if kicks is not None:
-                h += kicks[t]
-            outputs[:, t] = h @ W_out
+    silent = silent_steps(inputs, weights, dynamics, noise)
+    outputs[:, :, :silent] = 0
+    plan = Plan(dynamics, return_states=False, differentiated=False)
+    for first in range(0, batch, BLOCK):
+        block = slice(first, min(first + BLOCK, batch))
+        driving = time_major(inputs[block, silent:])
+        increments = None if noise is None else noise[block, silent:]
+        workspace = Workspace(WorkspaceKey(steps - silent, block.stop - first, N, inputs.dtype, inputs.device))
+        for k, W in enumerate(recurrent):
+            now = weights._replace(recurrent=W)
+            forward(workspace, driving, increments, now, plan, outputs[k, block, silent:])
     if dynamics.convention == "rate":
         outputs.copy_(dynamics.readout_nonlinearity(outputs))
+    return outputs
