@@ -63,14 +63,14 @@ def test_equals_the_networks_one_by_one_in_every_situation(without, convention, 
 @pytest.mark.parametrize("without", [(), ("noise", "bias")], ids=["all parts", "few parts"])
 def test_batches_around_the_size_of_a_block(convention, off, without):
     for blocks in (1, 2):
-        batch = blocks * many.TRIALS_AT_ONCE + off
+        batch = blocks * many.BLOCK + off
         case = make_case(hidden=4, batch=batch, steps=3, without=without)
         assert_same(case, make_dynamics(readout="relu", convention=convention), count=2)
 
 
 @both_conventions
 def test_single_precision_at_full_size(convention, implementation):
-    case = make_case(hidden=256, batch=many.TRIALS_AT_ONCE + 44, steps=6)  # the last block is smaller
+    case = make_case(hidden=256, batch=many.BLOCK + 44, steps=6)  # the last block is smaller
     recurrent, dynamics = variations(case.weights.recurrent, 2), make_dynamics(convention=convention)
     exact = one_by_one(case, recurrent, dynamics)
     single = case.to(torch.float32)

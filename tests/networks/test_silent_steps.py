@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import rankscope as rs
-from rankscope.networks import forward_backward
+from rankscope.networks.recurrence import silent_steps
 
 
 def inputs_after(silent, steps=9, batch=4, channels=2):
@@ -19,7 +19,7 @@ def network(engine="auto", **options):
 
 
 def count(net, inputs, noise=None):
-    return forward_backward.silent_steps(inputs, net.weights, net.dynamics, noise)
+    return silent_steps(inputs, net.weights, net.dynamics, noise)
 
 
 @pytest.mark.parametrize("convention", ["current", "rate"])

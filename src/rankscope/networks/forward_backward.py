@@ -163,30 +163,6 @@ def backward(
     )
 
 
-def silent_steps(inputs: Tensor, weights: Weights, dynamics: Dynamics, noise: Tensor | None) -> int:
-    """Return the number of initial steps without input in which the network stays at zero.
-
-    They can be skipped: their states, rates and outputs are exactly zero, and so is their contribution to every
-    gradient but that of the inputs.
-
-    Parameters
-    ----------
-    inputs
-        (batch, time, in).
-    """
-    driven = noise is not None or weights.bias is not None or weights.initial_state is not None
-    rests = all(
-        isinstance(phi, Nonlinearity) and phi.zero_at_zero
-        for phi in (dynamics.nonlinearity, dynamics.readout_nonlinearity)
-    )
-    if driven or not rests or inputs.device.type != "cpu":
-        return 0
-    array, silent = inputs.detach().numpy(), 0
-    while silent < len(array[0]) - 1 and not array[:, silent].any():
-        silent += 1
-    return silent
-
-
 def time_major(x: Tensor) -> Tensor:
     """Return (batch, time, channels) as (time * batch, channels), contiguous."""
     return x.transpose(0, 1).flatten(0, 1).contiguous()

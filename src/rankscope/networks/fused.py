@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from rankscope.networks import forward_backward
 from rankscope.networks.forward_backward import Needs, OutputGradients, Plan, time_major
-from rankscope.networks.recurrence import Dynamics, Run, Weights
+from rankscope.networks.recurrence import Dynamics, Run, Weights, silent_steps
 from rankscope.networks.workspace import Lease, WorkspaceKey, WorkspacePool
 
 
@@ -33,7 +33,7 @@ def fused(
     pool
         Pool of buffers; None allocates new ones.
     """
-    silent = 0 if inputs.requires_grad else forward_backward.silent_steps(inputs, weights, dynamics, noise)
+    silent = 0 if inputs.requires_grad else silent_steps(inputs, weights, dynamics, noise)
     key = WorkspaceKey(inputs.shape[1], inputs.shape[0], weights.recurrent.shape[0], inputs.dtype, inputs.device)
     lease = (pool if pool is not None else WorkspacePool()).lease(key, inputs.shape[1] - silent)
     plan = Plan(dynamics, return_states)

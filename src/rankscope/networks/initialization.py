@@ -1,8 +1,8 @@
-"""Random connectivity to start learning from.
+"""Initial weights of a rate network.
 
 Recurrent weights are independent Gaussians of variance g^2/N; input and output vectors are Gaussian directions
 scaled to an exact norm, sqrt(N) for inputs and 1/sqrt(N) for outputs, so that input, recurrent drive and
-readout all stay of order one as the network grows. (paper section 1, "Initialization")
+readout all stay of order one as the network grows (Schuessler et al. 2020, supplement).
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from rankscope.networks.forward_backward import Plan, forward, silent_steps, time_major
-from rankscope.networks.recurrence import Dynamics, Weights, plain
+from rankscope.networks.forward_backward import Plan, forward, time_major
+from rankscope.networks.recurrence import Dynamics, Weights, plain, silent_steps
 from rankscope.networks.workspace import Workspace, WorkspaceKey
 
 BLOCK = 128

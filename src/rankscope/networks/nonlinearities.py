@@ -1,8 +1,7 @@
-"""The nonlinearities that the fused engine knows by name.
+"""Nonlinearities with hand-written derivatives, by name.
 
-A rate network needs two things from its nonlinearity phi: its value, and in the backward pass its slope. For
-tanh, relu, softplus and the identity the slope can be read off the *output* y = phi(x), so that the engine keeps
-the rates and forgets the currents. Any other elementwise callable works too, through plain autograd.
+For tanh, relu, softplus and the identity the slope is a function of the output y = phi(x), so that the fused engine
+stores the rates only. Any other elementwise callable works through plain autograd.
 
     tanh      phi'(x) = 1 - y^2
     relu      phi'(x) = 1 where y > 0, else 0
@@ -26,11 +25,11 @@ Elementwise = Callable[[Tensor], Tensor]
 
 
 class Nonlinearity(ABC):
-    """The contract: a differentiable call, and two in-place kernels for the hand-written pass."""
+    """Base class: a differentiable call, and two in-place operations for the hand-written passes."""
 
     name: str
     zero_at_zero: bool = True
-    """Whether phi(0) = 0, so that a network at rest stays there."""
+    """Whether phi(0) = 0, so that a network at rest stays at rest."""
 
     @abstractmethod
     def __call__(self, x: Tensor) -> Tensor:
@@ -41,7 +40,7 @@ class Nonlinearity(ABC):
         """Write phi(x) into `out` (which may be `x`), outside autograd."""
 
     def stepwise(self, x: Tensor, out: Tensor) -> Callable[[int], object]:
-        """Return apply(t), which writes phi(x[t]) into out[t]: `into` for a time loop, prepared."""
+        """Return apply(t), which writes phi(x[t]) into out[t]: `into` prepared for a time loop."""
         arguments, results, into = x.unbind(), out.unbind(), self.into
         return lambda t: into(arguments[t], results[t])
 
@@ -53,7 +52,7 @@ class Nonlinearity(ABC):
         return f"<nonlinearity {self.name}>"
 
     def __reduce__(self) -> tuple[object, tuple[str]]:
-        # A copy, also one in another process, is the same object, so that `is` goes on telling them apart.
+        # Copies and unpickled objects are the same object, as nonlinearities are compared by `is`.
         return find_nonlinearity, (self.name,)
 
 
@@ -171,5 +170,5 @@ def find_nonlinearity(value: str | Elementwise, argument: str = "nonlinearity") 
             raise InputError(f"{argument} must be elementwise: it turned a (2, 3) tensor into {got}")
         among_equals = torch.stack([value(torch.full_like(x, float(entry)))[0, 0] for entry in x.flatten()])
         if not torch.allclose(y.flatten(), among_equals, rtol=1e-4, atol=1e-5, equal_nan=True):
-            raise InputError(f"{argument} must be elementwise: what it makes of an entry depends on the others")
+            raise InputError(f"{argument} must be elementwise: the result of an entry depends on the others")
     return value

@@ -1,4 +1,4 @@
-"""The parts of a rate network that can be trained: their names, and whether what is given for them fits together."""
+"""Weights of a rate network: their names, and validation of their shapes and dtypes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from rankscope.errors import InputError
 
 TRAINABLE = ("input", "recurrent", "output", "bias", "initial_state")
-"""What `trained` can name, in the order of the constructor's arguments."""
+"""Names that `trained` accepts, in the order of the constructor's arguments."""
 
 PARAMETERS = {
     "input": "input_weights",
@@ -21,59 +21,59 @@ PARAMETERS = {
     "bias": "bias",
     "initial_state": "initial_state",
 }
-"""Trainable part -> its name in the `state_dict`."""
+"""Name in `trained` -> name in the `state_dict`."""
 
 
-def checked_parts(values: Sequence[Any], trained: Collection[str]) -> dict[str, Tensor | None]:
-    """Return a tensor of its own for each part, or None for a bias or an initial state of zero that does not learn.
+def checked_weights(values: Sequence[Any], trained: Collection[str]) -> dict[str, Tensor | None]:
+    """Return a copy of each weight as a tensor, or None for a bias or initial state of zero that is not trained.
 
     Parameters
     ----------
     values
         Arrays or tensors, one for each of `TRAINABLE`: (N, in), (N, N), (out, N), and (N,) or None twice.
     trained
-        The parts that learn; those exist also where None is given, and start from zero.
+        Names of the trained weights. These exist also where None is given, and start from zero.
 
     Raises
     ------
     InputError
         If they are not float32 or float64, or their shapes, types or devices do not fit together.
     """
-    parts = {
-        part: None if value is None else _as_tensor(PARAMETERS[part], value)
-        for part, value in zip(TRAINABLE, values, strict=True)
+    tensors = {
+        name: None if value is None else _as_tensor(PARAMETERS[name], value)
+        for name, value in zip(TRAINABLE, values, strict=True)
     }
-    W = parts["recurrent"]
+    W = tensors["recurrent"]
     if W is None or W.ndim != 2 or W.shape[0] != W.shape[1]:
         raise InputError(f"recurrent_weights must be a square matrix (N, N), got {_shape(W)}")
     N = W.shape[0]
     expected = {"input": (N, None), "output": (None, N), "bias": (N,), "initial_state": (N,)}
     for part, shape in expected.items():
-        tensor, name = parts[part], PARAMETERS[part]
+        tensor, name = tensors[part], PARAMETERS[part]
         if tensor is None and len(shape) == 1:
-            parts[part] = W.new_zeros(N) if part in trained else None
+            tensors[part] = W.new_zeros(N) if part in trained else None
             continue
         if tensor is None or not _fits(tensor, shape):
-            wanted = ", ".join("any" if n is None else str(n) for n in shape)
+            expected_shape = ", ".join("any" if n is None else str(n) for n in shape)
             raise InputError(
-                f"{name} must have shape ({wanted}) beside recurrent_weights ({N}, {N}), got {_shape(tensor)}"
+                f"{name} must have shape ({expected_shape}) beside recurrent_weights ({N}, {N}), got {_shape(tensor)}"
             )
         if tensor.dtype != W.dtype or tensor.device != W.device:
             raise InputError(
                 f"{name} must be {W.dtype} on {W.device} like recurrent_weights, got {tensor.dtype} on {tensor.device}"
             )
-    return parts
+    return tensors
 
 
 def _as_tensor(name: str, value: Any) -> Tensor:
     try:
-        # The copy is one that torch can hold: arrays may be read-only, or run backwards through their memory.
+        # A copy, as torch supports neither read-only arrays nor negative strides.
         tensor = torch.as_tensor(value.copy() if isinstance(value, np.ndarray) else value)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{name} must be an array or a tensor, got {type(value).__name__}") from error
     if tensor.dtype not in (torch.float32, torch.float64):
         raise InputError(f"{name} must be float32 or float64, got {tensor.dtype}")
-    # Kernels and fused optimizers walk through memory row by row.
+    # Kernels and fused optimizers require contiguous rows.
     return tensor.detach().clone(memory_format=torch.contiguous_format)
 
 

@@ -176,12 +176,12 @@ def matrices_of(network: Network, names: Iterable[str] | None = None) -> dict[st
     return {name: parameters[name] for name in recurrent_names(network, names)}
 
 
-def recurrent_names(network: Network, wanted: Iterable[str] | None = None) -> tuple[str, ...]:
+def recurrent_names(network: Network, names: Iterable[str] | None = None) -> tuple[str, ...]:
     """Return the names of the matrices whose change is measured.
 
     Parameters
     ----------
-    wanted
+    names
         Names of parameters, or patterns such as ``"*.weight_hh_l*"``. By default the network's own
         `recurrent_names()`; else all matrices called `recurrent_weights` or, as in torch, `weight_hh...`; else all
         square ones; else all.
@@ -194,10 +194,10 @@ def recurrent_names(network: Network, wanted: Iterable[str] | None = None) -> tu
     matrices = {name: weights for name, weights in effective_parameters(network).items() if weights.ndim == 2}
     if not matrices:
         raise InputError("network must have a matrix among its parameters, got none")
-    if wanted is None and hasattr(network, "recurrent_names"):
-        wanted = network.recurrent_names()
-    if wanted is not None:
-        return _matching(wanted, list(matrices))
+    if names is None and hasattr(network, "recurrent_names"):
+        names = network.recurrent_names()
+    if names is not None:
+        return _matching(names, list(matrices))
     ends = {name: name.rpartition(".")[2] for name in matrices}
     by_name = [name for name, end in ends.items() if end == "recurrent_weights" or end.startswith("weight_hh")]
     square = [name for name, weights in matrices.items() if weights.shape[0] == weights.shape[1] > 1]
@@ -252,11 +252,11 @@ def parametrizations_applied(network: Network) -> Iterator[None]:
             layer._flat_weights = weights
 
 
-def _matching(wanted: Iterable[str], names: list[str]) -> tuple[str, ...]:
-    if isinstance(wanted, str):
-        raise InputError(f"matrices must be a list of names, got the text {wanted!r}; write [{wanted!r}]")
+def _matching(patterns: Iterable[str], names: list[str]) -> tuple[str, ...]:
+    if isinstance(patterns, str):
+        raise InputError(f"matrices must be a list of names, got the text {patterns!r}; write [{patterns!r}]")
     chosen: set[str] = set()
-    for pattern in wanted:
+    for pattern in patterns:
         chosen.update(fnmatch.filter(names, pattern) or [choice("matrices", pattern, names)])
     if not chosen:
         raise InputError("matrices must name at least one matrix, got none")

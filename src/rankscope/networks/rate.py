@@ -1,7 +1,9 @@
-"""RateRNN: a recurrent network of rate units, as a torch module.
+"""RateRNN: a recurrent network of rate units as a torch module.
 
-It holds the weights and the description of the dynamics, and calls the engine; the equation itself is in
-`recurrence.py`.
+    h[t+1] = (1-dt) h[t] + dt (W phi(h[t]) + W_in u[t] + b) + eta[t],    z[t] = W_out phi(h[t+1])
+
+The module holds the weights and options; the equation and its variants are in `recurrence.py`, the fast passes in
+`forward_backward.py`.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from rankscope.networks.fused import fused
 from rankscope.networks.initialization import draw_weights
 from rankscope.networks.network_file import SavedNetwork, saved_as
 from rankscope.networks.nonlinearities import Elementwise, Nonlinearity, find_nonlinearity
-from rankscope.networks.parameters import PARAMETERS, TRAINABLE, checked_parts
+from rankscope.networks.parameters import PARAMETERS, TRAINABLE, checked_weights
 from rankscope.networks.protocol import channels_of
 from rankscope.networks.recurrence import Convention, Dynamics, Engine, Weights, plain
 from rankscope.networks.workspace import WorkspacePool
@@ -31,7 +33,7 @@ from rankscope.validation import RngLike, choice, generator, number
 
 @saved_as("RateRNN")
 class RateRNN(SavedNetwork):
-    """A rate network of N units (Schuessler et al. 2020, section 2 and supplement).
+    """A rate network of N units (Schuessler et al. 2020, section 2).
 
     Parameters
     ----------
@@ -54,7 +56,7 @@ class RateRNN(SavedNetwork):
     trained
         Which of "input", "recurrent", "output", "bias", "initial_state" learn; the others stay as they are.
     engine
-        "auto" takes the fused engine where it applies; "fused" and "plain" insist.
+        "auto" uses the fused engine where it applies; "fused" and "plain" force one.
 
     Raises
     ------
@@ -101,7 +103,7 @@ class RateRNN(SavedNetwork):
         self.engine = choice("engine", engine, ("auto", "fused", "plain"))
         if self.engine == "fused" and not self.dynamics.differentiated_by_hand:
             raise InputError("engine must be 'auto' or 'plain' for a nonlinearity given as a callable, got 'fused'")
-        parts = checked_parts((input_weights, recurrent_weights, output_weights, bias, initial_state), self.trained)
+        parts = checked_weights((input_weights, recurrent_weights, output_weights, bias, initial_state), self.trained)
         for part, tensor in parts.items():
             parameter = None if tensor is None else nn.Parameter(tensor, requires_grad=part in self.trained)
             self.register_parameter(PARAMETERS[part], parameter)
@@ -121,7 +123,7 @@ class RateRNN(SavedNetwork):
         dtype: torch.dtype = torch.float32,
         **options: Any,
     ) -> RateRNN:
-        """Draw an untrained network with the channels and the time step of `task` (paper section 1).
+        """Draw an untrained network with the channels and the time step of `task`.
 
         Parameters
         ----------
@@ -214,7 +216,7 @@ class RateRNN(SavedNetwork):
         outputs
             (batch, time, out). Entry t reads the state after step t.
         states
-            (batch, time, N), if asked for.
+            (batch, time, N), if `return_states`.
 
         Raises
         ------
@@ -222,12 +224,12 @@ class RateRNN(SavedNetwork):
             If `inputs` or `noise` has the wrong shape.
         """
         inputs = self.checked(inputs)
-        kicks = self.draw_noise(inputs, rng, noise)
+        increments = self.draw_noise(inputs, rng, noise)
         use_fused = self.engine != "plain" and self.dynamics.differentiated_by_hand
         run = (
-            fused(inputs, self.weights, self.dynamics, kicks, return_states, self.workspaces)
+            fused(inputs, self.weights, self.dynamics, increments, return_states, self.workspaces)
             if use_fused
-            else plain(inputs, self.weights, self.dynamics, kicks, return_states)
+            else plain(inputs, self.weights, self.dynamics, increments, return_states)
         )
         return run.outputs if run.states is None else (run.outputs, run.states)
 
@@ -289,7 +291,7 @@ class RateRNN(SavedNetwork):
         Parameters
         ----------
         inputs
-            The inputs that the noise is to accompany.
+            The inputs of the same trials.
         rng
             Source of xi; not touched where there is no noise or `noise` is given.
         noise

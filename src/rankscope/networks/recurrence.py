@@ -1,4 +1,4 @@
-"""The equation of the rate network, written once so that it can be read.
+"""The equation of the rate network, in plain autograd operations.
 
 State h (N units), rate r = phi(h), time in membrane time constants, step dt, noise increments eta:
 
@@ -7,8 +7,9 @@ State h (N units), rate r = phi(h), time in membrane time constants, step dt, no
     rate convention:       h[t+1] = (1-dt) h[t] + dt phi(W h[t] + W_in u[t] + b) + eta[t]
                            z[t]   = phi_out(W_out h[t+1])
 
-`plain` below is that equation in autograd: the definition that the tests compare with, and the engine for callables
-nobody has differentiated by hand. `fused.py` computes the same several times faster. `run` chooses. (paper section 1)
+(Schuessler et al. 2020, section 2). `plain` is that equation in autograd: the definition that tests use, and
+the engine for nonlinearities given as callables. `fused.py` computes the same several times faster. `RateRNN.forward`
+chooses between them.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ Engine = Literal["auto", "fused", "plain"]
 
 
 class Weights(NamedTuple):
-    """Everything that can be trained: (N, in), (N, N), (out, N), and (N,) or None."""
+    """The weights that can be trained: (N, in), (N, N), (out, N), and (N,) or None."""
 
     input: Tensor
     recurrent: Tensor
@@ -37,7 +38,7 @@ class Weights(NamedTuple):
 
 @dataclass(frozen=True)
 class Dynamics:
-    """Everything that is not trained: step `dt` in time constants, the two nonlinearities, the convention."""
+    """The fixed part of the equation: step `dt` in time constants, the two nonlinearities, the convention."""
 
     dt: float
     nonlinearity: Nonlinearity | Elementwise
@@ -53,7 +54,7 @@ class Dynamics:
 
 
 class Run(NamedTuple):
-    """Outputs (batch, time, out), and the states after each step (batch, time, N) if they were asked for."""
+    """Outputs (batch, time, out), and the states after each step (batch, time, N) if requested."""
 
     outputs: Tensor
     states: Tensor | None
@@ -66,7 +67,7 @@ def plain(
     noise: Tensor | None = None,
     return_states: bool = False,
 ) -> Run:
-    """Run the network by the book, one autograd operation after the other.
+    """Run the network by autograd operations alone.
 
     Parameters
     ----------
@@ -99,8 +100,32 @@ def plain(
 
 
 def initial_states(weights: Weights, batch: int) -> Tensor:
-    """Return h[0] for every trial, (batch, N): the initial state, or zeros."""
+    """Return h[0] of every trial, (batch, N): the initial state, or zeros."""
     hidden_size = weights.recurrent.shape[0]
     if weights.initial_state is None:
         return weights.recurrent.new_zeros(batch, hidden_size)
     return weights.initial_state.expand(batch, hidden_size)
+
+
+def silent_steps(inputs: Tensor, weights: Weights, dynamics: Dynamics, noise: Tensor | None) -> int:
+    """Return the number of initial steps without input in which the network stays at zero.
+
+    They can be skipped: their states, rates and outputs are exactly zero, and so is their contribution to every
+    gradient but that of the inputs.
+
+    Parameters
+    ----------
+    inputs
+        (batch, time, in).
+    """
+    driven = noise is not None or weights.bias is not None or weights.initial_state is not None
+    rests = all(
+        isinstance(phi, Nonlinearity) and phi.zero_at_zero
+        for phi in (dynamics.nonlinearity, dynamics.readout_nonlinearity)
+    )
+    if driven or not rests or inputs.device.type != "cpu":
+        return 0
+    array, silent = inputs.detach().numpy(), 0
+    while silent < len(array[0]) - 1 and not array[:, silent].any():
+        silent += 1
+    return silent

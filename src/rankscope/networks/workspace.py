@@ -1,9 +1,8 @@
-"""Memory that is allocated once and used in every epoch.
+"""Buffers of the hand-written passes, allocated once and reused in every epoch.
 
-A training step of a 256-unit network touches a few arrays of 3 MB. Asking the operating system for fresh ones
-every time costs more than the arithmetic, so a network keeps a small pool of them. A forward pass *leases* a
-workspace and holds it until its graph is gone; a second pass before the first one's backward simply gets
-another. Nothing is shared while leased.
+A training step of a 256-unit network uses a few arrays of 3 MB. Allocating them in every step costs more than the
+arithmetic, so a network keeps a small pool of workspaces. A forward pass leases a workspace and holds it until its
+autograd graph is freed; a second forward pass before the first one's backward pass leases another.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class WorkspaceKey:
-    """What two passes must agree on to use the same memory."""
+    """Shape, dtype and device of the buffers of a workspace."""
 
     steps: int
     batch: int
@@ -27,12 +26,12 @@ class WorkspaceKey:
 
 
 class Workspace:
-    """Time-major buffers of one pass; each is made when first asked for.
+    """Time-major buffers of one pass, each allocated at its first use.
 
     Attributes
     ----------
     steps
-        How many steps its present holder wants, at most those of the key.
+        Number of steps in use, at most those of the key.
     """
 
     def __init__(self, key: WorkspaceKey) -> None:
@@ -41,7 +40,7 @@ class Workspace:
         self._buffers: dict[str, Tensor] = {}
 
     def buffer(self, name: str, extra_steps: int = 0) -> Tensor:
-        """Return the buffer `name`, (steps + extra_steps, batch, hidden_size), with whatever it last held."""
+        """Return the buffer `name`, (steps + extra_steps, batch, hidden_size), with its previous content."""
         if name not in self._buffers:
             k = self.key
             shape = (k.steps + extra_steps, k.batch, k.hidden_size)
@@ -50,7 +49,7 @@ class Workspace:
 
 
 class Lease:
-    """Exclusive use of a workspace; it goes back to its pool when the lease is garbage collected."""
+    """Exclusive use of a workspace; it returns to its pool when the lease is garbage collected."""
 
     def __init__(self, pool: WorkspacePool, workspace: Workspace) -> None:
         self._pool = pool
@@ -71,10 +70,10 @@ class WorkspacePool:
         self._free: OrderedDict[int, Workspace] = OrderedDict()
 
     def lease(self, key: WorkspaceKey, steps: int | None = None) -> Lease:
-        """Return a lease on a workspace of this shape that nobody else holds; all its steps, or the first few."""
+        """Return a lease on a workspace of this shape, exclusively; with all of its steps, or the first few."""
         for number, workspace in reversed(list(self._free.items())):
             if workspace.key == key:
-                # Another thread may have taken it between the look and the grasp.
+                # Another thread may have leased it since the list was made.
                 taken = self._free.pop(number, None)
                 if taken is not None:
                     return self._leased(taken, steps)

@@ -18,7 +18,7 @@ from rankscope.networks.forward_backward import Needs, OutputGradients, Plan, ti
 from rankscope.networks.parameters import PARAMETERS
 from rankscope.networks.protocol import Network
 from rankscope.networks.rate import RateRNN
-from rankscope.networks.recurrence import Weights
+from rankscope.networks.recurrence import Weights, silent_steps
 from rankscope.networks.workspace import WorkspaceKey
 from rankscope.tasks.trials import Trials
 from rankscope.training.fused_step import fused_adam_step
@@ -99,7 +99,7 @@ class ManualGradient(Gradient):
         inputs = network.checked(trials.inputs)
         noise = network.draw_noise(inputs, rng)
         batch, steps, _ = inputs.shape
-        silent = forward_backward.silent_steps(inputs, weights, network.dynamics, noise)
+        silent = silent_steps(inputs, weights, network.dynamics, noise)
         key = WorkspaceKey(steps, batch, network.hidden_size, inputs.dtype, inputs.device)
         lease = network.workspaces.lease(key, steps - silent)
         driving = time_major(inputs[:, silent:])
