@@ -19,7 +19,7 @@ import xarray as xr
 
 from rankscope import lowrank
 from rankscope.lowrank import Change
-from rankscope.networks.protocol import Network, recurrent_names
+from rankscope.networks.protocol import Network, matrices_of, recurrent_names
 from rankscope.tasks.trials import OneTrialTask, Task, Trials, as_trials
 from rankscope.training import History, Loss, find_loss
 
@@ -132,8 +132,7 @@ def has_validation(task: Task) -> bool:
 
 def one_square_matrix(network: Network, task: Task, matrices: Matrices) -> str | None:
     """Require a single, square weight matrix."""
-    parameters = dict(network.named_parameters())
-    shapes = [tuple(parameters[name].shape) for name in matrices]
-    if len(shapes) == 1 and shapes[0][0] == shapes[0][1]:
+    shapes = {name: tuple(matrix.shape) for name, matrix in matrices_of(network, matrices).items()}
+    if len(shapes) == 1 and all(rows == columns for rows, columns in shapes.values()):
         return None
-    return f"it needs one square weight matrix, and the network has {dict(zip(matrices, shapes, strict=True))}"
+    return f"it needs one square weight matrix, and the network has {shapes}"
