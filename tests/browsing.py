@@ -1,4 +1,4 @@
-"""A Chromium that the tests of pages share, and a watch on what a page asks for and complains about.
+"""Fixtures for tests in Chromium, which record requests and errors of a page.
 
     def test_page(open_page):
         watched = open_page("file:///...", width=390, dark=True)
@@ -6,7 +6,7 @@
         assert watched.problems == []
         assert watched.outside("file:///") == []
 
-The tests are skipped where Chromium or the package playwright is not installed.
+Tests are skipped if Chromium or playwright is not installed.
 """
 
 import shutil
@@ -29,19 +29,19 @@ QUIET = (
 
 @dataclass
 class Watched:
-    """A page, the addresses it asked for, and what went wrong in it: exceptions, and errors on its console."""
+    """A page, the addresses it requested, and its exceptions and console errors."""
 
     page: "playwright.sync_api.Page"  # noqa: F821
     requests: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
     def outside(self, *allowed):
-        """The requests to anything that does not begin with one of `allowed`; data and blobs are in the page."""
+        """Return requests to addresses that do not begin with one of `allowed`; data and blob URLs are ignored."""
         return [address for address in self.requests if not address.startswith(("data:", "blob:", *allowed))]
 
 
 def until(page, expression, seconds=60):
-    """Wait until an expression holds. Unlike `wait_for_function`, it needs no `eval`, which a policy may refuse."""
+    """Wait until an expression holds. `wait_for_function` needs `eval`, which a policy may block."""
     end = time.monotonic() + seconds
     while not page.evaluate(expression):
         assert time.monotonic() < end, f"not within {seconds} s: {expression}"
@@ -63,13 +63,13 @@ def chromium():
 
 @pytest.fixture
 def open_page(chromium):
-    """A function that opens an address in a window of its own and returns it `Watched`; closed after the test."""
+    """A function that opens an address in a new window and returns it `Watched`; closed after the test."""
     yield from _opener(chromium)
 
 
 @pytest.fixture(scope="module")
 def open_shared_page(chromium):
-    """Like `open_page`, but the windows stay until the module's last test: opening is what takes time."""
+    """Like `open_page`, but windows stay open until the module's last test, as opening takes most of the time."""
     yield from _opener(chromium)
 
 

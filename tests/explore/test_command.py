@@ -1,4 +1,4 @@
-"""The command: one line for mistakes, a quick and quiet end, also with a page open."""
+"""`rankscope explore`: error messages in one line, and a clean exit on Ctrl-C, also with open streams."""
 
 import http.client
 import json
@@ -49,7 +49,7 @@ def test_an_impossible_port_is_one_line(capsys, port):
     assert err.count("\n") == 1
 
 
-def test_it_ends_at_once_with_a_stream_open(finished_run):
+def test_ctrl_c_ends_it_with_a_stream_open(finished_run):
     with command(finished_run, "--json") as (process, first), ExitStack() as ending:
         assert first == "{"
         address = json.loads("{" + process.stdout.readline() + "}")["address"]
@@ -67,7 +67,7 @@ def test_it_ends_at_once_with_a_stream_open(finished_run):
         assert process.stderr.read() == ""
 
 
-def test_nobody_else_reaches_it():
+def test_only_the_loopback_address_is_served():
     with served() as address:
         host, _ = parts(address)
         port = int(host.split(":")[1])

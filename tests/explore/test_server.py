@@ -1,4 +1,4 @@
-"""Who is answered and who is not, what wrong parameters are told, and what the headers say."""
+"""Authorization of requests, validation of parameters, and headers of the responses."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ HOST, TOKEN = "127.0.0.1:8000", "a-secret-token"
 
 @pytest.fixture(autouse=True)
 def _no_process(monkeypatch):
-    """No process for networks, which the theory page starts: nothing is trained here."""
+    """Do not start the training process."""
     monkeypatch.setattr(server_module.Networks, "start", lambda self: None)
 
 
@@ -42,14 +42,14 @@ ADDRESSES = (
 
 @pytest.mark.parametrize("address", ADDRESSES)
 @pytest.mark.parametrize("token", ["", "a-secret-toke", "a-secret-tokenx", "A-SECRET-TOKEN", "%00", "é"])
-def test_without_its_token_nothing_is_answered(client, token, address):
+def test_requests_without_the_token_are_rejected(client, token, address):
     answer = client.get(f"/{token}{address}")
     assert answer.status_code == 403
     assert "token" in answer.json()["error"]
     assert TOKEN not in answer.text
 
 
-def test_a_token_elsewhere_does_not_count(client):
+def test_the_token_must_be_in_the_path(client):
     assert client.get("/", params={"token": TOKEN}).status_code == 403
     assert client.get("/api/phases", headers={"authorization": f"token {TOKEN}"}).status_code == 403
     assert client.get("/api/phases", headers={"cookie": f"token={TOKEN}"}).status_code == 403
@@ -72,7 +72,7 @@ def test_a_foreign_host_is_refused(client, host):
     assert client.get(f"/{TOKEN}/", headers={"host": host}).status_code == 403
 
 
-def test_its_own_names_are_welcome(client):
+def test_its_own_hosts_are_accepted(client):
     for host in (HOST, "localhost:8000", "LOCALHOST:8000"):
         assert client.get(f"/{TOKEN}/", headers={"host": host}).status_code == 200
 
@@ -84,13 +84,13 @@ def test_a_foreign_origin_is_refused(client, origin):
     assert client.get(f"/{TOKEN}/api/phases", headers={"origin": origin}).status_code == 403
 
 
-def test_its_own_origin_is_welcome(client):
+def test_its_own_origin_is_accepted(client):
     assert client.get(f"/{TOKEN}/api/phases", headers={"origin": f"http://{HOST}"}).status_code == 200
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"])
 @pytest.mark.parametrize("address", ["/", "/api/phases"])
-def test_nothing_but_reading(client, method, address):
+def test_other_methods_are_rejected(client, method, address):
     answer = client.request(method, f"/{TOKEN}{address}")
     assert answer.status_code == 405
     assert answer.headers["allow"] == "GET, HEAD"
@@ -110,14 +110,14 @@ def test_websockets_are_refused():
 @pytest.mark.parametrize("path", ["", "/", "/api/curves", "/none/"])
 @pytest.mark.parametrize("query", [b"\x80", b"gain=0.5&target=\xd1"])
 def test_a_query_of_bare_bytes_is_refused(path, query):
-    """Browsers send none, but fuzzing did: looking for the page with a slash, starlette failed to decode it."""
+    """Found by fuzzing: starlette cannot decode such a query when it redirects."""
     status, body = ask_for_path(application(TOKEN, [HOST]), HOST, f"/{TOKEN}{path}", query)
     assert status == 400
     assert b"percent-encoded" in body
 
 
 @pytest.mark.parametrize("address", ["/", "/static/theory.js", "/api/phases", "/none", "/api/curves?gain=x&target=1"])
-def test_every_answer_is_guarded(client, address):
+def test_every_response_has_security_headers(client, address):
     headers = client.get(f"/{TOKEN}{address}").headers
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["referrer-policy"] == "no-referrer"
@@ -161,7 +161,7 @@ BAD = [
 
 @pytest.mark.parametrize(("query", "message"), BAD)
 @pytest.mark.parametrize("what", ["curves", "networks"])
-def test_wrong_parameters_are_told_so_and_cost_nothing(client, monkeypatch, query, message, what):
+def test_wrong_parameters_are_rejected_before_any_work(client, monkeypatch, query, message, what):
     def compute(*_):
         raise AssertionError("computed")
 
@@ -176,13 +176,13 @@ def test_wrong_parameters_are_told_so_and_cost_nothing(client, monkeypatch, quer
 
 
 @pytest.mark.parametrize("units", ["1000000", "0", "-1", "nan", "128.0", ""])
-def test_networks_of_any_size_are_not_for_asking(client, units):
+def test_other_network_sizes_are_rejected(client, units):
     answer = client.get(f"/{TOKEN}/api/networks?gain=0.5&target=1&units={units}")
     assert answer.status_code == 422
     assert "units must be one of '64', '128', '256'" in answer.json()["error"]
 
 
-def test_a_fault_of_ours_is_no_traceback(monkeypatch):
+def test_internal_errors_have_no_traceback(monkeypatch):
     def fails(*_):
         raise RuntimeError("in the deep")
 
@@ -224,7 +224,7 @@ CLIMBING = [
 
 @pytest.mark.parametrize("name", CLIMBING)
 @pytest.mark.parametrize("room", ["api/run/jobs", "static"])
-def test_nothing_outside_can_be_named(finished_run, room, name):
+def test_paths_cannot_leave_the_folder(finished_run, room, name):
     app = application(TOKEN, [HOST], LiveRun(finished_run))
     status, body = ask_for_path(app, HOST, f"/{TOKEN}/{room}/{name}")
     assert status == 404
@@ -258,7 +258,7 @@ def test_the_address_is_hard_to_guess():
     assert token != other
 
 
-def test_a_stream_stops_its_source_when_nobody_listens(monkeypatch):
+def test_a_stream_closes_its_source_when_the_client_disconnects(monkeypatch):
     closed = []
 
     async def trained(self, gain, target, units):

@@ -1,4 +1,4 @@
-"""The theory page in a browser: sliders, keyboard, the phase diagram, networks that join."""
+"""The theory page in a browser: sliders, keyboard, phase diagram, trained networks."""
 
 import pytest
 from explore_cases import served, wait_for
@@ -115,7 +115,7 @@ def test_a_place_in_the_phase_diagram_moves_the_sliders(watched):
     assert watched.problems == []
 
 
-def test_networks_join_and_leave(watched):
+def test_networks_are_drawn_and_removed(watched):
     page = watched.page
     page.select_option("#units", "64")
     wait_for(lambda: page.evaluate(POINTS) > 20)
@@ -125,7 +125,7 @@ def test_networks_join_and_leave(watched):
     assert watched.problems == []
 
 
-def test_a_wrong_answer_is_said(watched):
+def test_an_error_is_shown(watched):
     watched.page.route(
         "**/api/curves*", lambda route: route.fulfill(status=422, json={"error": "gain must be another"})
     )
@@ -143,7 +143,7 @@ def test_on_a_phone(open_page, address, dark):
     assert watched.page.evaluate("() => document.documentElement.scrollWidth") == 390
     watched.page.evaluate("() => window.scrollTo(0, 500)")
     box = watched.page.locator("#gain").bounding_box()
-    assert 0 <= box["y"] < 120  # the sliders stay
+    assert 0 <= box["y"] < 120  # the sliders are sticky
     assert box["width"] > 100
     unnamed = watched.page.evaluate(
         """() => [...document.querySelectorAll("input, select, button")]

@@ -1,4 +1,4 @@
-"""The values behind the theory page: curves, the table of learning rates, networks, and what may be asked for."""
+"""Values of the theory page: curves, the table of learning rates, networks."""
 
 import asyncio
 import json
@@ -63,7 +63,7 @@ def test_the_kept_table_is_what_is_computed():
     assert (np.array(table["diverges"]) >= np.array(table["settles"])).all()
 
 
-def test_a_network_is_trained_as_it_was_predicted():
+def test_a_training_agrees_with_its_prediction():
     before, after = (work(0.5, 1.0, 64, 1, silent) for work in (predicted, trained))
     assert (before["kind"], after["kind"], before["sample"]) == ("predicted", "trained", 1)
     loss = np.interp(after["x"], before["x"], before["loss"])
@@ -77,7 +77,7 @@ def test_a_network_is_trained_as_it_was_predicted():
     assert [value is None for value in after["shuffled_loss"]] == [True] * (len(after["x"]) - 1) + [False]
 
 
-def test_what_would_take_too_long_is_left_out():
+def test_long_trainings_are_skipped():
     found = trained(0.8, 4.0, 128, 0, silent)
     assert found["kind"] == "skipped"
     assert "steps" in found["reason"]
@@ -86,10 +86,10 @@ def test_what_would_take_too_long_is_left_out():
     assert "stable fixed point" in predicted(0.95, 1.0, 64, 0, silent)["reason"]
 
 
-def test_networks_come_one_by_one_and_are_remembered(monkeypatch):
+def test_networks_are_yielded_one_by_one_and_cached(monkeypatch):
     monkeypatch.setattr(networks_module, "NETWORKS", 1)
     networks = Networks()
-    # A thread does for the process, which takes seconds to start.
+    # A thread instead of the process, which takes seconds to start.
     networks._executor = ThreadPoolExecutor(1)
     monkeypatch.setattr(networks_module, "_cancelled", networks._cancelled)
 
@@ -106,12 +106,12 @@ def test_networks_come_one_by_one_and_are_remembered(monkeypatch):
     first, told, found, remembered = run_async(ask())
     networks._executor.shutdown()
     assert first["kind"] == "predicted"
-    assert told == 1  # the process is told to stop
+    assert told == 1  # the cancellation flag
     assert [values["kind"] for values in found] == ["predicted", "trained", "done"]
     assert all(a is b for a, b in zip(found[:-1], remembered[:-1], strict=True))
 
 
-def test_what_nobody_waits_for_any_more_stops_at_the_next_epoch(monkeypatch):
+def test_a_cancelled_request_stops_at_the_next_epoch(monkeypatch):
     cancelled = [0] * networks_module.SLOTS
     monkeypatch.setattr(networks_module, "_cancelled", cancelled)
     epochs = []

@@ -1,4 +1,4 @@
-"""Fig. 2 and the figure against N: means and deviations are those of the converged samples, and of nothing else."""
+"""Figures `gain` and `size`: means and standard deviations are over the converged samples only."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The figure of two checkpoints: panels for few matrices, strips for many, and nothing lost in either."""
+"""The figure of two checkpoints: panels for few matrices, rows for many."""
 
 import io
 from itertools import pairwise
@@ -66,7 +66,7 @@ def test_gates_are_drawn_with_their_matrix():
     assert labels[-3:] == ["whole matrix", EDGE_LABEL, NOISE_LABEL]
 
 
-def test_where_nothing_changed_it_says_so():
+def test_without_changes_the_figure_is_marked_empty():
     state = {"w": torch.ones(3, 3)}
     figure = drawn(checkpoints(rs.compare(state, state)))
     assert figure.axes[0].texts[0].get_text() == "no measurements"

@@ -1,4 +1,4 @@
-"""The figures of the linear experiments show the networks they are given, and beside them what the theories say."""
+"""The figures of the linear experiments: networks, and the predictions of both theories."""
 
 import warnings
 
@@ -160,7 +160,7 @@ def test_linear_gain_draws_the_exact_theory():
         assert any(line.get_ydata()[-1] == pytest.approx(value, rel=5e-3) for line in solid)
 
 
-def test_without_g_0_quantities_are_relative_to_the_theory_there_and_the_figure_says_so():
+def test_without_g_0_quantities_are_relative_to_the_theory_there_with_a_note():
     run = make_linear_run(gains=(0.6, 0.8), targets=(1.0,))
     figure = linear_gain(run)
     at_0 = float(InfiniteWidth(0.0, 1.0).solve([np.inf])["change_norm"][0])

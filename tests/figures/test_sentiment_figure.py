@@ -1,4 +1,4 @@
-"""The figure of the experiment on text shows what the run holds, for any kind of network."""
+"""The sentiment figure, for any kind of gated network."""
 
 import numpy as np
 import pytest

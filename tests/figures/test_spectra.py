@@ -1,4 +1,4 @@
-"""The figure of the spectra shows the numbers it is given."""
+"""The figure of the spectra: values, scale, labels."""
 
 import numpy as np
 from made_up_run import GAINS, TASKS, line_with, make_run
@@ -38,7 +38,7 @@ def test_a_diverged_network_does_not_set_the_scale_and_what_lies_outside_is_coun
     assert not any("outside" in text.get_text() for text in panels[7 + 2].texts)
 
 
-def test_the_labels_say_what_is_drawn():
+def test_titles_and_labels():
     panels = spectra(make_run()).get_axes()
     assert [panels[i].get_title() for i in (0, 7, 14)] == ["flip-flop", "Mante", "Romo"]
     assert panels[1].get_title() == r"$\Delta W$, $g$ = 0"

@@ -1,4 +1,4 @@
-"""The figure of the three tasks shows the numbers it is given, without the padding."""
+"""The figure of the three tasks: values without padding, shared scales, marks."""
 
 import numpy as np
 import pytest
@@ -65,7 +65,7 @@ def test_no_convergence_and_no_functional_rank_are_not_marked():
     assert [len(marks) for marks in points] == [1, 1]  # only those of g = 0.9
 
 
-def test_a_task_that_was_never_trained_says_so():
+def test_the_column_of_a_task_without_networks_is_marked_empty():
     run = forget(two_gains(), task="mante")
     column = np.reshape(tasks(run).get_axes(), (4, 3))[:, 1]
     assert "no measurements" in [text.get_text() for text in column[0].texts]

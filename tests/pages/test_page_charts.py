@@ -1,4 +1,4 @@
-"""The shared script of charts, in a browser: the theme is kept, and plotly works under the policy of a page."""
+"""The shared script of charts in a browser: plotly under the policy, colors, themes."""
 
 import pytest
 
@@ -26,7 +26,7 @@ def opened(open_shared_page, tmp_path_factory):
     return open_shared_page(path.as_uri())
 
 
-def test_plotly_works_without_a_word(opened):
+def test_plotly_works_without_errors(opened):
     shown = opened.page.locator("#p .legendtext").all_text_contents()
     # plotly puts invisible spaces beside a subscript.
     assert [text.replace("\u200b", "") for text in shown] == ["<b>a</b> & b", "x1"]
@@ -36,9 +36,9 @@ def test_plotly_works_without_a_word(opened):
 
 
 def test_the_colors_are_those_of_the_figures(opened):
-    looks = opened.page.evaluate("[0, 1, 2, 3, 4, 5, 6].map((index) => rankscope.style(index))")
-    assert [one["color"].upper() for one in looks] == list(COLORS)
-    assert len({one["symbol"] for one in looks}) == 7
+    styles = opened.page.evaluate("[0, 1, 2, 3, 4, 5, 6].map((index) => rankscope.style(index))")
+    assert [one["color"].upper() for one in styles] == list(COLORS)
+    assert len({one["symbol"] for one in styles}) == 7
 
 
 def test_ordered_colors_go_from_end_to_end(opened):
@@ -58,7 +58,7 @@ def test_the_choice_of_theme_is_kept(opened):
     assert page.evaluate("[rankscope.theme().dark, 'theme' in document.documentElement.dataset]") == [False, False]
 
 
-def test_charts_that_left_are_not_drawn_again(opened):
+def test_removed_charts_are_not_redrawn(opened):
     page = opened.page
     page.evaluate("rankscope.forget(document.getElementById('p')), document.getElementById('p').remove()")
     page.click("#theme-toggle")

@@ -1,9 +1,11 @@
-"""The skeleton of the pages: what its policy allows, what it escapes."""
+"""The skeleton of the pages: policy and escaping."""
 
 import base64
 import hashlib
 import json
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -20,7 +22,7 @@ def sha256(text):
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def test_a_page_of_its_own_allows_what_is_in_it_and_nothing_else():
+def test_the_policy_of_a_standalone_page_allows_only_its_content():
     found = directives(policy([Inline("a()"), Inline("b()")], [Inline("p{}")]))
     assert found["default-src"] == ["'none'"]
     assert found["script-src"] == [sha256("a()"), sha256("b()")]
@@ -30,7 +32,7 @@ def test_a_page_of_its_own_allows_what_is_in_it_and_nothing_else():
     assert directives(policy([], []))["script-src"] == ["'none'"]
 
 
-def test_a_page_with_a_server_may_ask_it():
+def test_the_policy_of_a_served_page_allows_its_server():
     found = directives(policy([Linked("a.js"), Linked("b.js")], [Linked("a.css")], ("'self'",)))
     assert found["script-src"] == found["style-src"] == found["connect-src"] == ["'self'"]
 
@@ -62,7 +64,7 @@ def test_a_script_cannot_end_its_own_element(text):
         Inline(text)
 
 
-def test_plotly_is_the_packages_and_may_stand_in_a_page():
+def test_plotly_can_be_inlined():
     source = plotly_javascript()
     assert "plotly.js v" in source[:100]
     assert len(source) > 1e6
@@ -78,3 +80,20 @@ def test_dark_is_one_set_of_colors():
     by_system = re.search(r':root:not\(\[data-theme="light"\]\) \{(.*?)\}', style, flags=re.DOTALL).group(1)
     assert by_choice.split() == by_system.split()
     assert len(re.findall("--", by_choice)) > 15
+
+
+@pytest.mark.parametrize(
+    ("missing", "code", "extra"),
+    [
+        ("jinja2", "from rankscope.pages import templates; templates('rankscope.pages')", "report"),
+        ("plotly", "from rankscope.pages import plotly_javascript; plotly_javascript()", "report"),
+        ("starlette", "import rankscope.explore.serving", "explore"),
+        ("uvicorn", "import rankscope.explore.serving", "explore"),
+    ],
+)
+def test_a_missing_package_is_named_with_its_extra(missing, code, extra):
+    program = f"import sys; sys.modules[{missing!r}] = None; {code}"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    last = run.stderr.strip().splitlines()[-1]
+    assert last.startswith("rankscope.errors.InputError")
+    assert f"needs {missing}: pip install 'rankscope[{extra}]'" in last

@@ -1,4 +1,4 @@
-"""The page in a browser: it works, by keyboard too, on a phone, in light and dark, and asks nobody for anything."""
+"""The report in a browser: charts, keyboard, phone, themes, and no requests to other servers."""
 
 import pytest
 
@@ -70,7 +70,7 @@ def set_slider(page, value):
     page.locator("#history-epoch").fill(str(value))
 
 
-def test_it_opens_in_silence_and_asks_nobody(opened, small_page):
+def test_it_opens_without_errors_or_requests(opened, small_page):
     watched = opened()
     assert watched.problems == []
     assert watched.outside() == [small_page]
@@ -80,16 +80,15 @@ def test_it_opens_in_silence_and_asks_nobody(opened, small_page):
     assert watched.problems == []
 
 
-def test_texts_of_others_are_texts(opened):
+def test_untrusted_text_is_not_executed(opened):
     page = opened().page
     assert page.locator("#failures td", has_text="no luck </script><script>alert(1)</script>").count() == 1
     page.click("text=Sweep file")
     assert "<script>alert(1)</script>" in page.locator("#provenance pre").inner_text()
-    # A script that got in would have opened a dialogue, and the policy would have refused it aloud.
     assert page.evaluate("[...document.scripts].every((s) => !s.textContent.startsWith('alert'))")
 
 
-def test_the_policy_stops_what_gets_in(open_page, small_page):
+def test_the_policy_blocks_injected_content(open_page, small_page):
     watched = open_page(small_page)
     watched.page.evaluate(
         """() => new Promise((done) => {
@@ -149,7 +148,7 @@ def test_play_runs_to_the_end_and_stops(open_page, small_page):
     page.clock.run_for(8 * 120 + 1)
     assert page.input_value("#history-epoch") == "11"
     assert play.inner_text() == "Play"
-    # Slower for those who asked for less motion.
+    # Slower with reduced motion.
     page.emulate_media(reduced_motion="reduce")
     play.click()
     page.clock.run_for(699)

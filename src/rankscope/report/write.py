@@ -71,6 +71,7 @@ def html(run: xr.Dataset | str | os.PathLike[str], experiment: str | None = None
     """Return the page that `write` writes; same arguments and errors."""
     if experiment is not None:
         choice("experiment", experiment, EXPERIMENTS)
+    plotly_javascript()  # raises before the run is read if the extra is missing
     dataset, known = (run, of_dataset(run, experiment)) if isinstance(run, xr.Dataset) else open_folder(run)
     return render(collect(dataset, known))
 

@@ -130,7 +130,7 @@
   }
 
   function drawCharts() {
-    Object.entries(quantities).forEach(([name, { title }]) => {
+    Object.keys(quantities).forEach((name) => {
       const there = [...networks.values()].some((one) => Number.isFinite(one.measured[name]));
       byId("figure-" + name).hidden = !there;
       if (!there) { return; }
@@ -138,7 +138,7 @@
         traces: measuredTraces(name),
         axes: {
           x: { title: word(byId("along").value), type: numericAlong() ? "linear" : "category" },
-          y: { title, rangemode: "tozero" },
+          y: { rangemode: "tozero" },
         },
       }));
     });
