@@ -10,6 +10,9 @@ from rankscope.networks.many import outputs_of_many as outputs_of_many
 from rankscope.networks.network_file import load_networks as load_networks
 from rankscope.networks.network_file import save_networks as save_networks
 from rankscope.networks.nonlinearities import NONLINEARITIES as NONLINEARITIES
+from rankscope.networks.parametrizations import Dale as Dale
+from rankscope.networks.parametrizations import LowRank as LowRank
+from rankscope.networks.parametrizations import Sparse as Sparse
 from rankscope.networks.protocol import Network as Network
 from rankscope.networks.protocol import matrices_of as matrices_of
 from rankscope.networks.rate import RateRNN as RateRNN
