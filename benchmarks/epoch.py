@@ -35,21 +35,22 @@ from rich.table import Table
 
 import rankscope as rs
 from rankscope.experiments import EXPERIMENTS
-from rankscope.networks import native, passes
+from rankscope.networks import forward_backward
+from rankscope.networks.kernels import build
 from rankscope.tasks.trials import BuiltInTask
-from rankscope.training import direct, train
-from rankscope.training.history import Records
+from rankscope.training import manual_gradient, train
+from rankscope.training.recorder import Recorder
 from timing import processor_name
 
 PARTS: dict[str, tuple[Any, str]] = {
-    "forward": (native.DrivenKernel, "walk_forward"),
-    "back": (native.DrivenKernel, "walk_back"),
-    "gradients": (passes, "grams"),
-    "packing": (passes, "driven"),
-    "loss": (direct, "_squared_loss"),
-    "Adam": (torch.optim.Adam, "step"),
+    "forward": (build.TimeLoopKernel, "forward"),
+    "back": (build.TimeLoopKernel, "adjoint"),
+    "gradients": (forward_backward, "grams"),
+    "packing": (forward_backward, "time_loop"),
+    "loss": (manual_gradient, "_squared_loss"),
+    "Adam": (manual_gradient.ManualGradient, "step"),
     "drawing": (BuiltInTask, "sample"),
-    "recording": (Records, "look_at"),
+    "recording": (Recorder, "record_matrices"),
 }
 BATCH, N, EPOCHS, TURNS = 32, 256, 240, 5
 RECORDS = 200
@@ -92,7 +93,7 @@ def profile(name: str) -> dict[str, Any]:
         turns.append({"epoch": 1000 * whole / EPOCHS, **parts})
     found = {part: float(np.median([turn[part] for turn in turns])) for part in turns[0]}
     trials = task.sample(BATCH, rng=0)
-    silent = passes.silent_steps(trials.inputs, network.weights, network.dynamics, None)
+    silent = forward_backward.silent_steps(trials.inputs, network.weights, network.dynamics, None)
     products = 1e-6 * 6 * (task.steps - silent) * BATCH * N**2 / float(np.median(rates))
     return {"task": name, **found, "other": found["epoch"] - sum(found[p] for p in PARTS), "products": products}
 
@@ -128,8 +129,8 @@ def best_rate() -> float:
     if hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         packed = torch.ops.mkldnn._reorder_linear_weight(W, len(x))
         calls.append(functools.partial(torch.ops.mkldnn._linear_pointwise.default, x, packed, None, "none", [], ""))
-    if native.supports(N):
-        calls.append(functools.partial(native.AffineKernel(W), x, torch.zeros(len(x), N)))
+    if build.supports(N):
+        calls.append(functools.partial(build.AffineKernel(W), x, torch.zeros(len(x), N)))
     medians = []
     for call in calls:
         times = []

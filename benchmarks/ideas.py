@@ -34,8 +34,8 @@ from rich.table import Table
 import rankscope as rs
 from rankscope.linalg import leading_singular_values
 from rankscope.networks import forward_backward
-from rankscope.training import setup as beginning
-from rankscope.training.manual_gradient import DirectGradient
+from rankscope.training import setup
+from rankscope.training.manual_gradient import ManualGradient
 from timing import Measurement, Subject, Timed, Turn, measure, processor_name, quotient
 
 EPOCHS, N, BATCH = 40, 256, 32
@@ -94,13 +94,13 @@ def kept_ideas() -> Iterator[Idea]:
             f"gradient without autograd, {task}",
             True,
             training(task),
-            training(task, partial(mock.patch.object, DirectGradient, "fits", lambda *_: False)),
+            training(task, partial(mock.patch.object, ManualGradient, "fits", lambda *_: False)),
         )
         yield Idea(
             f"trials drawn eight batches at a time, {task}",
             True,
             training(task),
-            training(task, partial(mock.patch.object, beginning, "drawn_ahead", one_at_a_time)),
+            training(task, partial(mock.patch.object, setup, "drawn_ahead", one_at_a_time)),
         )
         yield Idea(
             f"steps before anything is heard left out, {task}",
