@@ -11,7 +11,7 @@ from rankscope.experiments import EXPERIMENTS
 from rankscope.experiments.claims import check_claims, values
 from rankscope.experiments.cosine import UNDAMPED
 from rankscope.experiments.linear import RATES, linear_jobs
-from rankscope.experiments.linear_agreement import agreement, conditions, predicted, probability
+from rankscope.experiments.linear_agreement import agreement, comparisons, predicted, probability
 from rankscope.theory import SingleNetwork, ThirdOrder
 
 EPOCHS = 200
@@ -207,13 +207,13 @@ def test_a_network_that_did_not_converge_is_counted_and_left_out():
     found = verdicts(data)
     assert found["linear: learned"] == "fails"
     assert found["linear-gain: size of the change"] == "holds"
-    condition = next(c for c in conditions(data) if (c.gain, c.target) == (0.3, 2.0))
-    assert (condition.networks, condition.measured["change_norm"].size) == (5, 4)
+    comparison = next(c for c in comparisons(data) if (c.gain, c.target) == (0.3, 2.0))
+    assert (comparison.networks, comparison.measured["change_norm"].size) == (5, 4)
     # Where only some converge, those are a choice of the fast ones: no sample to compare with a mean.
     assert agreement(data, ("change_norm",)).measured.startswith("5 of 5 agree")
 
 
-def test_conditions_with_steps_too_long_are_left_out():
+def test_combinations_with_steps_too_long_are_left_out():
     # At g = 0.8 and target 2 the paper's rate is 1.4 times what settles; a tenth of it is safe.
     assert not predicted(0.8, 2.0, 0.003 * 0.36**2, EPOCHS)[1]
     assert predicted(0.8, 2.0, 0.0003 * 0.36**2, EPOCHS)[1]

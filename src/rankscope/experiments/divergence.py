@@ -14,7 +14,7 @@ import xarray as xr
 from rankscope.experiments.base import Experiment, seed_of
 from rankscope.experiments.claims import NOT_IN_THIS_RUN, Claim, Finding, mean_and_error, values
 from rankscope.experiments.linear import DESCENT, LINEAR_NETWORK, MEASURED
-from rankscope.experiments.linear_agreement import conditions
+from rankscope.experiments.linear_agreement import comparisons
 from rankscope.sweep import Job
 from rankscope.theory import InfiniteWidth
 
@@ -53,7 +53,7 @@ def jobs() -> list[Job]:
 
 def fails_at_one_place(dataset: xr.Dataset) -> Finding:
     """Check that networks diverge at g = 0.8, target 4, and nowhere else."""
-    there = {(c.gain, c.target): c for c in conditions(dataset)}
+    there = {(c.gain, c.target): c for c in comparisons(dataset)}
     if FAILS not in there:
         return NOT_IN_THIS_RUN
     lasted = (dataset["loss"] < np.inf).sum("epoch").where(dataset["status"] == "diverged")
@@ -86,10 +86,10 @@ def outlier_at_the_end(dataset: xr.Dataset) -> Finding:
 
     The paper shows one network, so the tolerance is two standard deviations of ours.
     """
-    for condition in conditions(dataset):
-        if (condition.gain, condition.target) == (0.6, 2.0) and condition.measured["outlier"].size > 1:
-            x = condition.measured["outlier"]
-            text = f"{mean_and_error(x)} (exact theory {condition.theory['outlier']:.3f})"
+    for comparison in comparisons(dataset):
+        if (comparison.gain, comparison.target) == (0.6, 2.0) and comparison.measured["outlier"].size > 1:
+            x = comparison.measured["outlier"]
+            text = f"{mean_and_error(x)} (exact theory {comparison.theory['outlier']:.3f})"
             return Finding(text, bool(abs(x.mean() - 0.88) < 2 * x.std(ddof=1)))
     return NOT_IN_THIS_RUN
 
@@ -101,12 +101,12 @@ def settles_as_the_theory_says(dataset: xr.Dataset) -> Finding:
     """
     relative = dataset.isel(epoch=-1)["loss"] / dataset.isel(epoch=0)["loss"]
     texts, holds = [], True
-    for condition in conditions(dataset):
-        left = values(dataset.assign(left=relative), "left", gain=condition.gain, target=condition.target)
+    for comparison in comparisons(dataset):
+        left = values(dataset.assign(left=relative), "left", gain=comparison.gain, target=comparison.target)
         settled = int(np.sum(left < 1e-6))
-        holds &= (settled > condition.networks / 2) == condition.settles
+        holds &= (settled > comparison.networks / 2) == comparison.settles
         texts.append(
-            f"{settled} of {condition.networks} at {condition} ({'shorter' if condition.settles else 'longer'})"
+            f"{settled} of {comparison.networks} at {comparison} ({'shorter' if comparison.settles else 'longer'})"
         )
     return Finding(", ".join(texts), holds) if texts else NOT_IN_THIS_RUN
 

@@ -14,7 +14,7 @@ import xarray as xr
 
 from rankscope.experiments.base import Experiment, seed_of
 from rankscope.experiments.claims import NOT_IN_THIS_RUN, Claim, Finding, values
-from rankscope.experiments.linear_agreement import BY_EYE, agreement, conditions, judged, probability
+from rankscope.experiments.linear_agreement import BY_EYE, agreement, comparisons, judged, probability
 from rankscope.sweep import Job
 from rankscope.theory import ThirdOrder
 
@@ -60,7 +60,7 @@ PRESETS = {
 
 def learned(dataset: xr.Dataset) -> Finding:
     """Check that every network converged, wherever the steps are short enough to settle."""
-    there = [condition for condition in conditions(dataset) if condition.settles]
+    there = [comparison for comparison in comparisons(dataset) if comparison.settles]
     done, networks = sum(c.measured["s1"].size for c in there), sum(c.networks for c in there)
     return Finding(f"{done} of {networks} converged", done == networks) if there else NOT_IN_THIS_RUN
 
@@ -71,14 +71,14 @@ def early_learning(dataset: xr.Dataset) -> Finding:
     The paper's theory is an expansion in learning time, valid early.
     """
     ratios = {}
-    for condition in conditions(dataset):
-        convergence = condition.theory["convergence_epoch"]
-        if condition.settles and condition.measured["s1"].size and np.isfinite(convergence):
+    for comparison in comparisons(dataset):
+        convergence = comparison.theory["convergence_epoch"]
+        if comparison.settles and comparison.measured["s1"].size and np.isfinite(convergence):
             epoch = round(convergence / 2)
             first = dataset[["singular_value_history"]].isel(record=epoch).sel(leading_index=1)
-            s1 = values(first, "singular_value_history", gain=condition.gain, target=condition.target)
-            expansion = ThirdOrder(condition.gain, condition.target).solve([condition.rate * epoch])
-            ratios[str(condition)] = s1 / expansion["singular_value"].values[0, 0]
+            s1 = values(first, "singular_value_history", gain=comparison.gain, target=comparison.target)
+            expansion = ThirdOrder(comparison.gain, comparison.target).solve([comparison.rate * epoch])
+            ratios[str(comparison)] = s1 / expansion["singular_value"].values[0, 0]
     finding = judged({name: probability(ratio, 1.0, BY_EYE) for name, ratio in ratios.items()})
     if finding.holds is None:
         return finding

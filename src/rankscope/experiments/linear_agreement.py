@@ -1,7 +1,7 @@
 """Comparison of the linear networks of a run with the exact theory of infinitely many units.
 
 The networks of one gain and one target differ by their random weights alone. Their mean is compared with gradient
-descent at the same learning rate in the theory, which has no free parameter. Conditions where the theory says that the
+descent at the same learning rate in the theory, which has no free parameter. Combinations where, by the theory, the
 steps are too long to settle are left out: the end of such a training is arbitrary.
 """
 
@@ -30,7 +30,7 @@ BEYOND_THE_BULK = 1.1  # the bulk of a finite W extends beyond g; an outlier is 
 
 
 @dataclass(frozen=True, eq=False)
-class Condition:
+class Comparison:
     """The networks of one gain and target, with the predictions of the exact theory.
 
     Attributes
@@ -59,8 +59,8 @@ class Condition:
         return f"g = {self.gain:g}, target {self.target:g}"
 
 
-def conditions(dataset: xr.Dataset) -> list[Condition]:
-    """Return the conditions with g < 1 of a run of linear networks on the fixed-point task; none of any other run."""
+def comparisons(dataset: xr.Dataset) -> list[Comparison]:
+    """Return the comparisons with g < 1 of a run of linear networks on the fixed-point task; none of any other run."""
     if "target" not in dataset.coords:
         return []
     done = dataset["convergence_epoch"].notnull() & (dataset["status"] == "finished")
@@ -75,7 +75,7 @@ def conditions(dataset: xr.Dataset) -> list[Condition]:
                 continue
             theory, settles = predicted(gain, target, float(rate[0]), dataset.sizes["epoch"])
             measured = {name: values(converged, name, target=target, gain=gain) for name in theory}
-            found.append(Condition(gain, target, rate.size, float(rate[0]), measured, theory, settles))
+            found.append(Comparison(gain, target, rate.size, float(rate[0]), measured, theory, settles))
     return found
 
 
@@ -100,18 +100,18 @@ def predicted(gain: float, target: float, rate: float, epochs: int) -> tuple[dic
 
 def agreement(dataset: xr.Dataset, quantities: Sequence[str]) -> Finding:
     """Compare means of quantities with the exact theory, wherever three networks or more converged, and all did."""
-    there = conditions(dataset)
+    there = comparisons(dataset)
     probabilities = {
-        f"{name} at {condition}": probability(x, condition.theory[name], RESOLUTION.get(name, 0.0))
-        for condition in there
+        f"{name} at {comparison}": probability(x, comparison.theory[name], RESOLUTION.get(name, 0.0))
+        for comparison in there
         for name in quantities
-        if (x := condition.measured[name]).size >= 3
-        and x.size == condition.networks
-        and np.isfinite(condition.theory[name])
-        and condition.settles
+        if (x := comparison.measured[name]).size >= 3
+        and x.size == comparison.networks
+        and np.isfinite(comparison.theory[name])
+        and comparison.settles
     }
     finding = judged(probabilities)
-    unsettled = sum(not condition.settles for condition in there)
+    unsettled = sum(not comparison.settles for comparison in there)
     text = f"; {unsettled} of {len(there)} places have steps too long to settle" if unsettled and probabilities else ""
     return Finding(finding.measured + text, finding.holds)
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rankscope.experiments.base import Experiment
 from rankscope.experiments.claims import NOT_IN_THIS_RUN, Claim, Finding, mean_and_error, standard_error
 from rankscope.experiments.linear import PRESETS
-from rankscope.experiments.linear_agreement import BY_EYE, UNLIKELY, agreement, conditions, probability
+from rankscope.experiments.linear_agreement import BY_EYE, UNLIKELY, agreement, comparisons, probability
 
 
 def follows_a_power(dataset: xr.Dataset, quantity: str, power: int) -> Finding:
@@ -26,8 +26,8 @@ def follows_a_power(dataset: xr.Dataset, quantity: str, power: int) -> Finding:
     to any other, up to two standard errors: the laws hold for small targets, and the exact theory departs from them.
     """
     fitted = {}
-    there = [condition for condition in conditions(dataset) if condition.settles]
-    for target in sorted({condition.target for condition in there}):
+    there = [comparison for comparison in comparisons(dataset) if comparison.settles]
+    for target in sorted({comparison.target for comparison in there}):
         at = {c.gain: c for c in there if c.target == target and c.measured[quantity].size > 1}
         if 0.0 in at and len(at) > 1:
             # Epochs times the learning rate are learning time.
@@ -57,10 +57,10 @@ def _exponent(at: dict[float, NDArray[np.float64]]) -> tuple[float, float]:
 
 def shuffled_loss(dataset: xr.Dataset) -> Finding:
     """Check the loss after shuffling W0 against g^4 (2 - g^2)^2 of the initial one, to 0.1, at the smallest target."""
-    there = [condition for condition in conditions(dataset) if condition.measured["shuffled_loss"].size]
+    there = [comparison for comparison in comparisons(dataset) if comparison.measured["shuffled_loss"].size]
     if not there:
         return NOT_IN_THIS_RUN
-    smallest = min(condition.target for condition in there)
+    smallest = min(comparison.target for comparison in there)
     laws = {c: c.gain**4 * (2 - c.gain**2) ** 2 for c in there if c.target == smallest}
     most = max(laws, key=lambda c: abs(float(c.measured["shuffled_loss"].mean()) - laws[c]))
     found, exact = mean_and_error(most.measured["shuffled_loss"]), most.theory["shuffled_loss"]
@@ -71,9 +71,9 @@ def shuffled_loss(dataset: xr.Dataset) -> Finding:
 
 def size_of_change(dataset: xr.Dataset, gain: float, target: float, paper: float) -> Finding:
     """Check |dW| against the paper's figure, to the accuracy of reading it."""
-    for condition in conditions(dataset):
-        if (condition.gain, condition.target) == (gain, target) and condition.measured["change_norm"].size:
-            x, exact = condition.measured["change_norm"], condition.theory["change_norm"]
+    for comparison in comparisons(dataset):
+        if (comparison.gain, comparison.target) == (gain, target) and comparison.measured["change_norm"].size:
+            x, exact = comparison.measured["change_norm"], comparison.theory["change_norm"]
             text = f"{mean_and_error(x)} (exact theory {exact:.3f})"
             return Finding(text, probability(x, paper, BY_EYE * paper) > UNLIKELY)
     return NOT_IN_THIS_RUN

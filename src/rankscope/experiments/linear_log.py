@@ -15,15 +15,15 @@ import xarray as xr
 from rankscope.experiments.base import Experiment
 from rankscope.experiments.claims import NOT_IN_THIS_RUN, Claim, Finding
 from rankscope.experiments.linear import PRESETS
-from rankscope.experiments.linear_agreement import agreement, conditions
+from rankscope.experiments.linear_agreement import agreement, comparisons
 
 
 def rank_one(dataset: xr.Dataset) -> Finding:
     """Check that the first direction has 99 % of |dW|^2 at the smallest target, at every gain."""
-    there = [condition for condition in conditions(dataset) if condition.measured["s1"].size]
+    there = [comparison for comparison in comparisons(dataset) if comparison.measured["s1"].size]
     if not there:
         return NOT_IN_THIS_RUN
-    smallest = min(condition.target for condition in there)
+    smallest = min(comparison.target for comparison in there)
     shares = {
         c.gain: float(np.mean((c.measured["s1"] / c.measured["change_norm"]) ** 2))
         for c in there
@@ -38,7 +38,7 @@ def second_grows(dataset: xr.Dataset) -> Finding:
     """Check that s2 / s1 grows with the target at every gain, and is larger at the largest g than at g = 0."""
     ratios = {
         (c.gain, c.target): float(np.mean(c.measured["s2"] / c.measured["s1"]))
-        for c in conditions(dataset)
+        for c in comparisons(dataset)
         if c.settles and c.measured["s1"].size
     }
     gains, targets = (sorted({key[axis] for key in ratios}) for axis in (0, 1))
