@@ -51,6 +51,9 @@ from rankscope.measurements import measure as measure_network
 from rankscope.networks.kernels import build
 from timing import Measurement, Subject, Timed, available_cores, duration, measure, processor_name, quotient
 
+CURVE_NETWORKS = len(RANKS) + 1
+"""Networks that a truncation curve runs: one for each rank, and the trained one."""
+
 TASKS = ("flipflop", "mante", "romo")
 SIZES, QUICK_SIZES = (64, 256, 1024), (256,)
 BATCHES, QUICK_BATCHES = (1, 8, 128, 512), (8, 128)
@@ -258,7 +261,7 @@ def analysis_rows(measured: dict[str, Measurement], rate: float) -> list[Row]:
     rows = []
     for task in TASKS:
         ours, one = measured[f"truncation {task}"], measured[f"plain truncation {task}"]
-        plain = [len(RANKS) * ms for ms in one.samples]
+        plain = [CURVE_NETWORKS * ms for ms in one.samples]
         floor = 1e-6 * truncation_operations(task) / rate
         ratio = quotient(plain, ours.samples)
         rows.append(Row("truncation", task, HIDDEN_SIZE, TRIALS, floor, ours.median, float(np.median(plain)), ratio))
@@ -274,7 +277,7 @@ def analysis_rows(measured: dict[str, Measurement], rate: float) -> list[Row]:
 
 def truncation_operations(task: str) -> float:
     """Return the operations of the products of a truncation curve."""
-    return 2.0 * len(RANKS) * TRIALS * rs.tasks.make(task).steps * HIDDEN_SIZE**2
+    return 2.0 * CURVE_NETWORKS * TRIALS * rs.tasks.make(task).steps * HIDDEN_SIZE**2
 
 
 def cell_row(task: str, measured: dict[str, Measurement], rate: float) -> Row:
@@ -285,7 +288,7 @@ def cell_row(task: str, measured: dict[str, Measurement], rate: float) -> Row:
     record, plain_record = measured[f"singular values {HIDDEN_SIZE}"], measured[f"plain singular values {HIDDEN_SIZE}"]
     rest = measured[f"measure {task}"].median - measured[f"truncation {task}"].median
     ours_ms = epochs * epoch.median + RECORDS * record.median + measured[f"measure {task}"].median
-    plain_curve = len(RANKS) * measured[f"plain truncation {task}"].median
+    plain_curve = CURVE_NETWORKS * measured[f"plain truncation {task}"].median
     plain_ms = epochs * plain.median + RECORDS * plain_record.median + plain_curve + rest
     floor = 1e-6 * (epochs * setting.multiplications + truncation_operations(task)) / rate
     return Row("cell", task, HIDDEN_SIZE, BATCH, floor, ours_ms, plain_ms, plain_ms / ours_ms)

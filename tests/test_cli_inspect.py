@@ -64,7 +64,7 @@ def test_csv_and_figure(capsys, files, tmp_path):
     with (tmp_path / "t.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["name"] for row in rows][:2] == ["weight_hh_l0", "weight_hh_l0[i]"]
-    assert rows[1]["part"] == "i"
+    assert rows[1]["block"] == "i"
     assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
 
 

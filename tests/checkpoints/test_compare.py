@@ -84,7 +84,7 @@ def test_heads_of_a_fused_projection_are_queries_keys_and_values():
     keys_of_the_second = slice(12 + 4, 12 + 8)
     dW = (after.in_proj_weight - attention.in_proj_weight).detach()[keys_of_the_second]
     assert frame.loc["in_proj_weight[k1]"].norm == pytest.approx(torch.linalg.matrix_norm(dW).item(), rel=1e-5)
-    parts = frame[frame.tensor == "in_proj_weight"].part
+    parts = frame[frame.tensor == "in_proj_weight"].block
     assert parts.isna().tolist() == [True] + [False] * 9
     assert parts.tolist()[1:] == ["q0", "q1", "q2", "k0", "k1", "k2", "v0", "v1", "v2"]
     assert frame.loc["out_proj.weight[head 2]"]["shape"] == (12, 4)

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rankscope.checkpoints.kinds import Part, gates, heads, matrix_shape
+from rankscope.checkpoints.kinds import Block, gates, heads, matrix_shape
 from rankscope.checkpoints.opening import CheckpointLike
 from rankscope.checkpoints.pairs import Names, Pair, Skipped, matrices_of, open_pair
 from rankscope.checkpoints.source import Source, Unreadable
@@ -31,13 +31,13 @@ IDENTICAL = "the same before and after"
 
 @dataclass(frozen=True)
 class ComparedMatrix:
-    """Measures of the change of one matrix, or of a part of it.
+    """Measures of the change of one matrix, or of a block of it.
 
     Attributes
     ----------
     name
-        Key of the tensor; for a part, with the part in brackets.
-    tensor, part
+        Key of the tensor; for a block, with the block in brackets.
+    tensor, block
         Key of the tensor, and the gate or head; None for the whole matrix.
     shape
         As stored. A convolution is measured as the matrix (out, in k k).
@@ -51,7 +51,7 @@ class ComparedMatrix:
 
     name: str
     tensor: str
-    part: str | None
+    block: str | None
     shape: tuple[int, ...]
     dtype: str
     initial_norm: float | None
@@ -99,7 +99,7 @@ class Comparison:
         return frame
 
 
-ROW = ("tensor", "part", "shape", "dtype", "initial_norm", "relative_norm", *Measures.__dataclass_fields__)
+ROW = ("tensor", "block", "shape", "dtype", "initial_norm", "relative_norm", *Measures.__dataclass_fields__)
 WHOLE = ("rank_90", "rank_95", "rank_99", "numerical_rank", "above_random_edge", "standing_out")
 
 
@@ -163,12 +163,12 @@ def inspect(
     for done, names in enumerate(work):
         if on_progress is not None:
             on_progress(done, len(work), names.before)
-        for label, part in _parts(names.before, pair.named_by, gates, heads, skipped):
+        for label, block in _blocks(names.before, pair.named_by, gates, heads, skipped):
             try:
-                matrices.append(_compared(label, part, pair, names, exact))
+                matrices.append(_compared(label, block, pair, names, exact))
             except Unreadable as error:
                 skipped.append(Skipped(label, str(error)))
-                if part is None:
+                if block is None:
                     break
     for source in pair:
         if source is not None:
@@ -176,34 +176,34 @@ def inspect(
     return Comparison(tuple(matrices), tuple(skipped))
 
 
-def _parts(
+def _blocks(
     name: str, source: Source, with_gates: bool, count: int | None, skipped: list[Skipped]
-) -> Iterator[tuple[str, Part | None]]:
-    """Yield a whole matrix and its parts, with their names."""
+) -> Iterator[tuple[str, Block | None]]:
+    """Yield a whole matrix and its blocks, with their names."""
     yield name, None
-    parts = gates(name, source.entries) if with_gates else []
+    blocks = gates(name, source.entries) if with_gates else []
     if count is not None:
         try:
-            parts += heads(name, source.entries, count)
+            blocks += heads(name, source.entries, count)
         except ValueError as error:
             skipped.append(Skipped(f"{name}[heads]", str(error)))
-    for part in parts:
-        yield f"{name}[{part.label}]", part
+    for block in blocks:
+        yield f"{name}[{block.label}]", block
 
 
-def _compared(label: str, part: Part | None, pair: Pair, names: Names, exact: bool) -> ComparedMatrix:
-    """Measure one matrix or a part of it."""
+def _compared(label: str, block: Block | None, pair: Pair, names: Names, exact: bool) -> ComparedMatrix:
+    """Measure one matrix or a block of it."""
     entry = pair.after.entries[names.after]
-    with threads_for(min(_shape(entry.shape, part))):
-        change = pair.change(names, part)
+    with threads_for(min(_shape(entry.shape, block))):
+        change = pair.change(names, block)
         if not change.norm:
             raise Unreadable(IDENTICAL)
         measures = measure(change, exact)
     return ComparedMatrix(
         name=label,
         tensor=names.before,
-        part=None if part is None else part.label,
-        shape=entry.shape if part is None else change.shape,
+        block=None if block is None else block.label,
+        shape=entry.shape if block is None else change.shape,
         dtype=str(entry.dtype).removeprefix("torch."),
         initial_norm=change.initial_norm,
         relative_norm=change.norm / change.initial_norm if change.initial_norm else None,
@@ -211,9 +211,9 @@ def _compared(label: str, part: Part | None, pair: Pair, names: Names, exact: bo
     )
 
 
-def _shape(shape: tuple[int, ...], part: Part | None) -> tuple[int, int]:
+def _shape(shape: tuple[int, ...], block: Block | None) -> tuple[int, int]:
     rows, columns = matrix_shape(shape)
-    return (rows, columns) if part is None else (len(range(rows)[part.rows]), len(range(columns)[part.columns]))
+    return (rows, columns) if block is None else (len(range(rows)[block.rows]), len(range(columns)[block.columns]))
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ OUTPUTS = ("o_proj", "out_proj", "out_lin", "wo", "o")
 FUSED = ("in_proj", "qkv", "qkv_proj", "wqkv")
 
 
-class Part(NamedTuple):
+class Block(NamedTuple):
     """A block of a matrix: its name, its rows and its columns."""
 
     label: str
@@ -68,13 +68,13 @@ def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
     return shape[0], columns
 
 
-def gates(name: str, names: Mapping[str, Entry]) -> list[Part]:
+def gates(name: str, names: Mapping[str, Entry]) -> list[Block]:
     """Return the blocks of rows of an RNN's weights that belong to its gates; none if it has one gate only."""
     shapes = {key: entry.shape for key, entry in names.items()}
-    return [Part(gate, rows, ALL) for gate, rows in gates_of(name, shapes).items()]
+    return [Block(gate, rows, ALL) for gate, rows in gates_of(name, shapes).items()]
 
 
-def heads(name: str, names: Mapping[str, Entry], count: int) -> list[Part]:
+def heads(name: str, names: Mapping[str, Entry], count: int) -> list[Block]:
     """Return the blocks of attention weights that belong to each of `count` heads; none for other weights.
 
     Keys and values may have fewer heads than queries, of the same size.
@@ -85,29 +85,29 @@ def heads(name: str, names: Mapping[str, Entry], count: int) -> list[Part]:
         If the size is not a multiple of the number of heads.
     """
     shape = names[name].shape
-    parts = name.removesuffix("_weight").removesuffix(".weight").split(".")
-    kind = parts[-1].lower()
+    components = name.removesuffix("_weight").removesuffix(".weight").split(".")
+    kind = components[-1].lower()
     if len(shape) != 2 or not name.endswith("weight"):
         return []
     if kind in FUSED:
         size = _head_size(shape[0], 3 * count)
         return [
-            Part(f"{which}{head}", slice(start, start + size), ALL)
+            Block(f"{which}{head}", slice(start, start + size), ALL)
             for block, which in enumerate("qkv")
             for head in range(count)
             for start in [(block * count + head) * size]
         ]
     if kind in OUTPUTS:
         size = _head_size(shape[1], count)
-        return [Part(f"head {h}", ALL, slice(h * size, (h + 1) * size)) for h in range(count)]
+        return [Block(f"head {h}", ALL, slice(h * size, (h + 1) * size)) for h in range(count)]
     if kind not in (*QUERIES, *KEYS_VALUES):
         return []
-    beside = {".".join([*parts[:-1], query, "weight"]) for query in QUERIES} & {n.lower() for n in names}
+    beside = {".".join([*components[:-1], query, "weight"]) for query in QUERIES} & {n.lower() for n in names}
     whole = next((e.shape[0] for n, e in names.items() if n.lower() in beside), shape[0])
     size = _head_size(whole, count)
     if shape[0] % size:
         raise ValueError(f"its {shape[0]} rows are no multiple of a head's {size}")
-    return [Part(f"head {h}", slice(h * size, (h + 1) * size), ALL) for h in range(shape[0] // size)]
+    return [Block(f"head {h}", slice(h * size, (h + 1) * size), ALL) for h in range(shape[0] // size)]
 
 
 def _head_size(size: int, count: int) -> int:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rankscope.checkpoints.adapter import Adapter
-from rankscope.checkpoints.kinds import ALL, Part, matrix_shape, why_not
+from rankscope.checkpoints.kinds import ALL, Block, matrix_shape, why_not
 from rankscope.checkpoints.matching import match
 from rankscope.checkpoints.opening import CheckpointLike, halves, open_checkpoint
 from rankscope.checkpoints.source import Source, Unreadable
@@ -21,7 +21,7 @@ from rankscope.validation import choice
 
 
 class Skipped(NamedTuple):
-    """A tensor, or a part of one, that is not compared, and the reason."""
+    """A tensor, or a block of one, that is not compared, and the reason."""
 
     name: str
     reason: str
@@ -45,15 +45,15 @@ class Pair(NamedTuple):
         """The checkpoint whose names identify matrices."""
         return self.before or self.after
 
-    def change(self, names: Names, part: Part | None = None) -> Change:
-        """Return the change of a matrix or a part of it.
+    def change(self, names: Names, block: Block | None = None) -> Change:
+        """Return the change of a matrix or a block of it.
 
         Raises
         ------
         Unreadable
             If the values cannot be read, are not finite, or their change has no finite norm.
         """
-        rows, columns = (part.rows, part.columns) if part else (ALL, ALL)
+        rows, columns = (block.rows, block.columns) if block else (ALL, ALL)
 
         def read(source: Source, name: str) -> Tensor:
             return source.tensor(name).reshape(matrix_shape(source.entries[name].shape))[rows, columns]

@@ -36,7 +36,7 @@ def checkpoints(compared: pd.DataFrame) -> Figure:
     compared
         As `rankscope.compare` returns it.
     """
-    whole = compared[compared["part"].isna()]
+    whole = compared[compared["block"].isna()]
     with styled():
         if whole.empty:
             figure = Figure(figsize=(4.0, 2.5), layout="constrained")
@@ -52,10 +52,10 @@ def _panels(whole: pd.DataFrame, compared: pd.DataFrame) -> Figure:
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     drawn_blocks: dict[str, Line2D] = {}
     for ax, (name, matrix) in zip(axes, whole.iterrows(), strict=False):
-        blocks = compared[(compared["tensor"] == matrix["tensor"]) & compared["part"].notna()]
+        blocks = compared[(compared["tensor"] == matrix["tensor"]) & compared["block"].notna()]
         if len(blocks) <= MAX_BLOCKS:
             for index, block in enumerate(blocks.itertuples()):
-                text = str(block.part)
+                text = str(block.block)
                 label = f"gate {text}" if len(text) == 1 else text
                 color = COLORS[index + 2]
                 (line,) = ax.plot(*_curve(block.singular_values), color=color, linewidth=0.9, label=label)
