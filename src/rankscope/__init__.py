@@ -35,7 +35,12 @@ if TYPE_CHECKING:
     from rankscope.networks import Network as Network
     from rankscope.networks import RateRNN as RateRNN
     from rankscope.sweep import Job as Job
+    from rankscope.sweep import Sweep as Sweep
+    from rankscope.sweep import export_run as export_run
+    from rankscope.sweep import load_networks as load_networks
+    from rankscope.sweep import measure_run as measure_run
     from rankscope.sweep import open_run as open_run
+    from rankscope.sweep import run as run
     from rankscope.tasks import Task as Task
     from rankscope.tasks import Trials as Trials
     from rankscope.training import History as History
@@ -64,7 +69,12 @@ _PUBLIC = {
     "Network": "networks",
     "RateRNN": "networks",
     "Job": "sweep",
+    "Sweep": "sweep",
+    "export_run": "sweep",
+    "load_networks": "sweep",
+    "measure_run": "sweep",
     "open_run": "sweep",
+    "run": "sweep",
     "Task": "tasks",
     "Trials": "tasks",
     "History": "training",

@@ -1,113 +1,104 @@
-"""Cells and works for the tests of sweeps, importable by worker processes and by scripts that tests kill."""
+"""Small jobs for the tests of runs, importable by worker processes and by programs that tests kill."""
 
 import os
 import signal
 import sys
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
-import torch
-import xarray as xr
 
-from rankscope.sweep import RunFolder, run_sweep
-from rankscope.sweep.integrity import LENGTH, sealed
+from rankscope.sweep import Job, RunFolder, run
+from rankscope.tasks import Trials
 
 HERE = Path(__file__).parent
+BATCH = 7
+"""Only batches of this size belong to a training."""
+EPOCHS = 3
 
 
 @dataclass(frozen=True)
-class Case:
-    """A tiny cell: a log to note its runs in, and what is to happen."""
+class Scripted:
+    """A task with a script: a log of its trainings, how long they take, and how they end."""
 
-    number: int
     log: str = ""
     seconds: float = 0.0
     fate: str = ""
 
-    @property
-    def digest(self):
-        return f"case{self.number:04d}"
+    dt = 0.5
+    steps = 4
 
-    def describe(self):
-        return {"number": self.number}
+    def sample(self, batch_size, rng):
+        inputs = rng.standard_normal((batch_size, self.steps, 1))
+        if batch_size == BATCH:
+            self._act(inputs)
+        return Trials.from_arrays(inputs, np.roll(inputs, 1, axis=1), np.ones_like(inputs))
 
-
-def content(number):
-    values = np.random.default_rng(number).standard_normal((20, 40))
-    return xr.Dataset({"values": (("a", "b"), values), "number": ((), number)}, {"gain": 0.1 * number})
-
-
-@contextmanager
-def changing(path):
-    """Open a result to change it, and seal it again: what nobody does by accident."""
-    path.write_bytes(path.read_bytes()[:-LENGTH])
-    with h5py.File(path, "r+") as file:
-        yield file
-    seal_again(path)
+    def _act(self, inputs):
+        note(self.log, f"{inputs[0, 0, 0]:.12g} {os.getpid()}")
+        time.sleep(self.seconds)
+        if self.fate == "raise":
+            raise ValueError("this job cannot be trained")
+        died = Path(f"{self.log}.died")
+        if self.fate == "die" or (self.fate == "die once" and not died.exists()):
+            died.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
-def seal_again(path):
-    path.write_bytes(sealed(path.read_bytes(), path.stem))
+def job(number, log="", seconds=0.0, fate="", **changes):
+    fields = {
+        "task": Scripted(str(log), seconds, fate),
+        "network": {"hidden_size": 5},
+        "training": {"epochs": EPOCHS, "batch_size": BATCH, "recorded_epochs": 2},
+        "measurements": ("norms",),
+        "seed": number,
+        "labels": {"sample": number},
+    }
+    return Job(**fields | changes)
 
 
-def note(case, what):
-    """Append a line to the log; one write with O_APPEND is whole, whoever else is writing."""
-    if case.log:
-        descriptor = os.open(case.log, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
-        os.write(descriptor, f"{case.digest} {what}\n".encode())
+def jobs(count, **options):
+    return [job(number, **options) for number in range(count)]
+
+
+def note(log, text):
+    """Append a line to the log; one write with O_APPEND is complete, whatever other processes write."""
+    if log:
+        descriptor = os.open(log, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+        os.write(descriptor, f"{text}\n".encode())
         os.close(descriptor)
 
 
-def noted(log, what="begun"):
-    lines = Path(log).read_text().splitlines() if Path(log).exists() else []
-    return [line.split()[0] for line in lines if line.endswith(what)]
+def batches(log):
+    """Return the batches that trainings have drawn, each a number and the process."""
+    return Path(log).read_text().splitlines() if Path(log).exists() else []
 
 
-def work(case, report, checkpoint):
-    note(case, "begun")
-    report(1, 2, 0.5)
-    time.sleep(case.seconds)
-    if case.fate == "raise":
-        raise ValueError(f"case {case.number} cannot be computed")
-    if case.fate == "die":
-        os.kill(os.getpid(), signal.SIGKILL)
-    if case.fate == "die once" and not Path(case.log + ".died").exists():
-        Path(case.log + ".died").touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    result = content(case.number).assign_attrs(threads=torch.get_num_threads())
-    report(2, 2, 0.25)
-    return result
+def networks_of(path):
+    """Return the bytes of both networks and of the losses of each job."""
+    store = RunFolder(path)
+    found = {}
+    for digest in store.done():
+        before, after = store.networks(digest)
+        weights = [network.recurrent_weights.detach().numpy().tobytes() for network in (before, after)]
+        found[digest] = (*weights, store.result(digest).array("loss").tobytes())
+    return found
 
 
-def work_with_checkpoint(case, report, checkpoint):
-    """Count to 3 in the checkpoint; interrupted after each step if that is the fate."""
-    done = int(checkpoint.read_text()) if checkpoint.exists() else 0
-    note(case, f"from {done}")
-    for step in range(done + 1, 4):
-        checkpoint.write_text(str(step))
-        if case.fate == "raise" and step == 2:
-            raise ValueError("interrupted")
-    return content(case.number)
-
-
-def cases(count, **options):
-    return [Case(number, **options) for number in range(count)]
-
-
-def assert_complete(folder, count):
-    """Every result is there, equal to the bit to that of an undisturbed run, and nothing else is left over."""
+def assert_complete(folder, expected):
+    """Every result exists, is bit-identical to an undisturbed job, and nothing else is left."""
     store = RunFolder(folder)
-    assert store.done() == [case.digest for case in cases(count)]
-    for case in cases(count):
-        found = store.read(case.digest).drop_attrs()
-        expected = content(case.number).drop_attrs()
-        assert found.identical(expected)
-        assert found["values"].values.tobytes() == expected["values"].values.tobytes()
-    assert list((store.path / "claims").iterdir()) == []
+    found = networks_of(folder)
+    assert set(found) == {one.digest for one in expected}
+    for one in expected[:: max(1, len(expected) // 5)]:
+        done = job(one.seed).run()
+        before, after, losses = found[one.digest]
+        assert before == done.before.recurrent_weights.detach().numpy().tobytes()
+        assert after == done.after.recurrent_weights.detach().numpy().tobytes()
+        assert losses == done.history.losses.tobytes()
+    assert list((store.path / "locks").iterdir()) == []
+    assert list((store.path / "state").iterdir()) == []
     assert list(store.path.rglob("*.part")) == []
 
 
@@ -118,13 +109,8 @@ def wait_until(condition, seconds=180):
         time.sleep(0.02)
 
 
-def script_environment():
-    paths = [str(HERE), str(HERE.parents[1] / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
-
-
 def main(folder, log, count, workers, seconds):
-    """Run a sweep as a program would that a test kills."""
+    """Run jobs as a program that a test kills."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    report = run_sweep(work, cases(int(count), log=log, seconds=float(seconds)), folder, workers=int(workers))
-    sys.stdout.write(f"{len(report.finished)} {len(report.already_done)} {len(report.elsewhere)}\n")
+    result = run(jobs(int(count), log=log, seconds=float(seconds)), folder, workers=int(workers))
+    sys.stdout.write(f"{len(result.finished)} {len(result.already_done)} {len(result.elsewhere)}\n")

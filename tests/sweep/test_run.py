@@ -1,24 +1,17 @@
-"""Sweeps: nothing finished is lost or done twice, whatever happens to whom."""
+"""Runs: nothing finished is lost or done twice, and what happens to one job does not affect the others."""
 
 import errno
 import os
-import subprocess
 import threading
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-import xarray as xr
-from safetensors.torch import save_file
-from sweep_cases import Case, assert_complete, cases, content, noted, wait_until, work, work_with_checkpoint
+from sweep_cases import EPOCHS, assert_complete, batches, job, jobs, networks_of
 
+import rankscope as rs
 from rankscope.errors import InputError
-from rankscope.sweep import RunFolder, locks, run_sweep
-from rankscope.sweep import runner as run_module
-from rankscope.sweep.executors import Elsewhere
+from rankscope.sweep import RunFolder, locks, run, runner
 
 
 @pytest.fixture
@@ -27,322 +20,235 @@ def threads():
         yield executor
 
 
-# On threads: what happens to cells
+@pytest.fixture
+def one_thread():
+    with ThreadPoolExecutor(1) as executor:
+        yield executor
 
 
-def test_a_sweep_and_the_same_again(tmp_path, log, threads):
-    first = run_sweep(work, cases(4, log=log), tmp_path / "run", executor=threads, description={"name": "test"})
-    assert first.finished == ("case0000", "case0001", "case0002", "case0003")
-    assert (first.already_done, first.failed, first.elsewhere, first.set_aside) == ((), {}, (), ())
-    again = run_sweep(work, cases(6, log=log), tmp_path / "run", executor=threads)
-    assert again.already_done == first.finished
-    assert again.finished == ("case0004", "case0005")
-    assert Counter(noted(log)) == Counter(case.digest for case in cases(6))
-    assert_complete(tmp_path / "run", 6)
-    manifest = RunFolder(tmp_path / "run").manifest()
-    assert manifest.description == {"name": "test"}
-    assert manifest.cells == {case.digest: case.describe() for case in cases(6)}
+def digests(some):
+    return tuple(one.digest for one in some)
 
 
-def test_the_order_given_is_kept_and_few_are_handed_out_at_once(tmp_path, log):
-    handed_out = []
+def test_a_run_and_the_same_again(tmp_path, log, threads):
+    few, more = jobs(2, log=log), jobs(4, log=log)
+    first = run(few, tmp_path / "run", executor=threads, description={"name": "test"})
+    assert first.finished == digests(few)
+    assert (first.already_done, first.failed, first.elsewhere, first.set_aside, first.others) == ((), {}, (), (), 0)
+    again = run([*more, *more], tmp_path / "run", executor=threads)
+    assert again.already_done == digests(few)
+    assert again.finished == digests(more[2:])
+    assert len(batches(log)) == 4 * EPOCHS
+    assert_complete(tmp_path / "run", more)
+    assert RunFolder(tmp_path / "run").manifest().description == {"name": "test"}
+    assert run([], tmp_path / "empty").finished == ()
+
+
+def test_the_order_is_kept_and_few_jobs_are_submitted_at_once(tmp_path, log):
+    submitted = []
 
     class Watched(ThreadPoolExecutor):
         def submit(self, *arguments):
-            handed_out.append(len(handed_out) - len(noted(log)))
+            submitted.append(len(submitted) - len(batches(log)) / EPOCHS)
             return super().submit(*arguments)
 
-    backwards = cases(20, log=log)[::-1]
+    backwards = jobs(8, log=log)[::-1]
     with Watched(1) as executor:
-        run_sweep(work, backwards, tmp_path / "run", executor=executor)
-    assert noted(log) == [case.digest for case in backwards]
-    assert max(handed_out) <= 3
+        result = run(backwards, tmp_path / "run", executor=executor)
+    assert result.finished == digests(backwards)
+    assert max(submitted) <= 3
 
 
-def test_cells_named_twice_are_done_once(tmp_path, log, threads):
-    report = run_sweep(work, cases(2, log=log) * 2, tmp_path / "run", executor=threads)
-    assert report.finished == ("case0000", "case0001")
-    assert len(noted(log)) == 2
+def test_another_run_in_the_same_folder_is_announced(tmp_path, threads, caplog):
+    run(jobs(2), tmp_path / "run", executor=threads)
+    result = run([job(7)], tmp_path / "run", executor=threads)
+    assert result.others == 2
+    assert "also lists 2 jobs of other runs" in caplog.text
 
 
-def test_no_cells(tmp_path):
-    assert run_sweep(work, [], tmp_path / "run").finished == ()
+def test_a_failed_job_is_recorded_and_the_others_continue(tmp_path, log, threads):
+    some = [job(0, log), job(1, log, fate="raise"), job(2, log)]
+    result = run(some, tmp_path / "run", executor=threads)
+    assert result.finished == digests([some[0], some[2]])
+    assert result.failed == {some[1].digest: "ValueError: this job cannot be trained"}
+    assert "in sample" in RunFolder(tmp_path / "run").failures()[some[1].digest].traceback
+    drawn = len(batches(log))
+    assert run(some, tmp_path / "run", executor=threads).failed == result.failed
+    assert len(batches(log)) == drawn
+    assert run(some, tmp_path / "run", executor=threads, retry_failed=True).failed == result.failed
+    assert len(batches(log)) == drawn + 1
 
 
-def test_a_failed_cell_is_recorded_and_the_others_go_on(tmp_path, log, threads):
-    broken = [Case(0, log), Case(1, log, fate="raise"), Case(2, log)]
-    report = run_sweep(work, broken, tmp_path / "run", executor=threads)
-    assert report.finished == ("case0000", "case0002")
-    assert report.failed == {"case0001": "ValueError: case 1 cannot be computed"}
-    failure = RunFolder(tmp_path / "run").failures()["case0001"]
-    assert "in work" in failure.traceback
+def test_an_interrupted_job_continues_from_its_state_file(tmp_path, log, one_thread):
+    store, long = RunFolder(tmp_path / "run"), job(0, log)
+    store.prepare([long])
 
-    left_alone = run_sweep(work, cases(3, log=log), tmp_path / "run", executor=threads)
-    assert left_alone.failed == report.failed
-    assert left_alone.finished == ()
+    def stop(done, total, loss):
+        if done == 2:
+            raise KeyboardInterrupt
 
-    again = run_sweep(work, cases(3, log=log), tmp_path / "run", executor=threads, retry_failed=True)
-    assert again.finished == ("case0001",)
-    assert again.failed == {}
-    assert RunFolder(tmp_path / "run").failures() == {}
-    assert Counter(noted(log)) == {"case0000": 1, "case0001": 2, "case0002": 1}
-    assert_complete(tmp_path / "run", 3)
+    with pytest.raises(KeyboardInterrupt):
+        long.run(stop, store.state_path(long.digest))
+    run([long], store.path, executor=one_thread)
+    assert len(batches(log)) == EPOCHS
+    assert_complete(store.path, [long])
 
 
-def test_work_that_returns_something_else_has_failed(tmp_path, threads):
-    report = run_sweep(lambda *_: 3, cases(1), tmp_path / "run", executor=threads)
-    assert report.failed == {"case0000": "TypeError: work must return an xarray.Dataset, got int"}
-
-
-def test_a_result_that_netcdf_cannot_hold_has_failed(tmp_path, threads):
-    strange = xr.Dataset(attrs={"strange": object()})
-    report = run_sweep(lambda *_: strange, cases(1), tmp_path / "run", executor=threads)
-    assert "strange" in report.failed["case0000"] or "TypeError" in report.failed["case0000"]
-
-
-def test_a_cell_goes_on_from_its_checkpoint(tmp_path, log, threads):
+def test_a_state_file_from_which_a_job_failed_is_not_used_again(tmp_path, one_thread):
     store = RunFolder(tmp_path / "run")
-    store.prepare()
-    store.checkpoint_path("case0000").write_text("2")
-    run_sweep(work_with_checkpoint, cases(1, log=log), store.path, executor=threads)
-    assert Path(log).read_text() == "case0000 from 2\n"
-    assert not store.checkpoint_path("case0000").exists()
+    store.prepare(jobs(1))
+    store.state_path(job(0).digest).write_text("damaged")
+    assert len(run(jobs(1), store.path, executor=one_thread).failed) == 1
+    assert run(jobs(1), store.path, executor=one_thread, retry_failed=True).failed == {}
+    assert_complete(store.path, jobs(1))
 
 
-def test_a_checkpoint_that_a_cell_failed_from_is_not_used_again(tmp_path, log, threads):
-    broken = [Case(0, log, fate="raise")]
+@pytest.mark.parametrize("name", ["measurements.safetensors", "network.safetensors"])
+def test_damaged_results_are_named_and_computed_again(tmp_path, threads, name):
+    run(jobs(2), tmp_path / "run", executor=threads)
+    damaged = tmp_path / "run" / "jobs" / job(1).digest / name
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 4
+    damaged.write_bytes(content)
+    result = run(jobs(2), tmp_path / "run", executor=threads)
+    assert result.already_done == digests(jobs(1))
+    assert result.finished == (job(1).digest,)
+    assert [one.name for one in result.set_aside] == [f"jobs/{job(1).digest}"]
+    assert_complete(tmp_path / "run", jobs(2))
+
+
+def test_measurements_added_later_are_those_of_a_run_that_made_them(tmp_path, log, threads):
+    every = ("norms", "spectra", "evaluation", "shuffle")
+    run(jobs(2, log=log, measurements=every), tmp_path / "whole", executor=threads)
+    run(jobs(2, log=log), tmp_path / "run", executor=threads)
+    drawn = len(batches(log))
+    result = rs.measure_run(tmp_path / "run", ["spectra"], executor=threads)
+    assert result.finished == digests(jobs(2, log=log))
+    again = run(jobs(2, log=log, measurements=every), tmp_path / "run", executor=threads)
+    assert len(again.finished) == 2
+    assert len(batches(log)) == drawn
+    assert len(run(jobs(2, log=log, measurements=every), tmp_path / "run", executor=threads).already_done) == 2
+    added, whole = (rs.open_run(tmp_path / name).load().drop_attrs() for name in ("run", "whole"))
+    assert added.identical(whole[list(added.data_vars)])
+    assert set(added.data_vars) == set(whole.data_vars)
+
+
+def test_without_weights_nothing_can_be_measured_later(tmp_path, threads):
+    run(jobs(1), tmp_path / "run", executor=threads, keep_weights=False)
+    assert not list((tmp_path / "run").rglob("network.safetensors"))
+    assert "keep_weights=False" in rs.measure_run(tmp_path / "run", ["spectra"], executor=threads).failed[job(0).digest]
+    assert rs.open_run(tmp_path / "run").sizes["epoch"] == EPOCHS
+    with pytest.raises(InputError, match="did you mean 'spectra'"):
+        rs.measure_run(tmp_path / "run", ["spectre"])
+
+
+def test_progress_is_reported_for_every_settled_job(tmp_path, threads):
+    run(jobs(1), tmp_path / "run", executor=threads)
+    told = []
+    some = [job(0), job(1), job(2, fate="raise")]
+    run(some, tmp_path / "run", executor=threads, on_progress=lambda *report: told.append(report[:3]))
+    assert sorted(told) == [(0, 1, 1), (1, 1, 1), (2, 1, 1)]
+
+
+def test_jobs_locked_by_another_process_are_waited_for(tmp_path, threads, monkeypatch):
+    monkeypatch.setattr(runner, "SECONDS_BETWEEN_CHECKS", 0.01)
     store = RunFolder(tmp_path / "run")
-    run_sweep(work_with_checkpoint, broken, store.path, executor=threads)
-    assert store.checkpoint_path("case0000").read_text() == "2"  # it may well be good
-    store.checkpoint_path("case0000").write_text("garbage")
-    for _ in range(2):
-        run_sweep(work_with_checkpoint, cases(1, log=log), store.path, executor=threads, retry_failed=True)
-    assert Path(log).read_text() == "case0000 from 0\n" * 2
-    assert [path.read_text() for path in (store.path / "set-aside").glob("*.safetensors")] == ["garbage"]
-    assert_complete(store.path, 1)
+    store.prepare(jobs(2))
+    finished, released = (locks.acquire(store.lock_path(one.digest)) for one in jobs(2))
+
+    def others_work():
+        store.save(job(0).run())
+        finished.release()
+        released.release()  # without a result, as after a death
+
+    other = threading.Timer(0.3, others_work)
+    other.start()
+    result = run(jobs(2), store.path, executor=threads)
+    other.join()
+    assert result.elsewhere == (job(0).digest,)
+    assert result.finished == (job(1).digest,)
+    assert_complete(store.path, jobs(2))
 
 
-def test_damaged_cells_are_named_and_computed_again(tmp_path, log, threads):
-    store = RunFolder(tmp_path / "run")
-    run_sweep(work, cases(4, log=log), store.path, executor=threads)
-    whole = store.path_of("case0000").read_bytes()
-    store.path_of("case0000").write_bytes(whole[:-100])
-    store.path_of("case0001").write_bytes(b"garbage" * 1000)
-    store.path_of("case0002").write_bytes(whole)
-    report = run_sweep(work, cases(4, log=log), store.path, executor=threads)
-    assert report.already_done == ("case0003",)
-    assert report.finished == ("case0000", "case0001", "case0002")
-    assert [one.name for one in report.set_aside] == ["cells/case0000.nc", "cells/case0001.nc", "cells/case0002.nc"]
-    assert "its seal is damaged" in report.set_aside[0].reason
-    assert "without a seal" in report.set_aside[1].reason
-    assert "not the result of this cell" in report.set_aside[2].reason
-    assert_complete(store.path, 4)
-
-
-def test_progress_tells_of_every_settled_cell(tmp_path, threads):
-    heard = []
-    run_sweep(work, cases(1), tmp_path / "run", executor=threads)
-    both = [*cases(2), Case(2, fate="raise")]
-    run_sweep(work, both, tmp_path / "run", executor=threads, on_progress=lambda *told: heard.append(told[:3]))
-    assert sorted(heard) == [(0, 1, 1), (1, 1, 1), (2, 1, 1)]
-
-
-# Others on the same folder
-
-
-def test_what_others_hold_is_waited_for(tmp_path, log, threads, monkeypatch):
-    monkeypatch.setattr(run_module, "SECONDS_BETWEEN_LOOKS", 0.05)
-    store = RunFolder(tmp_path / "run")
-    store.prepare()
-    claim = locks.acquire(store.claim_path("case0000"))
-
-    def other():
-        wait_until(lambda: len(noted(log)) == 2)
-        store.save("case0000", content(0))
-        claim.release()
-
-    thread = threading.Thread(target=other)
-    thread.start()
-    report = run_sweep(work, cases(3, log=log), store.path, executor=threads)
-    thread.join()
-    assert report.elsewhere == ("case0000",)
-    assert report.finished == ("case0001", "case0002")
-    assert sorted(noted(log)) == ["case0001", "case0002"]
-    assert_complete(store.path, 3)
-
-
-def test_what_others_die_of_is_taken_over(tmp_path, log, threads, monkeypatch):
-    monkeypatch.setattr(run_module, "SECONDS_BETWEEN_LOOKS", 0.05)
-    store = RunFolder(tmp_path / "run")
-    store.prepare()
-    path = store.claim_path("case0000")
-    path.write_text('{"host": "elsewhere", "pid": 1, "born": "", "token": "x"}')
-
-    def die():
-        wait_until(lambda: len(noted(log)) == 2)
-        os.utime(path, (1, 1))
-
-    thread = threading.Thread(target=die)
-    thread.start()
-    report = run_sweep(work, cases(3, log=log), store.path, executor=threads)
-    thread.join()
-    assert report.finished == ("case0000", "case0001", "case0002")
-    assert_complete(store.path, 3)
-
-
-def test_two_sweeps_at_once_do_every_cell_once(tmp_path, log):
-    reports = []
-
-    def sweep():
+def test_two_runs_on_one_folder_do_every_job_once(tmp_path, log):
+    def work(results):
         with ThreadPoolExecutor(2) as executor:
-            reports.append(run_sweep(work, cases(40, log=log, seconds=0.005), tmp_path / "run", executor=executor))
+            results.append(run(jobs(8, log=log), tmp_path / "run", executor=executor))
 
-    both = [threading.Thread(target=sweep) for _ in range(2)]
-    for thread in both:
-        thread.start()
-    for thread in both:
-        thread.join()
-    assert Counter(noted(log)) == Counter(case.digest for case in cases(40))
-    assert sum(len(report.finished) for report in reports) == 40
-    for report in reports:
-        assert len(report.finished) + len(report.elsewhere) + len(report.already_done) == 40
-    assert_complete(tmp_path / "run", 40)
-
-
-# Folders and executors that do not work
+    results = []
+    both = [threading.Thread(target=work, args=(results,)) for _ in range(2)]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join()
+    assert sum(len(result.finished) for result in results) == 8
+    assert len(batches(log)) == 8 * EPOCHS
+    assert_complete(tmp_path / "run", jobs(8, log=log))
 
 
-@pytest.mark.parametrize("executor", [None, "threads"])
-def test_an_impossible_folder_is_refused_before_any_work(tmp_path, log, executor, request):
-    (tmp_path / "file").touch()
-    executor = executor and request.getfixturevalue(executor)
-    with pytest.raises(InputError, match="cannot make the folder"):
-        run_sweep(work, cases(2, log=log), tmp_path / "file" / "run", executor=executor)
-    assert noted(log) == []
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"workers": 0}, "workers must be a whole number >= 1, got 0"),
+        ({"device": "tpu"}, "device must"),
+        ({"jobs": [job(0, measurements=("spectre",))]}, "did you mean 'spectra'"),
+        ({"jobs": [job(0, network={"kind": "gru", "gain": -1})]}, "gain must be"),
+        ({"workers": 1.5}, "workers must be"),
+    ],
+)
+def test_mistakes_are_named_before_any_work(tmp_path, arguments, message):
+    arguments = {"jobs": jobs(1), **arguments}
+    with pytest.raises(InputError, match=message):
+        run(arguments.pop("jobs"), tmp_path / "run", **arguments)
+    assert not list(tmp_path.rglob("*.safetensors"))
 
 
-def test_bad_arguments_are_refused_before_any_work(tmp_path):
-    with pytest.raises(InputError, match="workers must be a whole number >= 1, got 0"):
-        run_sweep(work, cases(1), tmp_path / "run", workers=0)
-    with pytest.raises(InputError, match="work must be a function of a module"):
-        run_sweep(lambda *_: None, cases(1), tmp_path / "run")
-    assert not (tmp_path / "run").exists()
+def test_a_full_disk_ends_the_run_and_keeps_finished_jobs(tmp_path, log, one_thread, monkeypatch):
+    real = os.fsync
 
-
-def full_disk_after(count, monkeypatch):
-    """From the `count`-th result on, pretend that there is no room."""
-    write = Path.write_bytes
-    written = []
-
-    def write_bytes(self, data):
-        written.append(self)
-        if len(written) > count:
-            write(self, bytes(data)[:100])
-            raise OSError(errno.ENOSPC, "No space left on device", str(self))
-        return write(self, data)
-
-    monkeypatch.setattr(Path, "write_bytes", write_bytes)
-
-
-def test_a_full_disk_ends_the_sweep_and_keeps_what_is_finished(tmp_path, log, monkeypatch):
-    with monkeypatch.context() as patch, ThreadPoolExecutor(1) as executor:
-        full_disk_after(3, patch)
-        with pytest.raises(
-            InputError, match=r"cannot go on writing in .*run: .*No space left.*what was finished is kept"
-        ):
-            run_sweep(work, cases(9, log=log), tmp_path / "run", executor=executor)
-    store = RunFolder(tmp_path / "run")
-    assert store.done() == ["case0000", "case0001", "case0002"]
-    assert store.failures() == {}
-    with ThreadPoolExecutor(1) as executor:
-        report = run_sweep(work, cases(9, log=log), store.path, executor=executor)
-    assert len(report.already_done) == 3
-    assert_complete(store.path, 9)
-
-
-def test_no_room_for_a_checkpoint_is_no_failure_of_the_cell(tmp_path, threads):
-    def no_room(*_):
-        try:
+    def full(descriptor):
+        if len(batches(log)) > 2 * EPOCHS:
             raise OSError(errno.ENOSPC, "No space left on device")
-        except OSError as error:
-            raise InputError("cannot write a checkpoint") from error
+        real(descriptor)
 
-    with pytest.raises(InputError, match="cannot write a checkpoint; what was finished is kept"):
-        run_sweep(no_room, cases(2), tmp_path / "run", executor=threads)
-    assert RunFolder(tmp_path / "run").failures() == {}
-
-
-def checkpoint_only(case, report, checkpoint):
-    save_file({"large": torch.zeros(10**5)}, checkpoint)
-    return content(case.number)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(InputError, match=r"cannot continue to write in .*No space left"):
+            run(jobs(4, log=log), tmp_path / "run", executor=one_thread)
+    assert len(RunFolder(tmp_path / "run").done()) == 2
+    assert run(jobs(4, log=log), tmp_path / "run", executor=one_thread).failed == {}
+    assert_complete(tmp_path / "run", jobs(4, log=log))
 
 
-def test_no_room_for_a_safetensors_file_is_no_failure_of_the_cell(tmp_path, threads, mount):
-    store = RunFolder(mount("size=300k") / "run")
-    with pytest.raises(InputError, match=r"No space left on device.*what was finished is kept"):
-        run_sweep(checkpoint_only, cases(2), store.path, executor=threads)
-    assert store.failures() == {}
-
-
-def test_an_executor_that_is_gone_is_said_so(tmp_path):
+def test_an_executor_that_has_stopped_is_an_error(tmp_path):
     executor = ThreadPoolExecutor(1)
     executor.shutdown()
-    with pytest.raises(InputError, match="executor must take work until the sweep ends"):
-        run_sweep(work, cases(2), tmp_path / "run", executor=executor)
+    with pytest.raises(InputError, match="executor must accept work until the run ends"):
+        run(jobs(1), tmp_path / "run", executor=executor)
 
 
-class Cluster(ThreadPoolExecutor):
-    """Threads that say of themselves how many workers they are, as the client of a Dask cluster does."""
+def test_jobs_trained_together_on_a_device_are_measured_like_any_other(tmp_path):
+    gains = [
+        rs.Job(
+            task="flipflop",
+            network={"hidden_size": 6, "gain": gain},
+            training={"epochs": 4},
+            measurements=("norms",),
+            seed=seed,
+            labels={"sample": seed},
+        )
+        for gain in (0.5, 1.0)
+        for seed in range(2)
+    ]
+    with ThreadPoolExecutor(1) as executor:
+        run(gains, tmp_path / "alone", executor=executor)
+        store = RunFolder(tmp_path / "together")
+        store.prepare(gains)
+        from rankscope.sweep.together import chosen_device, train_groups
 
-    def __init__(self, counts):
-        super().__init__(1)
-        self._client = self
-        self.counts = list(counts)
-
-    def scheduler_info(self):
-        if self.counts[0] is None:
-            raise OSError("no answer")
-        return {"workers": dict.fromkeys(range(self.counts.pop(0) if len(self.counts) > 1 else self.counts[0]))}
-
-
-@pytest.mark.parametrize(("counts", "said"), [([0], 1), ([2], 0), ([None], 0), ([0, 0, 1, 1, 0, 0], 2)])
-def test_a_cluster_without_workers_is_said_so_once(tmp_path, monkeypatch, caplog, counts, said):
-    monkeypatch.setattr("rankscope.sweep.executors.SECONDS_BETWEEN_COUNTS", 0.0)
-    with Cluster(counts) as executor:
-        team = Elsewhere(work, RunFolder(tmp_path), executor)
-        assert [team.reports() for _ in range(6)] == [[]] * 6
-    assert [record.message[:26] for record in caplog.records] == ["the cluster has no worker;"] * said
-
-
-def test_an_executor_of_another_kind_is_not_asked_for_workers(tmp_path, threads, monkeypatch, caplog):
-    monkeypatch.setattr("rankscope.sweep.executors.SECONDS_BETWEEN_COUNTS", 0.0)
-    run_sweep(work, cases(3), tmp_path / "run", executor=threads)
-    assert caplog.records == []
-
-
-def noise(case, report, checkpoint):
-    return xr.Dataset({"noise": ("x", np.random.default_rng(case.number).random(5000))})
-
-
-def test_a_really_full_disk(tmp_path, threads):
-    mounted = tmp_path / "mounted"
-    mounted.mkdir()
-    try:
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", mounted], check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("mounting a file system needs root")
-    try:
-        store = RunFolder(mounted / "run")
-        # Cells that have begun elsewhere are let finish, so the executor is waited for.
-        with ThreadPoolExecutor(2) as executor, pytest.raises(InputError, match="No space left on device"):
-            run_sweep(noise, cases(20), store.path, executor=executor)
-        done = store.done()
-        assert 1 <= len(done) < 20
-        assert all(store.is_done(digest) for digest in done)
-        assert list(store.path.rglob("*.part")) == []
-        subprocess.run(["mount", "-o", "remount,size=30m", mounted], check=True)
-        report = run_sweep(noise, cases(20), store.path, executor=threads)
-        assert list(report.already_done) == done
-        assert len(store.done()) == 20
-    finally:
-        subprocess.run(["umount", "--lazy", mounted], check=True)
+        assert train_groups(gains, store, chosen_device("cpu")) == {}
+        assert all(store.state_path(one.digest).exists() for one in gains)
+        run(gains, tmp_path / "together", executor=executor)
+    alone, together = (rs.open_run(tmp_path / name)["loss"].values for name in ("alone", "together"))
+    np.testing.assert_allclose(together, alone, rtol=1e-4)
+    assert set(networks_of(tmp_path / "together")) == set(networks_of(tmp_path / "alone"))

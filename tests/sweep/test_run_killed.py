@@ -1,132 +1,176 @@
-"""Sweeps on processes that are killed, or terminated, at any moment."""
+"""Runs in processes that are killed or terminated at any moment, and on a Dask cluster."""
 
+import importlib
 import os
 import random
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections import Counter
 from pathlib import Path
 
 import pytest
 import sweep_cases
-from sweep_cases import Case, assert_complete, cases, noted, script_environment, wait_until, work
+from sweep_cases import EPOCHS, assert_complete, batches, job, jobs, networks_of, wait_until
 
 from forking import Program
-from rankscope.sweep import RunFolder, locks, run_sweep
+from rankscope.sweep import RunFolder, locks, run
 
 
 def start_forked(folder, log, count, workers=2, seconds=0.01):
     return Program(Path(log).parent, sweep_cases.main, folder, log, count, workers, seconds)
 
 
-def start_by_itself(folder, log, count, workers=2, seconds=0.01):
+def start_fresh(folder, log, count, workers=2, seconds=0.01):
     """As users do: a fresh interpreter, and fresh ones for the workers. That takes seconds."""
+    paths = [str(sweep_cases.HERE), str(sweep_cases.HERE.parents[1] / "src"), os.environ.get("PYTHONPATH", "")]
     code = "import sys, sweep_cases; sweep_cases.main(*sys.argv[1:])"
     command = [sys.executable, "-c", code, *map(str, (folder, log, count, workers, seconds))]
-    return subprocess.Popen(
-        command, env=script_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def end_program(program):
+def end(program):
     output, errors = program.communicate(timeout=180)
     assert program.returncode == 0, errors
     return tuple(map(int, output.split()))
 
 
+def worker_pids(store):
+    owners = [locks.owner(path) for path in (store.path / "locks").iterdir()]
+    return {owner.pid for owner in owners if owner is not None and locks.is_running(owner)}
+
+
 @pytest.mark.usefixtures("forked_workers")
-def test_processes_have_one_thread_each_and_report_and_a_dead_one_is_replaced(tmp_path, log):
-    some = [Case(0, log), Case(1, log, fate="die once"), Case(2, log), Case(3, log, fate="die"), Case(4, log, 0.5)]
-    heard = []
-    report = run_sweep(work, some, tmp_path / "run", workers=2, on_progress=lambda *told: heard.append(told))
-    assert report.failed == {"case0003": "WorkerDied: 3 processes died working on this cell"}
-    assert sorted(report.finished + report.elsewhere) == ["case0000", "case0001", "case0002", "case0004"]
-    times = Counter(noted(log))
-    assert (times["case0001"], times["case0003"]) == (2, 3)
-    store = RunFolder(tmp_path / "run")
-    assert store.read("case0000").attrs["threads"] == 1
-    # Not from every cell: a process that dies while it writes to the queue of reports silences its neighbor.
-    assert any(told[1:] == (1, 2, 0.5) for told in heard)
-    assert {told[:3] for told in heard if told[2] == 1} == {(index, 1, 1) for index in range(5)}
-    assert list((store.path / "claims").iterdir()) == []
+def test_a_dead_worker_is_replaced_and_a_deadly_job_fails(tmp_path, log):
+    some = [job(0, log), job(1, log, fate="die once"), job(2, log), job(3, f"{log}.other", fate="die")]
+    told = []
+    result = run(some, tmp_path / "run", workers=2, on_progress=lambda *report: told.append(report))
+    assert result.failed == {some[3].digest: "WorkerDied: 3 processes died working on this job"}
+    assert {*result.finished, *result.elsewhere} == {one.digest for one in some[:3]}
+    assert len(batches(f"{log}.other")) == 3
+    assert {report[0] for report in told if report[1:3] == (1, 1)} == {0, 1, 2, 3}
+    assert any(report[1:3] == (EPOCHS, EPOCHS) for report in told)
+    assert list((tmp_path / "run" / "locks").iterdir()) == []
 
 
-def test_terminated_it_leaves_at_once_with_its_processes(tmp_path, log):
-    program = start_by_itself(tmp_path / "run", log, 4, seconds=600)
-    wait_until(lambda: len(noted(log)) == 2)
+def test_terminated_it_ends_at_once_with_its_workers(tmp_path, log):
+    program = start_fresh(tmp_path / "run", log, 4, seconds=600)
+    wait_until(lambda: len(batches(log)) == 2)
     store = RunFolder(tmp_path / "run")
-    workers = {locks.owner(store.claim_path(digest)).pid for digest in noted(log)}
-    began = time.monotonic()
+    owners = [locks.owner(path) for path in (store.path / "locks").iterdir()]
+    assert len(owners) == 2
     program.send_signal(signal.SIGTERM)
     _, errors = program.communicate(timeout=180)
-    assert program.returncode == 143, errors
-    assert time.monotonic() - began < 60  # its cells take ten minutes
-    assert errors == ""
-    assert len(workers) == 2
-    assert all(locks._born(pid) is None for pid in workers)
-    assert list((store.path / "claims").iterdir()) == []
+    assert (program.returncode, errors) == (143, "")
+    wait_until(lambda: not any(map(locks.is_running, owners)))
+    store.tidy()
+    assert list((store.path / "locks").iterdir()) == []
 
 
-def kill_and_restart(start, tmp_path, log, rounds, count, seconds, workers):
-    """Kill a sweep at random moments, looking each time that nothing finished is begun again; then let it finish."""
-    store = RunFolder(tmp_path / "run")
-    rng = random.Random(0)
-    finished_before, interrupted = set(), 0
+def kill_and_restart(start, tmp_path, log, rounds, count, seconds):
+    """Kill a run at random moments; nothing finished is done again, and the final result is that of no kill."""
+    store, rng = RunFolder(tmp_path / "run"), random.Random(0)
+    finished = {}
     for _ in range(rounds):
-        already = len(noted(log))
-        program = start(store.path, log, count, workers, seconds)
-        wait_until(lambda already=already: len(noted(log)) > already)
-        time.sleep(rng.uniform(0, 12 * seconds))
+        already = len(batches(log))
+        program = start(store.path, log, count, 2, seconds)
+        wait_until(lambda already=already: len(batches(log)) > already)
+        time.sleep(rng.uniform(0, 30 * seconds))
         program.kill()
         program.communicate()
-        interrupted += workers
-        assert finished_before.isdisjoint(noted(log)[already:])
-        finished_before = set(store.done())
-    already = len(noted(log))
-    finished, already_done, elsewhere = end_program(start(store.path, log, count, workers, seconds))
-    assert finished_before.isdisjoint(noted(log)[already:])
-    assert already_done + finished + elsewhere == count
-    assert already_done >= len(finished_before)
-    assert count <= len(noted(log)) <= count + interrupted
-    assert_complete(store.path, count)
+        now = networks_of(store.path)
+        assert finished.items() <= now.items()
+        finished = now
+    counts = end(start(store.path, log, count, 2, seconds))
+    assert sum(counts) == count
+    assert counts[1] >= len(finished)
+    # A killed worker loses the epochs since its last state file: those of one job.
+    assert count * EPOCHS <= len(batches(log)) <= (count + 2 * rounds) * EPOCHS
+    assert_complete(store.path, jobs(count, log=log, seconds=seconds))
 
 
-def test_killed_at_a_random_moment_it_goes_on(tmp_path, log):
-    kill_and_restart(start_by_itself, tmp_path, log, rounds=1, count=12, seconds=0.05, workers=1)
-
-
-@pytest.mark.slow
-def test_killed_at_ten_random_moments_it_goes_on(tmp_path, log):
-    kill_and_restart(start_forked, tmp_path, log, rounds=10, count=150, seconds=0.02, workers=2)
+def test_killed_at_a_random_moment_it_continues(tmp_path, log):
+    kill_and_restart(start_fresh, tmp_path, log, rounds=1, count=6, seconds=0.02)
 
 
 @pytest.mark.slow
-def test_workers_killed_at_random_moments_cost_nothing_that_is_finished(tmp_path, log):
-    store = RunFolder(tmp_path / "run")
-    rng = random.Random(1)
-    program = start_forked(store.path, log, 40, seconds=0.1)
+def test_killed_at_ten_random_moments_it_continues(tmp_path, log):
+    kill_and_restart(start_forked, tmp_path, log, rounds=10, count=60, seconds=0.01)
+
+
+@pytest.mark.slow
+def test_workers_killed_at_random_moments_lose_nothing_finished(tmp_path, log):
+    store, rng = RunFolder(tmp_path / "run"), random.Random(1)
+    program = start_forked(store.path, log, 30, seconds=0.04)
     for _ in range(4):
-        already = len(noted(log))
-        # Past the cells that were interrupted before: three deaths would make one a failure.
-        wait_until(lambda already=already: len(noted(log)) > already + 4)
-        time.sleep(rng.uniform(0, 0.2))
-        owners = filter(None, (locks.owner(path) for path in (store.path / "claims").iterdir()))
-        victims = [owner.pid for owner in owners if locks._born(owner.pid) == owner.born]
+        already = len(batches(log))
+        # Beyond the jobs that were interrupted before: three deaths would make one a failure.
+        wait_until(lambda already=already: len(batches(log)) > already + 5 * EPOCHS)
+        victims = worker_pids(store)
         if victims:
-            os.kill(rng.choice(victims), signal.SIGKILL)
-    finished, _, elsewhere = end_program(program)
-    assert finished + elsewhere == 40
-    assert 40 <= len(noted(log)) <= 40 + 4 * 2
-    assert_complete(store.path, 40)
+            os.kill(rng.choice(sorted(victims)), signal.SIGKILL)
+    finished, _, elsewhere = end(program)
+    assert finished + elsewhere == 30
+    assert_complete(store.path, jobs(30, log=log, seconds=0.04))
 
 
 @pytest.mark.slow
-def test_two_programs_at_once_do_every_cell_once(tmp_path, log):
-    programs = [start_forked(tmp_path / "run", log, 60, seconds=0.05) for _ in range(2)]
-    counts = [end_program(program) for program in programs]
-    assert Counter(noted(log)) == Counter(case.digest for case in cases(60))
-    assert sum(finished for finished, _, _ in counts) == 60
-    assert all(sum(count) == 60 for count in counts)
-    assert_complete(tmp_path / "run", 60)
+def test_two_programs_do_every_job_once(tmp_path, log):
+    programs = [start_forked(tmp_path / "run", log, 30, seconds=0.02) for _ in range(2)]
+    counts = [end(program) for program in programs]
+    assert len(batches(log)) == 30 * EPOCHS
+    assert sum(finished for finished, _, _ in counts) == 30
+    assert all(sum(count) == 30 for count in counts)
+    assert_complete(tmp_path / "run", jobs(30, log=log, seconds=0.02))
+
+
+def dask(command, folder, *arguments):
+    """`dask scheduler` or `dask worker`, which leave files in the current folder."""
+    os.chdir(folder)
+    importlib.import_module(f"distributed.cli.dask_{command}").main(arguments, standalone_mode=False)
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """A client of a real scheduler with two worker processes on loopback, and these processes."""
+    distributed = pytest.importorskip("distributed")
+    address_file = tmp_path / "scheduler.json"
+
+    def start(command, *arguments):
+        common = ("--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", str(address_file))
+        return Program(tmp_path, dask, command, tmp_path, *common, *arguments)
+
+    started = [start("scheduler", "--port", "0")]
+    try:
+        wait_until(address_file.exists)
+        started += [start("worker", "--nthreads", "1", "--no-nanny", "--name", str(number)) for number in range(2)]
+        with distributed.Client(scheduler_file=str(address_file), set_as_default=False) as client:
+            client.wait_for_workers(2, timeout=60)
+            yield client, started[1:]
+    finally:
+        for process in started:
+            process.kill()
+            process.communicate()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_dask_cluster_that_loses_a_worker_gives_the_same_bits(tmp_path, log, cluster):
+    client, workers = cluster
+    some = jobs(16, log=log, seconds=0.03)
+
+    def kill_one():
+        wait_until(lambda: len(batches(log)) > 6 * EPOCHS)
+        workers[0].send_signal(signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    result = run(some, tmp_path / "dask", executor=client.get_executor())
+    killer.join()
+    workers[0].communicate()
+    assert workers[0].returncode == -signal.SIGKILL
+    assert len(result.finished) + len(result.elsewhere) == 16
+    assert result.failed == {}
+    assert_complete(tmp_path / "dask", some)

@@ -1,6 +1,6 @@
-"""Writing files so that an interruption at any moment leaves the old file or the new one, never half of one.
+"""Atomic writes: an interruption at any moment leaves the old file or the new one.
 
-The bytes go to a temporary file beside the target, are forced to the disk, and take the target's name in one step.
+The bytes go to a temporary file beside the target, are flushed to the disk, and take the target's name in one step.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        _force_to_disk(temporary)
+        force_to_disk(temporary)
         temporary.chmod(0o644)
         temporary.replace(target)
-        _force_to_disk(target.parent)
+        force_to_disk(target.parent)
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
@@ -62,8 +62,11 @@ def make_folder(folder: str | os.PathLike[str]) -> Path:
     return path
 
 
-def _force_to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+def force_to_disk(path: Path) -> None:
+    """Flush a file or folder from the system's cache to the disk."""
+    if os.name == "nt" and path.is_dir():
+        return  # Windows cannot open folders.
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:

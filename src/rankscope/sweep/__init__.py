@@ -1,9 +1,14 @@
-"""Running many independent pieces of work, and keeping what comes of them."""
+"""Jobs, and runs of many jobs: described, executed, stored and read as one labelled Dataset."""
 
+from rankscope.sweep.export import export_run as export_run
 from rankscope.sweep.job import Done as Done
 from rankscope.sweep.job import Job as Job
 from rankscope.sweep.processes import run_side_by_side as run_side_by_side
+from rankscope.sweep.results import load_networks as load_networks
 from rankscope.sweep.results import open_run as open_run
-from rankscope.sweep.runner import SweepReport as SweepReport
-from rankscope.sweep.runner import run_sweep as run_sweep
+from rankscope.sweep.runner import RunResult as RunResult
+from rankscope.sweep.runner import measure_run as measure_run
+from rankscope.sweep.runner import run as run
 from rankscope.sweep.store import RunFolder as RunFolder
+from rankscope.sweep.sweep_file import Sweep as Sweep
+from rankscope.sweep.sweep_file import seed_of as seed_of

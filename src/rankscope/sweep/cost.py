@@ -1,4 +1,7 @@
-"""Estimates of the time that jobs take, from their multiplications and a short measurement on this machine."""
+"""Estimates of the time and the disk space that jobs take.
+
+The time follows from the multiplications of a job and a short measurement on this machine.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,8 @@ from rankscope.training import train
 from rankscope.training.recorder import record_schedule
 
 USUAL_SIZE = 256
+HEADERS = 16_000
+"""Bytes of labels, scalars and short arrays."""
 WORD_VECTOR = 50
 VALIDATION = 0.1  # of finite data
 DEFAULT_MEASURED = ("truncation", "spectra")
@@ -59,6 +64,26 @@ def multiplications(job: Job) -> float:
     record = (10 * N if N <= EXACT_UP_TO else 400) + 100 * N * bool(training.eigenvalues)
     decompositions = records * record + 350 * N * ("spectra" in measured) + 100 * N * ("outlier" in measured)
     return float(_weights(job) * rows + N**2 * decompositions)
+
+
+def bytes_on_disk(jobs: Sequence[Job], keep_weights: bool = True) -> int:
+    """Estimate how many bytes the results of jobs take.
+
+    Parameters
+    ----------
+    keep_weights
+        As in `run`.
+    """
+    return sum(_bytes(job, keep_weights) for job in jobs)
+
+
+def _bytes(job: Job, keep_weights: bool) -> int:
+    N, training, epochs = _size(job), job.training, _epochs(job)
+    records = len(record_schedule(epochs, training.recorded_epochs, N))
+    record = 8 * min(training.singular_values, N) + 16 * training.eigenvalues + 4 * N**2 * training.record_weights
+    spectra = 3 * N * (8 + 16)
+    networks = 2 * 4 * int(_weights(job)) * keep_weights
+    return HEADERS + 24 * epochs + records * record + spectra + networks
 
 
 def _weights(job: Job) -> float:

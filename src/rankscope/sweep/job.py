@@ -18,18 +18,21 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 from pydantic import Field, field_validator
+from torch import nn
 
 from rankscope import measurements as measuring
 from rankscope.description import Description
 from rankscope.errors import InputError
 from rankscope.measurements import TrainedNetwork
-from rankscope.networks import GatedRNN, Network, RateRNN, check_spec, make_network
+from rankscope.networks import GatedRNN, Network, RateRNN, check_spec, make_network, save_networks
 from rankscope.networks.protocol import hidden_size_of
+from rankscope.sweep.result_file import MEASUREMENTS, NETWORK, write_result
 from rankscope.tasks import OPTIONAL_TASKS, Task, describe, make
 from rankscope.training import History, TrainingConfig, train
 from rankscope.user_code import is_reference, load_user_code, source_hash
@@ -102,6 +105,8 @@ class Job(Description):
         spec = {"kind": "rate", **value}
         source = spec.pop("source", None) if is_reference(spec["kind"]) else None
         check_spec(spec)
+        if "hidden_size" in spec:
+            integer("hidden_size", spec["hidden_size"], minimum=1)
         if source is not None and source != _source_of(spec):
             raise InputError(
                 f"network kind {spec['kind']!r} must have the source {source}, got {_source_of(spec)}: it has changed"
@@ -131,7 +136,7 @@ class Job(Description):
         return {
             "task": self._describe_task(),
             "network": self._filled_network(),
-            "training": self.training.model_dump(mode="json", exclude_defaults=True),
+            "training": self._describe_training(),
             "seed": self.seed,
             "labels": self.labels,
         }
@@ -261,6 +266,10 @@ class Job(Description):
         """The name of the task; of a class of your own, its name without the file."""
         return _short_name(self.description["task"]["name"])
 
+    def _describe_training(self) -> dict[str, Any]:
+        defaults = TrainingConfig().model_dump(mode="json")
+        return {name: value for name, value in self.training.model_dump(mode="json").items() if value != defaults[name]}
+
     def _describe_task(self) -> dict[str, Any]:
         if not isinstance(self.task, dict):
             return describe(self.task)
@@ -303,6 +312,28 @@ class Done:
     history: History
     measurements: xr.Dataset
     names: tuple[str, ...]
+
+    def save(self, folder: str | os.PathLike[str], keep_weights: bool = True) -> list[Path]:
+        """Write the networks to FOLDER/network.safetensors and the measurements to FOLDER/measurements.safetensors.
+
+        Returns
+        -------
+        The paths of the files.
+
+        Raises
+        ------
+        InputError
+            If the folder cannot be written to.
+        OSError
+            If the disk is full.
+        """
+        network, measurements = Path(folder) / NETWORK, Path(folder) / MEASUREMENTS
+        if keep_weights:
+            assert isinstance(self.before, nn.Module)
+            assert isinstance(self.after, nn.Module)
+            save_networks(network, self.before, self.after, {"job": self.job.to_json(), "digest": self.job.digest})
+        write_result(measurements, self.measurements, self.job, self.names, keep_weights)
+        return [network, measurements] if keep_weights else [measurements]
 
 
 def _json(value: Any) -> str:

@@ -1,12 +1,12 @@
-"""Who is at work on what, without a lock or a database.
+"""Lock files: which process works on which job, without a database.
 
-A claim is a small file that exists while somebody works on a cell. Making a file that must not exist yet is the one
-thing every file system, also one shared by a cluster, does for exactly one of many that try. Its owner keeps touching
-it; a claim that was not touched for a minute, or whose owner no longer runs on this machine, is dead, and the next to
-want it takes it over. Ages are read off the file system's own clock, so machines need not agree on the time.
+A lock is a small file that exists while a process works on a job. Creating a file that must not exist yet succeeds for
+exactly one of many processes on every file system, also on one shared by a cluster. The owner touches its locks every
+few seconds; a lock that was not touched for a minute, or whose owner no longer runs on this machine, is stale, and the
+next process takes it over. Ages are compared on the file system's own clock, so the clocks of machines need not agree.
 
-A claim saves double work, it does not guard results: files replace each other whole, so even a claim lost by a
-machine that slept does no harm. Look whether the work is done *after* a claim was acquired; it may just have been.
+A lock only avoids double work. Results are complete files that replace each other, so even a lock lost by a machine
+that was suspended does no harm. Check whether the work is done *after* acquiring a lock.
 """
 
 from __future__ import annotations
@@ -18,157 +18,162 @@ import socket
 import tempfile
 import threading
 import time
+import uuid
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-BEAT_EVERY = 5.0
-"""Seconds between two touches of a claim by its owner."""
+import psutil
 
+SECONDS_BETWEEN_TOUCHES = 5.0
 STALE_AFTER = 60.0
-"""Seconds without a touch after which a claim is dead."""
+"""Seconds without a touch after which a lock is stale."""
+
+SAME_START = 2.0
+"""Seconds by which the start time of one process may vary: it is derived from a clock that can be adjusted."""
 
 
 @dataclass(frozen=True)
 class Owner:
-    """Who holds a claim.
+    """The process that holds a lock.
 
     Attributes
     ----------
     host
-        The machine, as `this_host` tells it.
-    pid, born
-        The process, and when it started, so that a later one with the same number is not taken for it.
+        The machine, from `this_host`.
+    pid, started
+        The process and its start time, which distinguishes it from a later process with the same number.
     token
-        Drawn anew for every claim.
+        Drawn anew for every lock.
     """
 
     host: str
     pid: int
-    born: str
+    started: float
     token: str
 
 
-class Claim:
-    """A claim this process holds; a context manager that gives it back."""
+class Lock:
+    """A lock held by this process; a context manager that releases it."""
 
     def __init__(self, path: Path, owner: Owner) -> None:
         self.path = path
         self.owner = owner
-        _keep_alive(self)
+        _keep_fresh(self)
 
-    def __enter__(self) -> Claim:
+    def __enter__(self) -> Lock:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.release()
 
     def release(self) -> None:
-        """Give the claim back, unless somebody has taken it over because this process stood still for too long."""
-        with _heart_lock:
-            _beating.discard(self)
+        """Remove the lock, unless another process has taken it over because this one stood still for too long."""
+        with _held_lock:
+            _held.discard(self)
         with suppress(OSError):
             if self._is_mine():
                 self.path.unlink()
 
     def touch(self) -> None:
-        """Show that its owner lives."""
-        # A file system that does not answer for a while is no reason to stop; a longer while costs the claim.
+        """Renew the lock."""
+        # An unavailable file system is no reason to stop; if it lasts, another process takes over.
         with suppress(OSError):
             if self._is_mine():
                 os.utime(self.path)
 
     def _is_mine(self) -> bool:
-        found = _look(self.path)
+        found = _read(self.path)
         return found is not None and found.owner == self.owner
 
 
-# One thread touches all claims of this process: a thread for each would cost more than the claim.
-_heart: threading.Thread | None = None
-_heart_lock = threading.Lock()
-_beating: set[Claim] = set()
+# One thread renews all locks of this process: a thread for each would cost more than the lock.
+_renewer: threading.Thread | None = None
+_held_lock = threading.Lock()
+_held: set[Lock] = set()
 
 
-def _keep_alive(claim: Claim) -> None:
-    global _heart
-    with _heart_lock:
-        _beating.add(claim)
-        if _heart is None or not _heart.is_alive():
-            _heart = threading.Thread(target=_beat, name="touch claims", daemon=True)
-            _heart.start()
+def _keep_fresh(lock: Lock) -> None:
+    global _renewer
+    with _held_lock:
+        _held.add(lock)
+        if _renewer is None or not _renewer.is_alive():
+            _renewer = threading.Thread(target=_renew, name="renew locks", daemon=True)
+            _renewer.start()
 
 
-def _beat() -> None:
+def _renew() -> None:
     while True:
-        time.sleep(BEAT_EVERY)
-        with _heart_lock:
-            beating = list(_beating)
-        for claim in beating:
-            claim.touch()
+        time.sleep(SECONDS_BETWEEN_TOUCHES)
+        with _held_lock:
+            held = list(_held)
+        for lock in held:
+            lock.touch()
 
 
-def acquire(path: Path) -> Claim | None:
-    """Return the claim at `path`, or None if a living process has it.
+def acquire(path: Path) -> Lock | None:
+    """Return the lock at `path`, or None if a living process holds it.
 
     Raises
     ------
     OSError
-        If the file system does not let us.
+        If the file system refuses.
     """
     for _ in range(2):
-        claim = _create(path)
-        if claim is not None:
-            return claim
-        found = _look(path)
-        if found is not None and _lives(found, path.parent):
+        lock = _create(path)
+        if lock is not None:
+            return lock
+        found = _read(path)
+        if found is not None and _is_alive(found, path.parent):
             return None
-        _bury(path)
+        _remove_stale(path)
     return None
 
 
 def is_held(path: Path) -> bool:
-    """Return whether a living process holds the claim at `path`."""
-    found = _look(path)
-    return found is not None and _lives(found, path.parent)
+    """Return whether a living process holds the lock at `path`."""
+    found = _read(path)
+    return found is not None and _is_alive(found, path.parent)
 
 
 def owner(path: Path) -> Owner | None:
-    """Return who holds the claim at `path`, dead or alive; None without a readable claim."""
-    found = _look(path)
+    """Return the owner of the lock at `path`, alive or not; None without a readable lock."""
+    found = _read(path)
     return None if found is None else found.owner
 
 
-def remove_dead(folder: Path) -> None:
-    """Remove the claims in `folder` whose owners are known to be dead."""
+def remove_stale(folder: Path) -> None:
+    """Remove the stale locks in `folder`."""
     for path in sorted(folder.glob("*")):
         with suppress(OSError):
             if not path.name.startswith(".") and not is_held(path):
-                _bury(path)
+                _remove_stale(path)
 
 
 @cache
 def this_host() -> str:
-    """Return a name for where process numbers mean something: this boot of this machine, or container of it."""
-    parts = [socket.gethostname()]
-    with suppress(OSError):
-        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
-    with suppress(OSError):
-        parts.append(str(Path("/proc/self/ns/pid").readlink()))
-    return " ".join(parts)
+    """Return a name for the machine or container in which process numbers are valid."""
+    return f"{socket.gethostname()} {uuid.getnode():012x}"
+
+
+def is_running(process: Owner) -> bool:
+    """Return whether a process of this machine still runs."""
+    started = _start_of(process.pid)
+    return started is not None and abs(started - process.started) <= SAME_START
 
 
 @dataclass(frozen=True)
 class _Found:
-    """A claim file as it was read: its owner, unless that was not written yet, and when it was last touched."""
+    """Content of a lock file: its owner, unless that was not written yet, and when it was last touched."""
 
     owner: Owner | None
     touched: float
 
 
-def _create(path: Path) -> Claim | None:
-    mine = Owner(this_host(), os.getpid(), _born(os.getpid()) or "", secrets.token_hex(8))
+def _create(path: Path) -> Lock | None:
+    mine = Owner(this_host(), os.getpid(), _start_of(os.getpid()) or 0.0, secrets.token_hex(8))
     try:
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
     except FileExistsError:
@@ -179,12 +184,12 @@ def _create(path: Path) -> Claim | None:
     except OSError:
         path.unlink(missing_ok=True)
         raise
-    return Claim(path, mine)
+    return Lock(path, mine)
 
 
-def _look(path: Path) -> _Found | None:
+def _read(path: Path) -> _Found | None:
     try:
-        # Opening asks a network file system for the time as it is now; a plain stat may be answered from memory.
+        # Opening makes a network file system fetch the current time stamp; a plain stat may be answered from a cache.
         with path.open("rb") as file:
             touched = os.fstat(file.fileno()).st_mtime
             text = file.read(10_000)
@@ -195,38 +200,38 @@ def _look(path: Path) -> _Found | None:
         found = Owner(**values)
     except (ValueError, TypeError, RecursionError):
         return _Found(None, touched)
-    whole = isinstance(found.pid, int) and all(isinstance(x, str) for x in (found.host, found.born, found.token))
+    whole = type(found.pid) is int and type(found.started) is float and type(found.host) is type(found.token) is str
     return _Found(found if whole else None, touched)
 
 
-def _lives(found: _Found, folder: Path) -> bool:
+def _is_alive(found: _Found, folder: Path) -> bool:
     holder = found.owner
-    if holder is not None and holder.host == this_host() and _born(holder.pid) != holder.born:
+    if holder is not None and holder.host == this_host() and not is_running(holder):
         return False
     return _now(folder) - found.touched <= STALE_AFTER
 
 
-def _bury(path: Path) -> None:
-    """Remove the dead claim at `path`.
+def _remove_stale(path: Path) -> None:
+    """Remove the stale lock at `path`.
 
-    Two who find it dead must not both remove it: the slower one would remove the claim the faster one has made
-    since. So removing takes a claim itself, and the look at what is to be removed is repeated under it.
+    Of two processes that find it stale, the slower one must not remove the lock that the faster one has created since.
+    So removing requires a lock of its own, under which the check is repeated.
     """
-    guard = acquire(path.with_name(f"{path.name}.burial"))
+    guard = acquire(path.with_name(f"{path.name}.removal"))
     if guard is None:
         return
     with guard:
-        found = _look(path)
-        if found is not None and not _lives(found, path.parent):
+        found = _read(path)
+        if found is not None and not _is_alive(found, path.parent):
             path.unlink(missing_ok=True)
 
 
 def _now(folder: Path) -> float:
-    """Return the time by the clock that also dates the claims in `folder`."""
+    """Return the time of the clock that also dates the locks in `folder`."""
     try:
         handle, name = tempfile.mkstemp(prefix=".clock.", dir=folder)
     except OSError:
-        # A folder we may only look at: our own clock has to do.
+        # In a read-only folder our own clock has to do.
         return time.time()
     try:
         return os.fstat(handle).st_mtime
@@ -235,19 +240,11 @@ def _now(folder: Path) -> float:
         Path(name).unlink(missing_ok=True)
 
 
-def _born(pid: int) -> str | None:
-    """Return when process `pid` of this machine started, in whatever unit; None if it does not run."""
+def _start_of(pid: int) -> float | None:
+    """Return when process `pid` of this machine started; None if it does not run."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        # A zombie has its number still but will never work again.
-        return None if fields[0] in "ZX" else fields[19]
-    except OSError:
-        if Path("/proc/self/stat").exists():
-            return None
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        process = psutil.Process(pid)
+        # A zombie still has its number but will never work again.
+        return None if process.status() == psutil.STATUS_ZOMBIE else float(process.create_time())
+    except (psutil.Error, ValueError, OverflowError):
         return None
-    except PermissionError:
-        pass
-    return ""

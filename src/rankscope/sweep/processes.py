@@ -1,8 +1,7 @@
-"""Independent pieces of work side by side: one process and one torch thread each.
+"""Work on several processes with one thread each.
 
 A network of a few hundred units keeps one core busy and gains nothing from a second, so networks are trained in
-parallel, not their matrix products. Progress comes back through a queue; the results come back in the order of
-the work.
+parallel, not their matrix products. Progress is returned through a queue, results in the order of the items.
 """
 
 from __future__ import annotations
@@ -27,10 +26,10 @@ from rankscope.validation import integer
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Report = Callable[[int, int, float], None]
-"""report(done, total, loss): what a piece of work calls now and then."""
+"""report(done, total, loss), called by the work."""
 
 OnProgress = Callable[[int, int, int, float], None]
-"""on_progress(index, done, total, loss): what the caller hears of piece number `index`."""
+"""on_progress(index, done, total, loss): the progress of item number `index`."""
 
 SECONDS_BETWEEN_REPORTS = 0.1
 _reports: Queue[tuple[int, int, int, float]] | None = None
@@ -42,12 +41,12 @@ def available_cores() -> int:
 
 
 class WorkerPool:
-    """Processes that work, and the queue through which they report.
+    """Worker processes, and the queue of their progress reports.
 
     Parameters
     ----------
     workers
-        Number of processes; they start as work comes in.
+        Number of processes; they start when work is submitted.
     """
 
     def __init__(self, workers: int) -> None:
@@ -59,7 +58,7 @@ class WorkerPool:
         self._processes: dict[int, BaseProcess] = {}
 
     def submit(self, work: Callable[[Item, Report], Result], index: int, item: Item) -> Future[Result]:
-        """Have `work(item, report)` done.
+        """Submit `work(item, report)`.
 
         Raises
         ------
@@ -72,27 +71,27 @@ class WorkerPool:
 
     def reports(self) -> list[tuple[int, int, int, float]]:
         """Return what was reported since the last call: (index, done, total, loss)."""
-        heard = []
+        received = []
         while True:
             try:
-                heard.append(self._reports.get_nowait())
+                received.append(self._reports.get_nowait())
             except queue.Empty:
-                return heard
+                return received
 
     def pids(self) -> set[int]:
-        """Return the numbers of all processes there have been."""
+        """Return the numbers of all processes so far."""
         return set(self._processes)
 
     def close(self) -> list[tuple[int, int, int, float]]:
-        """Let the processes end once their work is done; return the reports that were still on their way."""
+        """Wait for the processes to end; return the reports that were still in the queue."""
         self._executor.shutdown()
-        # A report takes another way than a result, and may come after it; ending, a process sends what it has.
-        heard = self.reports()
+        # Reports may arrive after the result; a process sends its last ones when it ends.
+        received = self.reports()
         self._reports.close()
-        return heard
+        return received
 
     def abandon(self) -> None:
-        """End the processes at once, in the middle of whatever they do."""
+        """Kill the processes."""
         for process in self._processes.values():
             process.kill()
         self.close_broken()
@@ -127,7 +126,7 @@ def run_side_by_side(
     InputError
         If `workers` is below 1.
     Exception
-        Whatever `work` raises, for the first item that does.
+        Any error of `work`, that of the first item.
     """
     most = available_cores() if workers is None else integer("workers", workers, minimum=1)
     pool = WorkerPool(max(1, min(most, len(items))))
@@ -143,7 +142,7 @@ def run_side_by_side(
                 break
         results = [future.result() for future in futures]
     except BaseException:
-        # Ctrl-C must not wait for work that nobody wants any more.
+        # Ctrl-C must not wait for work that is not needed any more.
         pool.abandon()
         raise
     for report in pool.close():
@@ -159,16 +158,16 @@ def _begin_worker(reports: Queue[tuple[int, int, int, float]]) -> None:
 
 
 def become_worker() -> None:
-    """Make this process one that computes on one thread for its parent, and ends when the parent says, or dies."""
+    """Limit this process to one thread, ignore Ctrl-C, and end with the parent process."""
     torch.set_num_threads(1)
     threadpool_limits(1)  # of numpy, scipy
-    # A terminal sends Ctrl-C to workers too; what becomes of them is for the parent to say.
+    # A terminal sends Ctrl-C to workers too; the parent decides when they end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, name="end with parent", daemon=True).start()
 
 
 def _end_with_parent() -> None:
-    """End this process with its parent: one that is killed cannot tell its workers, and they would wait forever."""
+    """End this process with its parent: the workers of a killed parent would wait forever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -1,8 +1,11 @@
-"""All cells of a run as one labelled Dataset, whose arrays are read from their files when they are needed.
+"""All results of a run as one labelled Dataset.
 
-Every cell carries scalar labels (task, gain, sample, hidden_size, ...). A label that takes several values in the run
-becomes a dimension; the others stay scalars. Cells that a run does not have are NaN, and so is what is shorter in one
-cell than in another (the epochs of a task that trains for fewer).
+Every result carries scalar labels (task, gain, sample, hidden_size, ...). A label with several values in the run
+becomes a dimension; the others stay scalars. Combinations of labels without a result are NaN, and so is the rest of an
+array that is shorter in one result than in another (the losses of a training with fewer epochs).
+
+Scalars come from the headers of the files. Arrays are read when they are needed, and no number is returned from a file
+whose checksum does not match.
 """
 
 from __future__ import annotations
@@ -18,211 +21,247 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
+from torch import nn
 
 from rankscope.errors import InputError
-from rankscope.sweep.glance import Reader, glance
-from rankscope.sweep.parts import InMemory, Part
+from rankscope.io.dataset_file import StoredDataset
+from rankscope.sweep.result_file import open_result
 from rankscope.sweep.store import RunFolder
+from rankscope.validation import choice
 
 FIRST_LABELS = ("task", "gain", "hidden_size", "sample")
 NOT_LABELS = ("seed",)
-MOST_PLACES = 10_000_000
-"""Combinations of labels, of each of which every scalar has a number, whether there is a cell or not."""
+MOST_CELLS_OF_GRID = 10_000_000
+"""Largest number of combinations of labels; every scalar has a number for each."""
 SPARSE = 4
-"""As many times more combinations than cells are few cells."""
+"""A grid with this many times more combinations than results is sparse."""
+
+Place = tuple[int, ...]
 
 
-def open_run(folder: str | os.PathLike[str]) -> xr.Dataset:
+def open_run(folder: str | os.PathLike[str], in_memory: bool = False, without: Collection[str] = ()) -> xr.Dataset:
     """Return everything measured in a run.
 
     Parameters
     ----------
     folder
-        A folder that a run was stored in.
+        Folder of a run.
+    in_memory
+        Load all arrays, reading each file once, unless the grid of labels is sparse.
+    without
+        Variables to leave out.
 
     Returns
     -------
     xr.Dataset
-        First the labels that vary as dimensions, then those of the variables. Scalars are in memory, arrays are lazy
-        (dask): a chunk for each cell, for which its file is opened and closed again.
+        Dimensions are the labels that vary, then those of the variables. Scalars are in memory; arrays are lazy (dask),
+        with one chunk for each result.
 
     Raises
     ------
     InputError
-        If the folder does not exist, holds no finished cell, one of its files is damaged, or its cells have too many
-        different labels to be laid out as a grid.
+        If the folder does not exist, holds no finished job, a file is damaged, or the labels have too many different
+        values to form a grid.
     """
-    run = RunFolder(folder)
-    parts = list(glance([run.path_of(digest) for digest in run.done()]))
-    if not parts:
-        raise InputError(f"folder must hold finished cells, got {str(folder)!r}, which has none yet")
-    return assemble(parts)
+    results, unreadable = read_results(folder)
+    for digest, reason in unreadable.items():
+        raise InputError(f"job {digest} must have an undamaged result: {reason}; running the jobs again replaces it")
+    if not results:
+        raise InputError(f"folder must hold finished jobs, got {str(folder)!r}, which has none yet")
+    return assemble(results, in_memory, without)
 
 
-def read_cells(run: RunFolder, without: Collection[str] = ()) -> tuple[list[Part], dict[str, str]]:
-    """Return the finished cells of a run, each read once and whole, and by digest why others cannot be read.
+def load_networks(folder: str | os.PathLike[str], **labels: Any) -> tuple[nn.Module, nn.Module]:
+    """Return one network of a run, before and after training.
 
     Parameters
     ----------
-    without
-        Variables that are left out.
-    """
-    reader = Reader(with_arrays=True, without=without)
-    parts: list[Part] = []
-    unreadable = {}
-    for digest in run.done():
-        part: Part | None
-        try:
-            part = reader.part(run.path_of(digest))
-        except MemoryError:
-            raise
-        except Exception:
-            part = None  # Of many kinds; the plain way of reading says what is wrong.
-        if part is None or part.said("digest") != digest:
-            try:
-                part = InMemory(run.read(digest).drop_vars(without, errors="ignore"))
-            except (InputError, ValueError) as error:
-                unreadable[digest] = str(error)
-                continue
-        parts.append(part)
-    return parts, unreadable
-
-
-def is_sparse(combinations: int, cells: int) -> bool:
-    """Return whether few of the combinations of labels have a cell: too few to lay out arrays with room for all."""
-    return combinations > SPARSE * cells
-
-
-def assemble(parts: Sequence[Part]) -> xr.Dataset:
-    """Return cells with scalar labels as one Dataset over the labels that vary.
-
-    An array that all cells have in memory is in memory, unless most of its room would be empty; the others are lazy.
-    A cell that was read whole lets go of an array that is laid out, so that no array is in memory twice.
+    folder
+        Folder of a run.
+    labels
+        Values of labels that select one network, for example gain=0.9, sample=0; or digest="...".
 
     Raises
     ------
     InputError
-        If two cells have the same labels, or the labels make too many combinations.
+        If the labels fit no network or several, the networks were not kept, or a file is damaged.
     """
-    described = [part.labels for part in parts]
-    names = _labels_of(described)
-    for theirs in described:
-        for name in names:
-            _check_plain(name, theirs[name])
-    labels = {name: _in_order({theirs[name] for theirs in described}) for name in names}
-    varying = [name for name in names if len(labels[name]) > 1]
-    shape = tuple(len(labels[name]) for name in varying)
-    if math.prod(shape) > MOST_PLACES:
-        many = ", ".join(f"{len(labels[name])} of {name}" for name in varying)
-        raise InputError(f"cells must have labels with at most {MOST_PLACES} combinations, got {many}")
-    number_of = [{label: number for number, label in enumerate(labels[name])} for name in varying]
-    places: dict[tuple[int, ...], Part] = {}
-    for part, theirs in zip(parts, described, strict=True):
-        place = tuple(numbers[theirs[name]] for name, numbers in zip(varying, number_of, strict=True))
-        if place in places:
-            same = {name: theirs[name] for name in varying}
-            raise InputError(f"cells must differ in {', '.join(names)}, got two with {same}")
-        places[place] = part
-    places = dict(sorted(places.items()))
-    sparse = is_sparse(math.prod(shape), len(places))
-    together = xr.Dataset(
-        coords={name: (_of_one_type(labels[name]) if name in varying else labels[name][0]) for name in names},
-        attrs=_common_attributes(parts),
+    store = RunFolder(folder)
+    results, _ = read_results(folder)
+    known = {name for result in results for name in labels_of(result)} | {"digest"}
+    for name in labels:
+        choice("label", name, sorted(known))
+    found = [result for result in results if _has_labels(result, labels)]
+    if len(found) != 1:
+        vary = sorted(name for name in known if len({str(labels_of(result).get(name)) for result in found}) > 1)
+        hint = f"; they differ in {', '.join(vary)}" if found else f", of {len(results)}"
+        raise InputError(f"labels must select one network, got {labels}, which fits {len(found)}{hint}")
+    return store.networks(found[0].metadata["digest"])
+
+
+def read_results(folder: str | os.PathLike[str], verify: bool = False) -> tuple[list[StoredDataset], dict[str, str]]:
+    """Return the results of a run with their scalars, and by digest why others cannot be read.
+
+    Parameters
+    ----------
+    verify
+        Read all files completely and compare their checksums.
+    """
+    store = RunFolder(folder)
+    results, unreadable = [], {}
+    for digest in store.done():
+        try:
+            result = open_result(store.measurements_path(digest), verify)
+            if result.metadata["digest"] != digest:
+                raise InputError(f"it is the result of another job, {result.metadata['digest']!s:.40}")
+            results.append(result)
+        except InputError as error:
+            if not isinstance(error.__cause__, FileNotFoundError):  # removed meanwhile
+                unreadable[digest] = str(error)
+    return results, unreadable
+
+
+def labels_of(result: StoredDataset) -> dict[str, Any]:
+    """Return the scalar coordinates of a result."""
+    return {
+        name: result.variables[name].values for name in sorted(result.coordinates) if not result.variables[name].dims
+    }
+
+
+def is_sparse(combinations: int, results: int) -> bool:
+    """Return whether so few combinations of labels have a result that arrays should not be allocated for all."""
+    return combinations > SPARSE * results
+
+
+def assemble(results: Sequence[StoredDataset], in_memory: bool = False, without: Collection[str] = ()) -> xr.Dataset:
+    """Return results as one Dataset over the labels that vary. Arguments as in `open_run`.
+
+    Raises
+    ------
+    InputError
+        If two results have the same labels, or the labels have too many combinations.
+    """
+    described = [labels_of(result) for result in results]
+    names = _common_labels(described)
+    values = {name: _in_order({labels[name] for labels in described}) for name in names}
+    varying = [name for name in names if len(values[name]) > 1]
+    sizes = {name: len(values[name]) for name in varying}
+    if math.prod(sizes.values()) > MOST_CELLS_OF_GRID:
+        many = ", ".join(f"{size} of {name}" for name, size in sizes.items())
+        raise InputError(f"results must have at most {MOST_CELLS_OF_GRID} combinations of labels, got {many}")
+    places = _places(results, described, {name: values[name] for name in varying})
+    dataset = xr.Dataset(
+        coords={name: (_of_one_type(values[name]) if name in varying else values[name][0]) for name in names},
+        attrs=_common_attributes(results),
     )
-    lengths = _lengths(parts)
-    makes = {id(part.variables): part.variables for part in parts}
-    for name in dict.fromkeys(name for variables in makes.values() for name in variables if name not in names):
-        having = {place: part for place, part in places.items() if name in part.variables}
-        together[name] = _spread(name, having, dict(zip(varying, shape, strict=True)), lengths, sparse)
-    return together.set_coords([name for name in ("seed", "time", "recorded_epoch") if name in together])
+    lengths = _lengths(results)
+    variables = dict.fromkeys(name for result in results for name in result.variables)
+    load = in_memory and not is_sparse(math.prod(sizes.values()), len(results))
+    arrays: dict[str, NDArray[Any]] = {}
+    for name in variables:
+        if name not in names and name not in without:
+            dataset[name], array = _spread(name, places, sizes, lengths, load)
+            if array is not None:
+                arrays[name] = array
+    if arrays:
+        _fill(arrays, places)
+    return dataset.set_coords([name for name in ("seed", "time", "recorded_epoch") if name in dataset])
 
 
-def _check_plain(name: str, value: object) -> None:
-    if not isinstance(value, str | bytes | bool | int | float | np.generic):
-        raise InputError(f"{name} must be a number or a word in every cell, got {value!r:.200}")
+def _has_labels(result: StoredDataset, labels: Mapping[str, Any]) -> bool:
+    own = labels_of(result) | {"digest": result.metadata["digest"]}
+    return all(name in own and own[name] == value for name, value in labels.items())
 
 
-def _in_order(labels: set[Any]) -> list[Any]:
-    """Return labels in order, numbers before words: a learning rate may be 0.01 or "default"."""
-    return sorted(labels, key=lambda label: (isinstance(label, str), label))
-
-
-def _of_one_type(labels: list[Any]) -> list[Any]:
-    """Return labels as words if some are."""
-    return [str(label) for label in labels] if any(isinstance(label, str) for label in labels) else labels
-
-
-def _labels_of(described: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the names of the scalar coordinates that all cells have, the usual ones first."""
+def _common_labels(described: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the names of the labels that all results have, the usual ones first."""
     shared = set(described[0]).intersection(*described)
     usual = [name for name in FIRST_LABELS if name in shared]
     return usual + sorted(shared - set(usual) - set(NOT_LABELS))
 
 
-def _lengths(parts: Sequence[Part]) -> dict[str, int]:
-    """Return how long each dimension is in the cell in which it is longest."""
+def _in_order(labels: set[Any]) -> list[Any]:
+    """Return labels in order, numbers before text: a learning rate may be 0.01 or "default"."""
+    return sorted(labels, key=lambda label: (isinstance(label, str), label))
+
+
+def _of_one_type(labels: list[Any]) -> list[Any]:
+    """Return labels as text if some are."""
+    return [str(label) for label in labels] if any(isinstance(label, str) for label in labels) else labels
+
+
+def _places(
+    results: Sequence[StoredDataset], described: Sequence[Mapping[str, Any]], values: Mapping[str, list[Any]]
+) -> dict[Place, StoredDataset]:
+    """Return the results by their indices in the grid, in order."""
+    numbers = {name: {label: number for number, label in enumerate(labels)} for name, labels in values.items()}
+    places: dict[Place, StoredDataset] = {}
+    for result, labels in zip(results, described, strict=True):
+        place = tuple(numbers[name][labels[name]] for name in values)
+        if place in places:
+            same = {name: labels[name] for name in values}
+            raise InputError(f"results must have different labels, got two with {same or dict(labels)}")
+        places[place] = result
+    return dict(sorted(places.items()))
+
+
+def _lengths(results: Sequence[StoredDataset]) -> dict[str, int]:
+    """Return the length of each dimension in the result in which it is longest."""
     lengths: dict[str, int] = {}
-    for part in parts:
-        for name, variable in part.variables.items():
-            for dim, length in zip(variable.dims, part.shape(name), strict=True):
+    for result in results:
+        for variable in result.variables.values():
+            for dim, length in zip(variable.dims, variable.shape, strict=True):
                 lengths[dim] = max(lengths.get(dim, 0), length)
     return lengths
 
 
 def _spread(
-    name: str,
-    having: Mapping[tuple[int, ...], Part],
-    sizes: Mapping[str, int],
-    lengths: Mapping[str, int],
-    sparse: bool,
-) -> xr.Variable:
-    """Return one variable of the cells at their places on a grid of `sizes`, padded to `lengths`."""
-    largest = max(having.values(), key=lambda part: math.prod(part.shape(name)))
+    name: str, places: Mapping[Place, StoredDataset], sizes: Mapping[str, int], lengths: Mapping[str, int], load: bool
+) -> tuple[xr.Variable, NDArray[Any] | None]:
+    """Return one variable of all results on the grid, padded to `lengths`, and the array that is to be filled."""
+    having = {place: result for place, result in places.items() if name in result.variables}
+    largest = max(having.values(), key=lambda result: math.prod(result.variables[name].shape))
     model = largest.variables[name]
+    if any(result.variables[name].dims != model.dims for result in having.values()):
+        raise InputError(f"{name} must have the same dimensions in all results, got {model.dims} and others")
+    attrs = dict(model.attrs)
     if model.dims == (name,):
-        coordinate: xr.Variable = largest.whole(name)  # of a dimension: the longest one serves all
-        return coordinate
+        return xr.Variable(model.dims, largest.array(name), attrs), None  # a coordinate: the longest one fits all
     shape = tuple(sizes.values())
     missing: Any = "" if model.dtype.kind in "OU" else np.nan
     if not model.dims:
-        return xr.Variable(tuple(sizes), _scalars(name, having, shape, missing), largest.attrs_of(name))
+        return xr.Variable(tuple(sizes), _scalars(name, having, shape, missing), attrs), None
     inner = tuple(lengths[dim] for dim in model.dims)
-    at_hand = all(part.at_hand(name) for part in having.values())
-    lay_out = _in_memory if at_hand and not sparse else _lazily
-    return xr.Variable((*sizes, *model.dims), lay_out(name, having, shape, inner, missing), largest.attrs_of(name))
+    dims = (*sizes, *model.dims)
+    if load:
+        array: NDArray[Any] = np.full((*shape, *inner), missing, dtype=_type_of(missing))
+        return xr.Variable(dims, array, attrs), array
+    return xr.Variable(dims, _lazily(name, having, shape, inner, missing), attrs), None
 
 
-def _scalars(name: str, having: Mapping[tuple[int, ...], Part], shape: tuple[int, ...], missing: Any) -> NDArray[Any]:
-    scalars = [part.scalar(name) for part in having.values()]
-    for scalar in scalars:
-        _check_plain(name, scalar)
-    # Which type has room for all of them, and for what is missing, numpy knows best.
+def _fill(arrays: Mapping[str, NDArray[Any]], places: Mapping[Place, StoredDataset]) -> None:
+    """Fill arrays over the grid, reading each file once."""
+    for place, result in places.items():
+        found = result.arrays([name for name in arrays if name in result.variables])
+        for name, values in found.items():
+            index: tuple[int | slice, ...] = (*place, *map(slice, values.shape))
+            arrays[name][index] = values
+
+
+def _scalars(name: str, having: Mapping[Place, StoredDataset], shape: Place, missing: Any) -> NDArray[Any]:
+    scalars = [result.variables[name].values for result in having.values()]
+    # numpy finds the type that can hold all of them, and the value for what is missing.
     values = np.array(scalars if len(scalars) == math.prod(shape) else [*scalars, missing])
-    laid_out = np.full(shape, values[-1], dtype=values.dtype)
-    laid_out[_index(having)] = values[: len(scalars)] if shape else values[0]
-    return laid_out
-
-
-def _index(having: Mapping[tuple[int, ...], Part]) -> tuple[NDArray[np.intp], ...]:
-    """Return where the cells are, for each dimension."""
-    return tuple(np.array(list(having), dtype=np.intp).reshape(len(having), -1).T)
-
-
-def _in_memory(
-    name: str, having: Mapping[tuple[int, ...], Part], shape: tuple[int, ...], inner: tuple[int, ...], missing: Any
-) -> NDArray[Any]:
-    laid_out: NDArray[Any] = np.full((*shape, *inner), missing, dtype=_type_of(missing))
-    for place, part in having.items():
-        values = part.give(name)
-        index: tuple[int | slice, ...] = (*place, *map(slice, values.shape))
-        laid_out[index] = values
-    return laid_out
+    array = np.full(shape, values[-1], dtype=values.dtype)
+    index = tuple(np.array(list(having), dtype=np.intp).reshape(len(having), -1).T)
+    array[index] = values[: len(scalars)] if shape else values[0]
+    return array
 
 
 def _lazily(
-    name: str, having: Mapping[tuple[int, ...], Part], shape: tuple[int, ...], inner: tuple[int, ...], missing: Any
+    name: str, having: Mapping[Place, StoredDataset], shape: Place, inner: tuple[int, ...], missing: Any
 ) -> da.Array:
-    # dask looks through all arguments for its own collections, but not into a function.
+    # dask searches all arguments for its own collections, but not inside a function.
     blocks: da.Array = da.map_blocks(  # type: ignore[no-untyped-call]
         partial(_block, variable=name, having=having, inner=inner, missing=missing),
         name=f"{name}-{uuid.uuid4().hex}",
@@ -234,17 +273,17 @@ def _lazily(
 
 def _block(
     variable: str,
-    having: Mapping[tuple[int, ...], Part],
+    having: Mapping[Place, StoredDataset],
     inner: tuple[int, ...],
     missing: Any,
     block_id: tuple[int, ...] = (),
 ) -> NDArray[Any]:
-    """Return the values of the cell of that place, padded to `inner`."""
+    """Return the values of the result at one place, padded to `inner`."""
     padded: NDArray[Any] = np.full(inner, missing, dtype=_type_of(missing))
     place = block_id[: len(block_id) - len(inner)]
-    part = having.get(place)
-    if part is not None:
-        values = part.array(variable)
+    result = having.get(place)
+    if result is not None:
+        values = result.array(variable)
         padded[tuple(map(slice, values.shape))] = values
     return padded.reshape((1,) * len(place) + inner)
 
@@ -253,18 +292,7 @@ def _type_of(missing: Any) -> type:
     return object if isinstance(missing, str) else np.float64
 
 
-def _common_attributes(parts: Sequence[Part]) -> dict[str, Any]:
-    """Return the attributes that all cells share: those of one kind compare theirs, then one of each kind."""
-    shared = {name: value for name, value in parts[0].attrs().items() if _equal(value, value)}
-    for kind in dict.fromkeys(map(type, parts)):
-        alike = [part for part in parts if type(part) is kind]
-        whole = alike[0].attrs()
-        theirs = [part.attributes for part in alike]
-        same = {name for name, value in theirs[0].items() if all(_equal(said.get(name), value) for said in theirs)}
-        shared = {n: value for n, value in shared.items() if n in same and _equal(whole.get(n), value)}
-    return shared
-
-
-def _equal(one: Any, other: Any) -> bool:
-    """Return whether two attributes are equal, also if they are arrays; NaN is not."""
-    return bool(np.array_equal(one, other)) if isinstance(one, np.ndarray) else bool(one == other)
+def _common_attributes(results: Sequence[StoredDataset]) -> dict[str, Any]:
+    """Return the attributes that all results share."""
+    first, *rest = [result.attrs for result in results]
+    return {name: value for name, value in first.items() if all(attrs.get(name) == value for attrs in rest)}

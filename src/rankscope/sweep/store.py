@@ -1,14 +1,16 @@
-"""The folder a sweep writes to: one netCDF file a cell, and nothing that needs a lock.
+"""The folder of a run.
 
-    FOLDER/run.json                        what the sweep is, and the list of its cells
-    FOLDER/cells/DIGEST.nc                 the result of a cell; it is there whole or not at all
-    FOLDER/failed/DIGEST.json              why a cell failed
-    FOLDER/claims/DIGEST                   who is at work on a cell
-    FOLDER/checkpoints/DIGEST.safetensors  where an interrupted cell goes on
-    FOLDER/set-aside/                      damaged files, each with the reason beside it
+    RUN/run.json                                  what the run is, and the list of its jobs
+    RUN/jobs/DIGEST/network.safetensors           the network before and after training
+    RUN/jobs/DIGEST/measurements.safetensors      everything measured, and the description of the job
+    RUN/failed/DIGEST.json                        why a job failed
+    RUN/locks/DIGEST                              which process works on a job
+    RUN/state/DIGEST.safetensors                  where an interrupted training continues
+    RUN/set-aside/                                damaged results, each with the reason beside it
 
-The digest of a cell stands for everything that determines its content, so a file of that name is its result, whoever
-computed it. It is repeated inside the file, which tells a foreign file.
+The folder of a job is written under another name and renamed, so it exists completely or not at all. Its name is the
+digest of everything that determines its content, so it is the result of that job whichever process computed it; the
+digest is repeated in the files, which identifies foreign ones.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -25,21 +28,25 @@ from pathlib import Path
 from socket import gethostname
 from typing import Any
 
-import xarray as xr
+from torch import nn
 
 from rankscope.errors import InputError
-from rankscope.io.atomic import make_folder, replacing
+from rankscope.io.atomic import force_to_disk, make_folder, replacing
+from rankscope.io.dataset_file import StoredDataset
+from rankscope.io.tensor_file import read_file, read_header
+from rankscope.networks import load_networks
 from rankscope.sweep import locks
+from rankscope.sweep.job import Done, Job
 from rankscope.sweep.manifest import DIGEST, Manifest, merge_manifest, read_manifest
-from rankscope.sweep.netcdf import damage, encode_result, read_netcdf
+from rankscope.sweep.result_file import MEASUREMENTS, NETWORK, measurements_of, open_result, write_result
 
-ROOMS = ("cells", "failed", "claims", "checkpoints", "set-aside")
+FOLDERS = ("jobs", "failed", "locks", "state", "set-aside")
 SECONDS_A_DAY = 86400.0
 
 
 @dataclass(frozen=True)
 class SetAside:
-    """A damaged file: its name in the run folder, what was wrong, and where it is now."""
+    """A damaged result: its name in the run folder, what was wrong, and its new place."""
 
     name: str
     reason: str
@@ -51,7 +58,7 @@ class SetAside:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a cell failed: the type of the error, its message and its traceback, and where and when that was."""
+    """Why a job failed: type of the error, message, traceback, host and time."""
 
     error: str
     message: str
@@ -62,7 +69,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Counts:
-    """How many cells run.json lists, and how many of them are finished, failed, being worked on, or none of it."""
+    """Number of jobs listed in run.json, and how many are finished, failed, running, or waiting."""
 
     total: int
     done: int
@@ -73,12 +80,12 @@ class Counts:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run folder. Making this object touches nothing; `prepare` makes the folder.
+    """The folder of a run. Creating this object touches no file; `prepare` makes the folder.
 
     Attributes
     ----------
     path
-        Where it is.
+        Absolute path of the folder.
     """
 
     path: Path
@@ -87,137 +94,206 @@ class RunFolder:
         # Workers may have another current folder.
         object.__setattr__(self, "path", Path(path).absolute())
 
-    def path_of(self, digest: str) -> Path:
-        """Return where the result of a cell is, or will be."""
-        return self.path / "cells" / f"{digest}.nc"
+    def measurements_path(self, digest: str) -> Path:
+        """Return the path of the measurements of a job."""
+        return self.path / "jobs" / digest / MEASUREMENTS
 
-    def checkpoint_path(self, digest: str) -> Path:
-        """Return where a cell may keep a checkpoint."""
-        return self.path / "checkpoints" / f"{digest}.safetensors"
+    def network_path(self, digest: str) -> Path:
+        """Return the path of the networks of a job."""
+        return self.path / "jobs" / digest / NETWORK
 
-    def claim_path(self, digest: str) -> Path:
-        """Return the file that says who is at work on a cell."""
-        return self.path / "claims" / digest
+    def state_path(self, digest: str) -> Path:
+        """Return the path of the state file of a job's training."""
+        return self.path / "state" / f"{digest}.safetensors"
 
-    def prepare(
-        self, cells: Sequence[tuple[str, Mapping[str, Any]]] = (), description: Mapping[str, Any] | None = None
-    ) -> Manifest:
-        """Make the folder, check that it can be written to, and add (digest, description) `cells` to run.json.
+    def lock_path(self, digest: str) -> Path:
+        """Return the path of the lock of a job."""
+        return self.path / "locks" / digest
+
+    def prepare(self, jobs: Sequence[Job] = (), description: Mapping[str, Any] | None = None) -> Manifest:
+        """Make the folder, check that it can be written to, and add `jobs` to run.json.
 
         Raises
         ------
         InputError
-            If the folder cannot be made or written to, holds a foreign run.json, or a digest cannot name a file.
+            If the folder cannot be made or written to, or holds a foreign run.json.
         """
-        for digest, _ in cells:
-            if not DIGEST.fullmatch(digest):
-                raise InputError(f"digest must be up to 100 letters, digits, - and _, got {digest!r}")
-        for room in (".", *ROOMS):
-            make_folder(self.path / room)
+        for folder in (".", *FOLDERS):
+            make_folder(self.path / folder)
         try:
-            return merge_manifest(self.path / "run.json", self.claim_path("run.json"), cells, description)
+            return merge_manifest(self.path / "run.json", self.lock_path("run.json"), jobs, description)
         except OSError as error:
             raise InputError(f"cannot write in {self.path}: {error.strerror}") from error
 
     def manifest(self) -> Manifest:
-        """Return what run.json says.
+        """Return the content of run.json.
 
         Raises
         ------
         InputError
-            If there is none, or it is not ours.
+            If there is none, or it is not that of a run.
         """
         manifest = read_manifest(self.path / "run.json")
         if manifest is None:
-            raise InputError(f"folder must be the folder of a sweep, got {self.path}, which has no run.json")
+            raise InputError(f"folder must be the folder of a run, got {self.path}, which has no run.json")
         return manifest
 
-    def is_done(self, digest: str) -> bool:
-        """Return whether the cell has a result that looks whole. Cheap: only its seal is read."""
-        path = self.path_of(digest)
-        return path.exists() and damage(path, digest) is None
-
     def done(self) -> list[str]:
-        """Return the digests of all results there are, whether run.json lists them or not."""
-        return sorted(path.stem for path in (self.path / "cells").glob("*.nc") if not path.name.startswith("."))
+        """Return the digests of all results, whether run.json lists them or not."""
+        return sorted(path.name for path in (self.path / "jobs").glob("*") if DIGEST.fullmatch(path.name))
 
-    def sift(self, digests: Iterable[str]) -> tuple[list[str], list[SetAside]]:
-        """Return which of `digests` are done, and move those results aside that are damaged. All of each is read."""
-        done, aside = [], []
-        for digest in digests:
-            path = self.path_of(digest)
-            if not path.exists():
-                continue
-            if damage(path, digest, thorough=True) is None:
-                done.append(digest)
-            else:
-                claim = locks.acquire(self.claim_path(digest))
-                if claim is None:
-                    continue  # Somebody is about to replace it.
-                with claim:
-                    reason = damage(path, digest, thorough=True)
-                    if reason is not None:
-                        aside.append(self.set_aside(path, reason))
-        return done, aside
+    def is_done(self, digest: str) -> bool:
+        """Return whether a job has a result; only the headers of its files are read."""
+        return self.damage(digest) is None
 
-    def set_aside(self, path: Path, reason: str) -> SetAside:
-        """Move a file of this folder to set-aside/ and write the reason beside it."""
-        target = self.path / "set-aside" / f"{path.stem}.{secrets.token_hex(4)}{path.suffix}"
-        path.replace(target)
-        name = str(path.relative_to(self.path))
-        with replacing(target.with_suffix(".txt")) as temporary:
-            temporary.write_text(f"{name}: {reason}\n")
-        return SetAside(name, reason, target)
+    def damage(self, digest: str, thorough: bool = False) -> str | None:
+        """Return what is wrong with the result of a job, or None.
 
-    def save(self, digest: str, result: xr.Dataset | bytes) -> Path:
-        """Write the result of a cell.
-
-        Raises
-        ------
-        OSError, InputError
-            If the file system does not let us, for example because it is full.
-        """
-        content = encode_result(result, digest) if isinstance(result, xr.Dataset) else result
-        with replacing(self.path_of(digest)) as temporary:
-            temporary.write_bytes(content)
-        return self.path_of(digest)
-
-    def read(self, digest: str) -> xr.Dataset:
-        """Return the result of a cell, loaded.
+        Parameters
+        ----------
+        thorough
+            Read both files completely and compare their checksums; otherwise only the headers.
 
         Raises
         ------
         InputError
-            If there is none, or it is damaged.
+            If a file cannot be read for a reason that leaves its content unknown, for example missing permission.
         """
-        path = self.path_of(digest)
+        path = self.measurements_path(digest)
         if not path.exists():
-            raise InputError(f"digest must be that of a finished cell, got {digest!r}, which is not in {path.parent}")
-        reason = damage(path, digest)
+            return "it does not exist"
         try:
-            if reason is None:
-                return read_netcdf(path)
-        except ValueError as error:
-            reason = str(error)
-        raise InputError(f"{path} is damaged ({reason}); remove it and run the sweep again")
+            result = open_result(path, verify=thorough)
+            if result.metadata.get("digest") != digest:
+                return f"it is the result of another job, {result.metadata.get('digest')!s:.40}"
+            if result.metadata.get("network") == "kept":
+                network = (read_file if thorough else read_header)(self.network_path(digest))
+                if network.metadata.get("digest") != digest:
+                    return f"its network is that of another job, {network.metadata.get('digest')!s:.40}"
+        except InputError as error:
+            if isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, FileNotFoundError):
+                raise
+            return str(error)
+        return None
 
-    def fail(self, digest: str, error: str, message: str, traceback: str = "") -> None:
-        """Record that a cell failed: the type of the error, its message and its traceback.
+    def result(self, digest: str) -> StoredDataset:
+        """Return the measurements of a job; its scalars are in memory.
+
+        Raises
+        ------
+        InputError
+            If the job is not finished, or its file is damaged.
+        """
+        return open_result(self.measurements_path(digest))
+
+    def networks(self, digest: str) -> tuple[nn.Module, nn.Module]:
+        """Return the network of a job before and after training.
+
+        Raises
+        ------
+        InputError
+            If the job is not finished, was run without keeping its weights, or a file is damaged.
+        """
+        result = self.result(digest)
+        if result.metadata.get("network") != "kept":
+            raise InputError(f"job {digest} of {self.path} must have its network, but ran with keep_weights=False")
+        before, after = load_networks(self.network_path(digest))
+        if isinstance(before, nn.Module) and isinstance(after, nn.Module):
+            return before, after
+        job = Job.from_json(result.metadata["job"])
+        found = []
+        for weights in (before, after):
+            network = job.initial_network()
+            assert isinstance(network, nn.Module)
+            network.load_state_dict(weights)  # type: ignore[arg-type]
+            found.append(network)
+        return found[0], found[1]
+
+    def save(self, done: Done, keep_weights: bool = True) -> Path:
+        """Write the result of a job and return its folder.
 
         Raises
         ------
         OSError, InputError
-            If the file system does not let us.
+            If the file system refuses, for example because the disk is full.
         """
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        failure = Failure(error, message, traceback, gethostname(), now)
+        digest = done.job.digest
+        target = self.path / "jobs" / digest
+        if target.exists() and not self.is_done(digest):
+            self.set_aside(target, "damaged, and computed again")
+        temporary = target.with_name(f".{digest}.{secrets.token_hex(4)}.part")
+        try:
+            done.save(temporary, keep_weights)
+            try:
+                temporary.rename(target)
+            except OSError:
+                if not self.is_done(digest):
+                    raise
+            force_to_disk(target.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return target
+
+    def add_measurements(self, job: Job, names: Sequence[str]) -> None:
+        """Measure the finished network of a job further and add the results to its file, atomically.
+
+        Raises
+        ------
+        InputError
+            If the network was not kept, or a measurement does not apply.
+        """
+        result = self.result(job.digest)
+        before, after = self.networks(job.digest)
+        stored = result.load()
+        measured = job.measure(before, after, stored, tuple(names))
+        merged = stored.merge(measured, compat="override", join="exact", combine_attrs="override")
+        every = (*measurements_of(result), *names)
+        write_result(self.measurements_path(job.digest), merged, job, every, result.metadata.get("network") == "kept")
+
+    def set_aside_damaged(self, digests: Iterable[str]) -> tuple[list[str], list[SetAside]]:
+        """Return which of `digests` are done, and move damaged results aside. All files are read completely."""
+        done, aside = [], []
+        for digest in digests:
+            folder = self.path / "jobs" / digest
+            if not folder.exists():
+                continue
+            if self.damage(digest, thorough=True) is None:
+                done.append(digest)
+                continue
+            lock = locks.acquire(self.lock_path(digest))
+            if lock is None:
+                continue  # Another process is about to replace it.
+            with lock:
+                reason = self.damage(digest, thorough=True)
+                if reason is not None and folder.exists():
+                    aside.append(self.set_aside(folder, reason))
+        return done, aside
+
+    def set_aside(self, path: Path, reason: str) -> SetAside:
+        """Move a file or folder of this run to set-aside/ and write the reason beside it."""
+        target = self.path / "set-aside" / f"{path.stem}.{secrets.token_hex(4)}{path.suffix}"
+        path.replace(target)
+        name = path.relative_to(self.path).as_posix()
+        with replacing(target.with_suffix(".txt")) as temporary:
+            temporary.write_text(f"{name}: {reason}\n", encoding="utf-8")
+        return SetAside(name, reason, target)
+
+    def fail(self, digest: str, error: str, message: str, traceback: str = "") -> None:
+        """Record why a job failed.
+
+        Raises
+        ------
+        OSError, InputError
+            If the file system refuses.
+        """
+        failure = Failure(error, message, traceback, gethostname(), datetime.now(UTC).isoformat(timespec="seconds"))
         with replacing(self._failure_path(digest)) as temporary:
-            temporary.write_text(json.dumps(asdict(failure), indent=1))
+            temporary.write_text(json.dumps(asdict(failure)), encoding="utf-8")
 
     def failure(self, digest: str) -> Failure | None:
-        """Return why a cell failed, or None."""
+        """Return why a job failed, or None."""
         try:
-            failure = Failure(**json.loads(self._failure_path(digest).read_text()))
+            failure = Failure(**json.loads(self._failure_path(digest).read_text(encoding="utf-8")))
             if not all(isinstance(value, str) for value in vars(failure).values()):
                 raise TypeError
             return failure
@@ -227,7 +303,7 @@ class RunFolder:
             return Failure("unknown", "the record of this failure is damaged", "", "", "")
 
     def failures(self) -> dict[str, Failure]:
-        """Return why cells failed, by digest. A cell that was finished since is not among them."""
+        """Return why jobs failed, by digest. Jobs that have finished since are not included."""
         found = {digest: self.failure(digest) for digest in self._failed()}
         return {digest: failure for digest, failure in found.items() if failure and not self.is_done(digest)}
 
@@ -236,39 +312,41 @@ class RunFolder:
         self._failure_path(digest).unlink(missing_ok=True)
 
     def counts(self) -> Counts:
-        """Return how far the listed cells are.
+        """Return the progress of the listed jobs.
 
         Raises
         ------
         InputError
-            If this is not the folder of a sweep.
+            If this is not the folder of a run.
         """
-        listed = set(self.manifest().cells)
+        listed = set(self.manifest().jobs)
         done = {digest for digest in listed if self.is_done(digest)}
         failed = set(self._failed()) & listed - done
-        claimed = {path.name for path in (self.path / "claims").glob("*")} & listed - done - failed
-        running = {digest for digest in claimed if locks.is_held(self.claim_path(digest))}
+        locked = {path.name for path in (self.path / "locks").glob("*")} & listed - done - failed
+        running = {digest for digest in locked if locks.is_held(self.lock_path(digest))}
         waiting = listed - done - failed - running
         return Counts(len(listed), len(done), len(failed), len(running), len(waiting))
 
     def tidy(self) -> None:
-        """Remove dead claims, the half-written files that killed processes left, and the checkpoints of finished cells.
+        """Remove stale locks, partial files of killed processes, and state files of finished jobs.
 
-        Files of a cell are written only by whoever holds its claim. Such a file is looked for first and its claim
-        after that: without a claim then, its writer has finished or died. Other files are given a day.
+        Only the holder of a job's lock writes its files. A partial file is listed first and its lock checked after
+        that: without a lock its writer has finished or died. Other temporary files are removed after a day.
         """
-        locks.remove_dead(self.path / "claims")
-        for path in (self.path / "checkpoints").glob("[!.]*.safetensors"):
-            # Its writer was killed between the two, or had stood still for so long that somebody else finished.
-            if self.is_done(path.stem) and not locks.is_held(self.claim_path(path.stem)):
+        locks.remove_stale(self.path / "locks")
+        for path in (self.path / "state").glob("[!.]*.safetensors"):
+            # A process may be killed between storing the result and removing the state file.
+            if self.is_done(path.stem) and not locks.is_held(self.lock_path(path.stem)):
                 path.unlink(missing_ok=True)
-        for path in [path for room in (".", *ROOMS) for path in (self.path / room).glob(".*")]:
-            digest = path.name[1:].split(".")[0]
-            mine = path.parent.name in ("cells", "checkpoints") and path.suffix == ".part"
+        patterns = (".*", *(f"{folder}/.*" for folder in FOLDERS), "jobs/*/.*")
+        for path in [path for pattern in patterns for path in self.path.glob(pattern)]:
+            in_job = path.parent.parent.name == "jobs"
+            digest = path.parent.name if in_job else path.name[1:].split(".")[0]
+            partial = (in_job or path.parent.name in ("jobs", "state")) and path.suffix == ".part"
             with suppress(OSError):
                 old = time.time() - path.stat().st_mtime > SECONDS_A_DAY
-                if (mine and not locks.is_held(self.claim_path(digest))) or (old and path.is_file()):
-                    path.unlink()
+                if (partial and not locks.is_held(self.lock_path(digest))) or old:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def _failed(self) -> list[str]:
         return sorted(path.stem for path in (self.path / "failed").glob("[!.]*.json"))

@@ -1,0 +1,104 @@
+"""Everything measured in a run in one file for other programs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from rankscope.errors import InputError
+from rankscope.io.atomic import make_folder, replacing
+from rankscope.sweep.results import open_run
+from rankscope.validation import choice
+
+LARGE = 4096
+"""Bytes from which a variable is compressed in netCDF."""
+
+
+def export_run(folder: str | os.PathLike[str], out: str | os.PathLike[str], kind: str) -> None:
+    """Write everything measured in a run to one file.
+
+    Parameters
+    ----------
+    folder
+        Folder of a run.
+    out
+        The file to write; for Zarr, a folder that must not exist.
+    kind
+        "nc" (netCDF) or "zarr" for everything; "csv" or "parquet" for the scalars, one row for each network.
+
+    Raises
+    ------
+    InputError
+        If the folder holds no run, `out` cannot be written, or an optional package is missing.
+    """
+    write = FORMATS[choice("kind", kind, FORMATS)]
+    dataset, target = open_run(folder, in_memory=kind in ("nc", "zarr")), Path(out)
+    make_folder(target.parent)
+    write(dataset, target)
+
+
+def write_netcdf(dataset: xr.Dataset, path: str | os.PathLike[str]) -> None:
+    """Write a netCDF file, compressed and atomically. Needs the extra rankscope[netcdf]."""
+    _need("h5netcdf", "netcdf")
+    names = [name for name, x in dataset.variables.items() if x.dtype.kind not in "OU" and x.nbytes >= LARGE and x.ndim]
+    encoding = {name: {"zlib": True, "complevel": 4} for name in names}
+    with replacing(path) as temporary:
+        dataset.load().to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
+
+
+def write_zarr(dataset: xr.Dataset, path: str | os.PathLike[str]) -> None:
+    """Write a Zarr folder. Needs the extra rankscope[zarr]."""
+    _need("zarr", "zarr")
+    target = Path(path)
+    if target.exists():
+        raise InputError(f"out must be a folder that does not exist, got {str(target)!r}")
+    partial = target.with_name(f".{target.name}.part")
+    shutil.rmtree(partial, ignore_errors=True)
+    # Version 2, as version 3 has no text yet.
+    dataset.load().to_zarr(partial, mode="w", zarr_format=2)
+    partial.rename(target)
+
+
+def write_csv(dataset: xr.Dataset, path: str | os.PathLike[str]) -> None:
+    """Write the scalars as CSV, one row for each network."""
+    with replacing(path) as temporary:
+        scalars_of(dataset).to_csv(temporary, index=False)
+
+
+def write_parquet(dataset: xr.Dataset, path: str | os.PathLike[str]) -> None:
+    """Write the scalars as Parquet, one row for each network. Needs the extra rankscope[parquet]."""
+    _need("pyarrow", "parquet")
+    with replacing(path) as temporary:
+        scalars_of(dataset).to_parquet(temporary, engine="pyarrow", index=False)
+
+
+def scalars_of(dataset: xr.Dataset) -> Any:
+    """Return the scalars of a run as a pandas DataFrame, one row for each network."""
+    labels = set(dataset["status"].dims)
+    names = [name for name, variable in dataset.data_vars.items() if set(variable.dims) <= labels]
+    # A run of one network has no dimension, and a table needs one.
+    table = dataset[names] if labels else dataset[names].expand_dims("network")
+    frame = table.to_dataframe().reset_index()
+    missing = (frame["status"] == "") | frame["status"].isna()
+    return frame[~missing].drop(columns="network", errors="ignore").reset_index(drop=True)
+
+
+def _need(module: str, extra: str) -> None:
+    try:
+        import_module(module)
+    except ImportError as error:
+        raise InputError(f"this format needs the extra rankscope[{extra}]: pip install 'rankscope[{extra}]'") from error
+
+
+FORMATS: dict[str, Callable[[xr.Dataset, Path], None]] = {
+    "nc": write_netcdf,
+    "zarr": write_zarr,
+    "csv": write_csv,
+    "parquet": write_parquet,
+}

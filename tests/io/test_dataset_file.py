@@ -1,0 +1,106 @@
+"""Datasets in files: what is written is read, and forged content is refused."""
+
+import json
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from rankscope.errors import InputError
+from rankscope.io.dataset_file import open_dataset, write_dataset
+from rankscope.io.tensor_file import write_tensors
+
+DATASET = xr.Dataset(
+    {
+        "matrix": (("row", "column"), np.arange(6.0).reshape(2, 3), {"long_name": "matrix", "range": [0.0, 5.0]}),
+        "small": ("row", np.array([1.5, np.nan], dtype=np.float32)),
+        "flags": ("row", np.array([True, False])),
+        "words": (("row", "letter"), np.array([["a", "é"], ["", "b"]], dtype=object)),
+        "empty": ("nothing", np.zeros(0)),
+        "nan": np.nan,
+        "infinite": -np.inf,
+        "single": np.float32(0.1),
+        "whole": 3,
+        "flag": True,
+        "word": "x",
+    },
+    {"column": [1, 2, 4], "gain": 0.9, "kind": "rate"},
+    {"version": "1", "epochs": np.int64(3), "list": np.array([1, 2])},
+)
+
+
+def test_what_is_written_is_read(tmp_path):
+    path = tmp_path / "dataset.safetensors"
+    write_dataset(path, DATASET, {"digest": "abc"})
+    stored = open_dataset(path, verify=True)
+    assert stored.metadata["digest"] == "abc"
+    assert stored.load().drop_attrs().identical(DATASET.drop_attrs())
+    assert stored.load().attrs == {"version": "1", "epochs": 3, "list": [1, 2]}
+    for name, variable in DATASET.variables.items():
+        assert stored.variables[name].dims == variable.dims
+        assert stored.variables[name].shape == variable.shape
+        if variable.dtype.kind not in "OU":
+            assert stored.load()[name].dtype == variable.dtype
+    assert stored.variables["gain"].values == 0.9
+    np.testing.assert_array_equal(stored.array("matrix"), DATASET["matrix"])
+
+
+@pytest.mark.parametrize(
+    ("dataset", "message"),
+    [
+        (xr.Dataset({"x": ("y", np.array([1j]))}), "x must have one of the dtypes"),
+        (xr.Dataset({"x": np.datetime64("2020-01-01", "ns")}), "x must be of one of the types"),
+        (xr.Dataset({"x": ("y", np.array([{}, "a"], dtype=object))}), "x must hold numbers or text"),
+        (xr.Dataset(attrs={"x": object()}), "attrs must be text, finite numbers or lists"),
+        (xr.Dataset({"x": ("y", [1.0], {"range": np.nan})}), "attrs of x must be text"),
+    ],
+)
+def test_what_cannot_be_stored_is_named(tmp_path, dataset, message):
+    with pytest.raises(InputError, match=message):
+        write_dataset(tmp_path / "x", dataset, {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def content(**variables):
+    return {"attrs": {}, "coordinates": [], "variables": variables}
+
+
+ONE = {"dims": ["y"], "attrs": {}}
+FORGED = {
+    "no JSON": "{",
+    "deep": "[" * 100_000,
+    "a list": [],
+    "unknown coordinate": content(x=ONE) | {"coordinates": ["z"]},
+    "attributes": content(x=ONE) | {"attrs": 3},
+    "attributes of a variable": content(x=ONE | {"attrs": []}),
+    "no tensor": content(z=ONE),
+    "too few dimensions": content(x=ONE | {"dims": []}),
+    "a dimension twice": content(x=ONE | {"dims": ["y", "y"]}),
+    "a number as dimension": content(x=ONE | {"dims": [3]}),
+    "many words": content(w={"dims": ["y"], "attrs": {}, "dtype": "str", "shape": [10**15], "values": []}),
+    "a negative shape": content(w={"dims": ["y"], "attrs": {}, "dtype": "str", "shape": [-1], "values": []}),
+    "numbers as words": content(w={"dims": ["y"], "attrs": {}, "dtype": "str", "shape": [1], "values": [3]}),
+    "a pair as scalar": content(w={"dims": [], "attrs": {}, "dtype": "int64", "values": [1, 2]}),
+    "a word as number": content(w={"dims": [], "attrs": {}, "dtype": "float64", "values": "x"}),
+    "an unknown type": content(w={"dims": [], "attrs": {}, "dtype": "object", "values": 1}),
+    "a dimension for a scalar": content(w={"dims": ["y"], "attrs": {}, "dtype": "int64", "values": 1}),
+}
+
+
+@pytest.mark.parametrize("forged", FORGED.values(), ids=FORGED)
+def test_forged_content_is_refused(tmp_path, forged):
+    """Checksums are no protection from somebody who computes them."""
+    text = forged if isinstance(forged, str) else json.dumps(forged)
+    write_tensors(tmp_path / "forged", {"x": np.arange(3.0)}, {"dataset": text})
+    with pytest.raises(InputError, match="must hold a stored Dataset"):
+        open_dataset(tmp_path / "forged")
+
+
+def test_variables_that_do_not_fit_together_are_refused(tmp_path):
+    forged = content(x=ONE, z=ONE)
+    write_tensors(tmp_path / "forged", {"x": np.arange(3.0), "z": np.arange(4.0)}, {"dataset": json.dumps(forged)})
+    with pytest.raises(InputError, match="do not fit together"):
+        open_dataset(tmp_path / "forged").load()
+    write_tensors(tmp_path / "other", {"x": np.arange(3.0)}, {})
+    with pytest.raises(InputError, match="must hold a stored Dataset"):
+        open_dataset(tmp_path / "other")
