@@ -20,9 +20,9 @@ import xarray as xr
 import rankscope as rs
 from rankscope.experiments import EXPERIMENTS
 from rankscope.experiments.claims import agreement_claim, check_claims
-from rankscope.experiments.running import export_run
 from rankscope.figures import FIGURES, save_figure
 from rankscope.figures.selection import with_dims
+from rankscope.sweep import export_run
 
 PAGE = Path(__file__).parents[1] / "docs" / "results"
 GUIDE = Path(__file__).parents[1] / "docs" / "guides" / "neurogym.md"

@@ -20,15 +20,15 @@ import xarray as xr
 import yaml
 from arro3.core import Array, DataType, Table
 from arro3.io import write_parquet
+from rankscope.experiments.running import described, stamped
+from rankscope.experiments.user_sweep import SweepFile, jobs_of
+from rankscope.sweep.netcdf import encode_result
 from safetensors.torch import save
 
 import rankscope as rs
 from fuzz_mutations import Bundle
-from rankscope.experiments.running import described, stamped
-from rankscope.experiments.user_sweep import SweepFile, jobs_of
 from rankscope.networks.gated import GatedRNN
 from rankscope.sweep import RunFolder
-from rankscope.sweep.netcdf import encode_result
 from rankscope.tasks.sentiment.data import SentimentData, prepare, save_data
 from rankscope.tasks.sentiment.glove import WordVectors
 from rankscope.tasks.sentiment.sentences import Labelled

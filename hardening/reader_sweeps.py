@@ -9,15 +9,15 @@ from functools import cache
 from pathlib import Path
 
 from hypothesis import strategies as st
+from rankscope.experiments.user_sweep import read_sweep
+from rankscope.sweep.integrity import LENGTH, sealed
 
 import rankscope as rs
 import reader_seeds as made
 from fuzz_mutations import Bundle
 from rankscope.errors import InputError
-from rankscope.experiments.user_sweep import read_sweep
 from rankscope.explore.live import LiveRun, encoded, update
 from rankscope.sweep import RunFolder, claims
-from rankscope.sweep.integrity import LENGTH, sealed
 from reader import Reader, one_file
 
 

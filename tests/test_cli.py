@@ -5,12 +5,12 @@ import signal
 import time
 
 import pytest
-import xarray as xr
 
 import rankscope as rs
 from forking import Program
+from rankscope import sweep
 from rankscope.cli import main
-from rankscope.experiments import cell
+from rankscope.io.dataset_file import open_dataset
 
 SMALL = ["--hidden-size", "16", "--epochs", "12"]
 
@@ -29,22 +29,21 @@ def test_train_writes_measurements_and_a_network_that_is_the_same_function(capsy
     )
     assert status == 0
     row = json.loads(printed)["networks"][0]
-    with xr.open_dataset(out / "measurements.nc", engine="h5netcdf") as measured:
-        assert measured["change_norm"].item() == row["change_norm"]
-        assert measured["loss"].sizes == {"epoch": 12}
-        assert measured["example_output"].dims == ("step", "output_channel")
+    measured = open_dataset(out / "measurements.safetensors").load()
+    assert measured["change_norm"].item() == row["change_norm"]
+    assert measured["loss"].sizes == {"epoch": 12}
+    assert measured["example_output"].dims == ("step", "output_channel")
     after = rs.RateRNN.load(out / "network.safetensors")
     before = rs.RateRNN.load(out / "network.safetensors", initial=True)
     assert rs.lowrank.change(before, after).norm == pytest.approx(row["change_norm"], rel=1e-12)
-    assert sorted(path.name for path in out.iterdir()) == ["measurements.nc", "network.safetensors"]
+    assert sorted(path.name for path in out.iterdir()) == ["measurements.safetensors", "network.safetensors"]
 
 
 def test_the_same_seed_gives_the_same_results_and_another_seed_others(capsys, tmp_path):
     rows = []
     for name, seed in (("a", "3"), ("b", "3"), ("c", "4")):
         call(capsys, "train", *SMALL, "--seed", seed, "--out", str(tmp_path / name))
-        with xr.open_dataset(tmp_path / name / "measurements.nc", engine="h5netcdf") as measured:
-            rows.append(measured["loss"].values.tolist())
+        rows.append(open_dataset(tmp_path / name / "measurements.safetensors").array("loss").tolist())
     assert rows[0] == rows[1]
     assert rows[0] != rows[2]
 
@@ -66,8 +65,7 @@ def test_demo_writes_table_figure_and_data(capsys, tmp_path):
     assert "functional rank" in out
     assert (tmp_path / "flipflop.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "flipflop.pdf").read_bytes().startswith(b"%PDF")
-    with xr.open_dataset(tmp_path / "demo.nc", engine="h5netcdf") as measured:
-        assert measured["gain"].values.tolist() == [0.0, 0.9]
+    assert rs.open_run(tmp_path)["gain"].values.tolist() == [0.0, 0.9]
 
 
 def test_tasks_lists_every_task_with_its_parameters(capsys):
@@ -145,12 +143,12 @@ def straight(tmp_path_factory):
     with pytest.raises(SystemExit) as stop:
         main([*LONG, str(folder / "out")])
     assert stop.value.code == 0
-    return folder / "out" / "measurements.nc"
+    return folder / "out" / "measurements.safetensors"
 
 
 def train_watched(begun, arguments):
     """The command, which makes a file named `begun` after a quarter of the epochs."""
-    run_stored = cell.run_stored
+    run_into = sweep.run_into
 
     def watched(one, out, progress, overwrite):
         def report(done, total, loss):
@@ -160,9 +158,9 @@ def train_watched(begun, arguments):
                 time.sleep(0.002)  # for the signal to come in time
             progress(done, total, loss)
 
-        return run_stored(one, out, report, overwrite)
+        return run_into(one, out, report, overwrite)
 
-    cell.run_stored = watched
+    sweep.run_into = watched
     main(arguments)
 
 
@@ -185,10 +183,7 @@ def test_an_interrupted_training_goes_on_bit_for_bit(capsys, tmp_path, how, stra
     assert status == 128 + how, errors
     assert errors.count("\n") <= 1
     (left,) = (path.name for path in out.iterdir())
-    assert left.startswith("checkpoint-")
+    assert left.startswith("state-")
     assert call(capsys, *LONG, str(out))[0] == 0
-    with (
-        xr.open_dataset(straight, engine="h5netcdf") as a,
-        xr.open_dataset(out / "measurements.nc", engine="h5netcdf") as b,
-    ):
-        xr.testing.assert_identical(a.drop_attrs(), b.drop_attrs())
+    expected, found = (open_dataset(path).load() for path in (straight, out / "measurements.safetensors"))
+    assert found.drop_attrs().identical(expected.drop_attrs())

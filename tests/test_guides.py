@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rankscope.experiments.running import run_jobs
-from rankscope.experiments.user_sweep import read_sweep
+from rankscope.sweep import Sweep, run
 from rankscope.tasks.neurogym import installed
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -24,7 +23,7 @@ def test_the_python_runs(page, capsys, tmp_path, monkeypatch):
     if page.name == "sweeps.md":  # its code opens the run of its sweep
         (sweep,) = re.findall(r"```yaml\n(task:.*?)```", text, flags=re.DOTALL)
         Path("sweep.yaml").write_text(re.sub(r"epochs: \d+", "epochs: 5", sweep))
-        run_jobs(read_sweep("sweep.yaml"), "runs/mine")
+        run(Sweep.from_yaml("sweep.yaml").jobs(), "runs/mine")
     space: dict[str, object] = {}
     for block in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL):
         line = text[: text.index(block)].count("\n")

@@ -18,8 +18,7 @@ import httpx
 from rankscope.explore.serving import Serving
 
 SWEEP = """
-task: flipflop
-task_parameters: {duration: 10}
+task: {name: flipflop, duration: 10}
 hidden_size: 12
 epochs: 12
 grid:

@@ -7,22 +7,21 @@ import numpy as np
 import pytest
 
 import rankscope as rs
-from rankscope.experiments.running import described
 from rankscope.explore import live as live_module
 from rankscope.explore.live import LiveRun, encoded, update
 from rankscope.sweep import RunFolder, locks
 
 
 @pytest.fixture
-def growing(measured_cells, tmp_path):
+def growing(finished_jobs, tmp_path):
     """A run of which nothing is done yet, and a function that finishes its next network."""
     run = RunFolder(tmp_path / "growing")
-    run.prepare([(digest, described(job)) for digest, (job, _) in measured_cells.items()], {"experiment": "gain"})
-    left = list(measured_cells)
+    run.prepare([done.job for done in finished_jobs.values()], {"experiment": "gain"})
+    left = list(finished_jobs)
 
     def finish():
         digest = left.pop(0)
-        run.save(digest, measured_cells[digest][1])
+        run.save(finished_jobs[digest])
         return digest
 
     return run, finish
@@ -43,16 +42,16 @@ def test_cells_appear_as_they_finish(growing):
     assert update(live.snapshot(), known)["networks"] == {}
 
 
-def test_a_cell_whose_words_would_never_end_is_left_out(growing):
+def test_a_damaged_result_is_left_out(growing):
     run, finish = growing
-    path = run.path_of(finish())
+    digest = finish()
+    path = run.measurements_path(digest)
     content = bytearray(path.read_bytes())
-    heap = content.find(b"GCOL")
-    content[heap + 24 : heap + 32] = (2**63).to_bytes(8, "little")  # HDF5 walks along such a length for ever
+    content[-9] ^= 1
     path.write_bytes(content)
     assert LiveRun(run.path).snapshot().networks == {}
     with pytest.raises(OSError, match="is damaged"):
-        LiveRun(run.path).detail(path.stem)
+        LiveRun(run.path).detail(digest)
 
 
 def test_values_are_those_of_open_run(finished_run):
@@ -62,10 +61,10 @@ def test_values_are_those_of_open_run(finished_run):
         same = run.sel(gain=cell["labels"]["gain"], sample=cell["labels"]["sample"])
         assert cell["labels"] == {
             "task": "flipflop",
+            "kind": "rate",
             "gain": float(same["gain"]),
             "sample": int(same["sample"]),
             "hidden_size": 12,
-            "kind": "rate",
         }
         assert cell["measured"]["change_norm"] == pytest.approx(float(same["change_norm"]), rel=1e-5)
         np.testing.assert_allclose(cell["loss"], same["loss"].values, rtol=1e-5)
@@ -84,14 +83,14 @@ def test_a_long_curve_is_thinned_to_its_ends(finished_run, monkeypatch):
 
 def test_what_is_trained_and_what_failed(growing):
     run, _ = growing
-    waiting = list(run.manifest().cells)
+    waiting = list(run.manifest().jobs)
     run.fail(waiting[1], "ValueError", "<b>no</b>")
-    with locks.acquire(run.claim_path(waiting[2])):
+    with locks.acquire(run.lock_path(waiting[2])):
         snapshot = LiveRun(run.path).snapshot()
     assert snapshot.counts == {"total": 4, "done": 0, "failed": 1, "running": 1, "waiting": 2}
     assert snapshot.failed[waiting[1]]["message"] == "<b>no</b>"
     assert snapshot.running[waiting[2]]["labels"]["task"] == "flipflop"
-    left = run.claim_path(waiting[2])
+    left = run.lock_path(waiting[2])
     left.write_text("by a process that died")
     os.utime(left, (1e9, 1e9))
     assert LiveRun(run.path).snapshot().counts["running"] == 0
@@ -100,7 +99,7 @@ def test_what_is_trained_and_what_failed(growing):
 def test_counts_are_those_of_status(growing):
     run, finish = growing
     finish()
-    run.fail(list(run.manifest().cells)[2], "ValueError", "no")
+    run.fail(list(run.manifest().jobs)[2], "ValueError", "no")
     counts = run.counts()
     assert LiveRun(run.path).snapshot().counts == {
         name: getattr(counts, name) for name in ("total", "done", "failed", "running", "waiting")
@@ -115,9 +114,9 @@ def test_hundreds_come_a_part_at_a_time(finished_run, monkeypatch):
     assert (len(second.networks), second.complete) == (4, True)
 
 
-@pytest.mark.parametrize("content", [b"", b"not a netCDF file", b"\x89HDF\r\n\x1a\n" + b"\0" * 100])
+@pytest.mark.parametrize("content", [b"", b"something else", b"\0" * 100])
 def test_a_damaged_cell_is_waited_for(finished_run, content):
-    path = sorted((finished_run / "cells").glob("*.nc"))[0]
+    path = sorted((finished_run / "jobs").glob("*/measurements.safetensors"))[0]
     whole = path.read_bytes()
     live = LiveRun(finished_run)
     path.write_bytes(content)
@@ -128,7 +127,7 @@ def test_a_damaged_cell_is_waited_for(finished_run, content):
 
 def test_a_damaged_cell_keeps_nobody_waiting(finished_run, monkeypatch):
     monkeypatch.setattr(live_module, "BATCH", 1)
-    path = sorted((finished_run / "cells").glob("*.nc"))[0]
+    path = sorted((finished_run / "jobs").glob("*/measurements.safetensors"))[0]
     path.write_bytes(b"half")
     live = LiveRun(finished_run)
     snapshots = [live.snapshot() for _ in range(5)]
@@ -139,28 +138,28 @@ def test_a_damaged_cell_keeps_nobody_waiting(finished_run, monkeypatch):
 def test_a_cell_that_goes_is_told(finished_run):
     live = LiveRun(finished_run)
     known = live.snapshot().networks
-    path = sorted((finished_run / "cells").glob("*.nc"))[0]
+    path = sorted((finished_run / "jobs").glob("*/measurements.safetensors"))[0]
     path.unlink()
-    assert update(live.snapshot(), known)["gone"] == [path.stem]
+    assert update(live.snapshot(), known)["gone"] == [path.parent.name]
 
 
 def test_links_out_of_the_folder_are_not_followed(finished_run, tmp_path):
-    path = sorted((finished_run / "cells").glob("*.nc"))[0]
+    path = sorted((finished_run / "jobs").glob("*/measurements.safetensors"))[0]
     outside = tmp_path / path.name
     path.rename(outside)
     path.symlink_to(outside)
     secret = tmp_path / "secret.json"
     secret.write_text(json.dumps({"error": "secret", "message": "", "traceback": "", "host": "", "time": ""}))
-    (finished_run / "failed" / f"{path.stem}.json").symlink_to(secret)
+    (finished_run / "failed" / f"{path.parent.name}.json").symlink_to(secret)
     snapshot = LiveRun(finished_run).snapshot()
     assert snapshot.counts["done"] == 3
-    assert path.stem not in snapshot.networks
+    assert path.parent.name not in snapshot.networks
     assert "secret" not in encoded(update(snapshot, {})).decode()
-    assert LiveRun(finished_run).detail(path.stem) is None
+    assert LiveRun(finished_run).detail(path.parent.name) is None
 
 
 def test_more_of_one_network(finished_run):
-    digest = sorted((finished_run / "cells").glob("*.nc"))[0].stem
+    digest = sorted((finished_run / "jobs").glob("*/measurements.safetensors"))[0].parent.name
     found = LiveRun(finished_run).detail(digest)
     run = rs.open_run(finished_run).sel(gain=found["labels"]["gain"], sample=found["labels"]["sample"])
     np.testing.assert_allclose(found["truncation_loss"], run["truncation_loss"].values, rtol=1e-5)
@@ -171,22 +170,27 @@ def test_more_of_one_network(finished_run):
         assert LiveRun(finished_run).detail(name) is None
 
 
-def test_other_experiments_have_other_variables(tmp_path):
-    run = RunFolder(tmp_path / "run")
-    run.prepare([("a", {"task": "sentiment", "labels": {"data": "snippets"}})])
+def test_results_of_any_content_are_shown(tmp_path, finished_jobs):
     import xarray as xr
 
+    from rankscope.io.dataset_file import write_dataset
+
+    run = RunFolder(tmp_path / "run")
+    digest, done = next(iter(finished_jobs.items()))
+    run.prepare([done.job])
+    metadata = run.result(run.save(done).name).metadata
     measured = xr.Dataset(
-        {"accuracy": 0.7, "note": "x" * 5000, "singular_value": (("weight", "matrix", "i"), np.ones((2, 2, 2)))}
+        {"accuracy": 0.7, "note": "x" * 5000, "singular_value": (("weight", "matrix", "i"), np.ones((2, 2, 2)))},
+        {"task": "sentiment", "gain": np.nan, "seed": 2**60},
     )
-    run.save("a", measured.assign_coords(task="sentiment", gain=np.nan, seed=2**60))
+    write_dataset(run.measurements_path(digest), measured, metadata)
     live = LiveRun(run.path)
-    cell = live.snapshot().networks["a"]
-    assert cell["measured"]["accuracy"] == 0.7
-    assert cell["labels"] == {"task": "sentiment", "gain": None}
-    assert (cell["loss"], cell["epoch"]) == ([], [])
-    assert len(cell["measured"]["note"]) < 5000
-    assert live.detail("a")["singular_value"] == []
+    network = live.snapshot().networks[digest]
+    assert network["measured"]["accuracy"] == 0.7
+    assert network["labels"] == {"task": "sentiment", "gain": None}
+    assert (network["loss"], network["epoch"]) == ([], [])
+    assert len(network["measured"]["note"]) < 5000
+    assert live.detail(digest)["singular_value"] == []
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):

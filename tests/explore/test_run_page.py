@@ -3,13 +3,10 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-import yaml
 from explore_cases import SWEEP, served, wait_for
 
 from forking import Program
-from rankscope.experiments.running import described, run_jobs
-from rankscope.experiments.user_sweep import SweepFile, jobs_of, read_sweep
-from rankscope.sweep import RunFolder
+from rankscope.sweep import RunFolder, Sweep, run
 
 POINTS = """(name) => {
   const plot = document.getElementById("plot-" + name);
@@ -20,7 +17,7 @@ POINTS = """(name) => {
 def sweep(path, folder):
     """The sweep of `rankscope run`, on a thread: processes of its own take seconds to start."""
     with ThreadPoolExecutor(1) as executor:
-        run_jobs(read_sweep(path), folder, executor=executor)
+        run(Sweep.from_yaml(path).jobs(), folder, executor=executor)
 
 
 def rows(page):
@@ -30,8 +27,7 @@ def rows(page):
 def test_a_sweep_in_another_process_grows_the_page(open_page, tmp_path):
     folder = tmp_path / "run"
     (tmp_path / "sweep.yaml").write_text(SWEEP)
-    jobs = jobs_of(SweepFile(**yaml.safe_load(SWEEP)))
-    RunFolder(folder).prepare([(job.digest, described(job)) for job in jobs], {"experiment": "mine"})
+    RunFolder(folder).prepare(Sweep.from_yaml(tmp_path / "sweep.yaml").jobs(), {"experiment": "mine"})
     with served(folder) as address:
         watched = open_page(address)
         page = watched.page

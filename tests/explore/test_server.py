@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 
 import pytest
 from explore_cases import Client, ask_for_path, parts, run_async
@@ -232,14 +233,13 @@ def test_paths_cannot_leave_the_folder(finished_run, room, name):
 
 
 def test_a_link_out_of_the_folder_is_not_followed(with_run, finished_run, tmp_path):
-    inside = sorted((finished_run / "cells").glob("*.nc"))[0]
-    outside = tmp_path / "outside.nc"
-    outside.write_bytes(inside.read_bytes())
-    link = finished_run / "cells" / "linked.nc"
+    inside = sorted((finished_run / "jobs").iterdir())[0]
+    outside = shutil.copytree(inside, tmp_path / "outside")
+    link = finished_run / "jobs" / "linked"
     link.symlink_to(outside)
     try:
         assert with_run.get(f"/{TOKEN}/api/run/jobs/linked").status_code == 404
-        assert with_run.get(f"/{TOKEN}/api/run/jobs/{inside.stem}").status_code == 200
+        assert with_run.get(f"/{TOKEN}/api/run/jobs/{inside.name}").status_code == 200
     finally:
         link.unlink()
 

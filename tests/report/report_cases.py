@@ -1,6 +1,5 @@
-"""Small real networks for the tests of the report, and a text that tries to be a script."""
+"""Small real networks for the tests of the report, and a text that would like to be a script."""
 
-from rankscope.experiments.running import described, stamped
 from rankscope.sweep import Job, RunFolder
 
 HOSTILE = "</script><script>alert(1)</script>"
@@ -10,7 +9,13 @@ def small_jobs():
     """Two tasks, two gains, two samples; one task without spectra or trial, but with eigenvalues over epochs."""
     records = {"epochs": 40, "recorded_epochs": 12, "batch_size": 4}
     return [
-        Job(task=task, network={"gain": gain, "hidden_size": 10}, seed=seed, labels={"sample": sample}, **options)
+        Job(
+            task=task,
+            network={"gain": gain, "hidden_size": 10},
+            seed=seed,
+            labels={"sample": sample},
+            **options,
+        )
         for seed, (task, gain, sample, options) in enumerate(
             (task, gain, sample, options)
             for task, options in (
@@ -30,9 +35,9 @@ def small_jobs():
 
 
 def store(folder, jobs, description, skip=0):
-    """Store the results of jobs, except those of the last `skip`, as a run does."""
+    """Run jobs and store their results, except the last `skip`."""
     run = RunFolder(folder)
-    run.prepare([(job.digest, described(job)) for job in jobs], description)
+    run.prepare(jobs, description)
     for job in jobs[: len(jobs) - skip]:
-        run.save(job.digest, stamped(job.run()))
+        run.save(job.run())
     return run

@@ -215,8 +215,9 @@ def test_where_a_run_comes_from(small, small_run):
     assert failure["name"] == "task fixed_point, gain 0.8, hidden size 10, sample 1"
     assert (failure["error"], failure["message"][:7]) == ("RuntimeError", "no luck")
     for one in content["networks"]:
-        assert (one["job"]["gain"], one["job"]["task"]) == (one["labels"]["gain"], one["labels"]["task"])
-        assert (small_run / "cells" / f"{one['digest']}.nc").exists()
+        described = (one["job"]["network"]["gain"], one["job"]["task"]["name"])
+        assert described == (one["labels"]["gain"], one["labels"]["task"])
+        assert (small_run / "jobs" / one["digest"]).exists()
         assert known["finished"][0] <= one["finished"] <= known["finished"][1]
     assert content["claims"] == []
 
@@ -224,11 +225,11 @@ def test_where_a_run_comes_from(small, small_run):
 def test_a_damaged_result_is_listed(small_run, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(small_run, folder)
-    damaged = sorted((folder / "cells").glob("*.nc"))[0]
+    damaged = sorted((folder / "jobs").glob("*/measurements.safetensors"))[0]
     damaged.write_bytes(damaged.read_bytes()[:500])
     dataset, provenance = open_folder(folder)
     assert len(collect(dataset, provenance)["networks"]) == 6
-    assert any(one["error"] == "unreadable" and "damaged" in one["message"] for one in provenance.failures)
+    assert any(one["error"] == "unreadable" and "not a whole" in one["message"] for one in provenance.failures)
 
 
 def test_what_is_not_a_run_is_refused():

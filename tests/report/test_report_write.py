@@ -13,10 +13,10 @@ from report_cases import HOSTILE, small_jobs, store
 
 import rankscope as rs
 from rankscope.cli import main
-from rankscope.experiments.user_sweep import read_sweep
 from rankscope.report import write
 from rankscope.report.packing import unpack
 from rankscope.report.write import html
+from rankscope.sweep import Sweep
 
 RUNS = {
     "tasks": make_run,
@@ -145,7 +145,7 @@ grid:
   orthogonal: [true, false]
 """
     (tmp_path / "sweep.yaml").write_text(text)
-    jobs = read_sweep(tmp_path / "sweep.yaml")
+    jobs = Sweep.from_yaml(tmp_path / "sweep.yaml").jobs()
     store(tmp_path / "run", jobs[:7], {"sweep": text})
     content = data_of(html(tmp_path / "run"))
     assert {one["name"] for one in content["dimensions"]} == {"nonlinearity", "learning_rate", "orthogonal"}

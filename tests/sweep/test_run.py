@@ -11,7 +11,7 @@ from sweep_cases import EPOCHS, assert_complete, batches, job, jobs, networks_of
 
 import rankscope as rs
 from rankscope.errors import InputError
-from rankscope.sweep import RunFolder, locks, run, runner
+from rankscope.sweep import RunFolder, locks, run, schedule
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ def test_progress_is_reported_for_every_settled_job(tmp_path, threads):
 
 
 def test_jobs_locked_by_another_process_are_waited_for(tmp_path, threads, monkeypatch):
-    monkeypatch.setattr(runner, "SECONDS_BETWEEN_CHECKS", 0.01)
+    monkeypatch.setattr(schedule, "SECONDS_BETWEEN_CHECKS", 0.01)
     store = RunFolder(tmp_path / "run")
     store.prepare(jobs(2))
     finished, released = (locks.acquire(store.lock_path(one.digest)) for one in jobs(2))

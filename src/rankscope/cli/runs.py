@@ -71,15 +71,18 @@ def run(
             show_default=False,
         ),
     ] = None,
+    keep_weights: Annotated[
+        bool, typer.Option("--keep-weights/--no-weights", help="Store each network before and after training.")
+    ] = True,
     as_json: JsonFlag = False,
 ) -> None:
     """Train and measure all networks of an experiment or a sweep; run again, it does what is left."""
-    from rankscope.experiments.running import chosen_device, run_jobs
-    from rankscope.sweep import RunFolder
+    from rankscope.sweep import run as run_jobs
+    from rankscope.sweep.cost import bytes_on_disk
 
     jobs, description = _jobs(what, preset)
-    where = chosen_device(device)
-    with sweep_bar(what, len(jobs)) as on_progress, _executor(scheduler) as executor:
+    size = f"{bytes_on_disk(jobs, keep_weights) / 1e6:.3g} MB"
+    with sweep_bar(f"{what}, {size} on disk", len(jobs)) as on_progress, _executor(scheduler) as executor:
         report = run_jobs(
             jobs,
             out,
@@ -89,18 +92,19 @@ def run(
             retry_failed=retry_failed,
             on_progress=on_progress,
             device=device,
+            keep_weights=keep_weights,
         )
     counts: dict[str, Any] = {
         "networks": len(jobs),
         "finished": len(report.finished),
         "already_done": len(report.already_done),
         "failed": len(report.failed),
-        "others_there": len(set(RunFolder(out).done()) - {job.digest for job in jobs}),
+        "others_there": report.others,
         "set_aside": [f"{one.name}: {one.reason}" for one in report.set_aside],
         "folder": str(out),
     }
-    if where is not None:
-        counts["device"] = str(where)
+    if device is not None:
+        counts |= {"device": device, "trained_one_by_one": dict(Counter(report.alone.values()))}
     if as_json:
         print_json(counts)
     else:
@@ -132,14 +136,13 @@ def export(
     folder: Annotated[Path, typer.Argument(help="Folder of a run.")],
     out: Annotated[Path, typer.Option(help="File (nc, csv) or folder (zarr) to write.")],
     format_: Annotated[
-        str, typer.Option("--format", help="nc, zarr or csv (csv: the scalars, a row a network).")
+        str, typer.Option("--format", help="nc or zarr; csv or parquet for the scalars, a row a network.")
     ] = "nc",
 ) -> None:
     """Write everything measured in a run to one file."""
-    from rankscope.experiments.running import export_run
-    from rankscope.validation import choice
+    from rankscope.sweep import export_run
 
-    export_run(folder, out, choice("format", format_, ("nc", "zarr", "csv")))
+    export_run(folder, out, format_)
     print_lines(out)
 
 
@@ -190,11 +193,11 @@ def check(
 
 def _jobs(what: str, preset: str) -> tuple[Sequence[Job], dict[str, Any]]:
     from rankscope.experiments import EXPERIMENTS
-    from rankscope.experiments.user_sweep import read_sweep
+    from rankscope.sweep import Sweep
     from rankscope.validation import choice
 
     if what.endswith((".yaml", ".yml")):
-        return read_sweep(what), {"sweep": Path(what).read_text(encoding="utf-8")}
+        return Sweep.from_yaml(what).jobs(), {"sweep": Path(what).read_text(encoding="utf-8")}
     experiment = EXPERIMENTS[choice("experiment", what, EXPERIMENTS)]
     return experiment.jobs(preset), {"experiment": what, "preset": preset}
 
@@ -238,4 +241,6 @@ def _print_counts(counts: dict[str, Any]) -> None:
             f"{counts['folder']} also holds {counts['others_there']} networks of another experiment or sweep; figures "
             "and claims take all of them"
         )
+    for reason, number in counts.get("trained_one_by_one", {}).items():
+        print_lines(f"{number} trained in processes, not together on {counts['device']}: {reason}")
     print_lines(counts["folder"])

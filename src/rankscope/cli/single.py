@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rankscope.cli.app import JsonFlag, OutFolder, app
 from rankscope.cli.output import print_json, print_lines, print_summaries, print_table, progress_bars, sweep_bar
 from rankscope.errors import InputError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+SCALARS = (
+    "initial_loss",
+    "evaluation_loss",
+    "convergence_epoch",
+    "functional_rank",
+    "change_norm",
+    "trained_norm",
+    "shuffled_loss",
+    "average_gradient",
+    "outlier",
+    "learning_rate",
+)
 
 
 @app.command()
@@ -37,8 +54,7 @@ def train(
     as_json: JsonFlag = False,
 ) -> None:
     """Train one network, measure what learning wrote into it, and store both."""
-    from rankscope.experiments.running import run_stored, summary
-    from rankscope.sweep import Job
+    from rankscope.sweep import Job, run_into
     from rankscope.tasks import make
 
     job = Job(
@@ -62,8 +78,8 @@ def train(
         },
     )
     with progress_bars([f"{task}, g = {gain:g}, N = {hidden_size}"]) as report:
-        measured, files = run_stored(job, out, lambda *progress: report(0, *progress), overwrite)
-    print_summaries([summary(measured)], files, as_json)
+        done, files = run_into(job, out, lambda *progress: report(0, *progress), overwrite)
+    print_summaries([_summary(done.measurements)], files, as_json)
 
 
 @app.command()
@@ -77,17 +93,17 @@ def demo(
 ) -> None:
     """Train the flip-flop at g = 0 and 0.9 side by side; print a table and draw the paper's figure."""
     from rankscope.experiments.demo import demo_jobs
-    from rankscope.experiments.running import run_jobs, summary
     from rankscope.figures import save_figure
     from rankscope.figures import tasks as draw
     from rankscope.sweep import open_run
+    from rankscope.sweep import run as run_jobs
 
     jobs = demo_jobs(hidden_size, epochs, seed)
     with sweep_bar("demo", len(jobs)) as on_progress:
         run_jobs(jobs, out, description={"experiment": "demo"}, workers=workers, on_progress=on_progress)
-    measured = open_run(out).load()
+    measured = open_run(out, in_memory=True)
     figures = save_figure(draw(measured), out / "flipflop.png", ("png", "pdf"))
-    rows = [summary(measured.sel(gain=job.network["gain"])) for job in jobs]
+    rows = [_summary(measured.sel(gain=job.network["gain"])) for job in jobs]
     print_summaries(rows, figures, as_json)
 
 
@@ -117,6 +133,17 @@ def tasks(as_json: JsonFlag = False) -> None:
     print_table(("task", "description", "in", "out", "steps", "parameters (durations in time constants)"), rows)
     extra = "" if installed() else ", after pip install 'rankscope[neurogym]'"
     print_lines(f"NeuroGym's tasks: --task neurogym --set environment=GoNogo-v0{extra}")
+
+
+def _summary(measured: xr.Dataset) -> dict[str, Any]:
+    """Return the scalars of one network as plain values; None for those that do not exist."""
+    row: dict[str, Any] = {"task": str(measured["task"].item())}
+    for name in ("gain", "hidden_size", "seed", *SCALARS):
+        value = measured[name].item() if name in measured else None
+        missing = value is None or (isinstance(value, float) and not math.isfinite(value))
+        whole = name in ("convergence_epoch", "functional_rank", "hidden_size")
+        row[name] = None if missing else int(value or 0) if whole else value
+    return row | {"status": str(measured["status"].item())}
 
 
 def _assignments(option: str, texts: list[str]) -> dict[str, Any]:

@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from rankscope.errors import InputError
 from rankscope.explore.curves import listed, rounded
+from rankscope.io.dataset_file import StoredDataset
 from rankscope.sweep import RunFolder, locks
 from rankscope.sweep.manifest import DIGEST
-from rankscope.sweep.netcdf import opened
+from rankscope.sweep.result_file import open_result
 
 Values = dict[str, Any]
 
@@ -28,8 +28,7 @@ BATCH = 40  # new results per snapshot, so that a page of hundreds of networks f
 CURVE_POINTS, DETAIL_POINTS = 100, 400
 MAX_SINGULAR_VALUES = 40
 MAX_TEXT = 2000
-#: Entries of a job's description that name its network.
-NAMING = ("task", "gain", "hidden_size", "sample")
+SECTIONS = ("task", "network", "labels")
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ class LiveRun:
             If the folder was removed or cannot be read.
         """
         with self._lock:
-            listed_jobs = self._run.manifest().cells
+            listed_jobs = self._run.manifest().jobs
             unread = self._read_new()
             done = (set(self._files) | unread) & set(listed_jobs)
             failed = {
@@ -108,11 +107,11 @@ class LiveRun:
             }
             held = {
                 digest
-                for digest in self._names("claims", "")
+                for digest in self._names("locks", "")
                 if digest in listed_jobs
                 and digest not in done
                 and digest not in failed
-                and locks.is_held(self._run.claim_path(digest))
+                and locks.is_held(self._run.lock_path(digest))
             }
             counts = {"total": len(listed_jobs), "done": len(done), "failed": len(failed), "running": len(held)}
             counts["waiting"] = counts["total"] - counts["done"] - counts["failed"] - counts["running"]
@@ -128,36 +127,25 @@ class LiveRun:
             `labels`, `measured`, `status`, `epoch`, `loss`, `provenance`; if measured, `singular_value` of the change,
             `rank` and `truncation_loss`.
         """
-        path = self._run.path_of(digest)
+        path = self._run.measurements_path(digest)
         if not DIGEST.fullmatch(digest) or not self._is_ours(path):
             return None
         try:
-            return self._detail(path, digest)
-        except OSError:
-            raise
-        except Exception as error:
-            # A damaged file can raise many kinds of errors.
-            raise OSError(f"{path.name} is damaged") from error
-
-    def _detail(self, path: Path, digest: str) -> Values:
-        with opened(path) as file:
-            found = read_network(file, DETAIL_POINTS) | {"digest": digest}
-            for name in ("rank", "truncation_loss"):
-                if name in file and file[name].ndim == 1:
-                    found[name] = listed(file[name][:])
-            found["singular_value"] = _of_change(file)
-            found["provenance"] = {
-                name: _text(file.attrs[name])
-                for name in ("finished", "rankscope_version", "platform")
-                if name in file.attrs
-            }
-            return found
+            result = open_result(path, verify=True)
+            found = read_network(result, DETAIL_POINTS) | {"digest": digest}
+            names = [name for name in ("rank", "truncation_loss") if _has(result, name, 1)]
+            found |= {name: listed(values) for name, values in result.arrays(names).items()}
+            found["singular_value"] = _of_change(result)
+        except InputError as error:
+            raise OSError(f"{digest} is damaged") from error
+        stamps = ("finished", "rankscope_version", "platform")
+        return found | {"provenance": {name: _text(result.attrs[name]) for name in stamps if name in result.attrs}}
 
     def _read_new(self) -> set[str]:
         """Read a batch of new results; return the digests of the others."""
         there: dict[str, tuple[int, int]] = {}
-        for digest in self._names("cells", ".nc"):
-            path = self._run.path_of(digest)
+        for digest in self._names("jobs", ""):
+            path = self._run.measurements_path(digest)
             try:
                 if self._is_ours(path):
                     stat = path.stat()
@@ -172,11 +160,11 @@ class LiveRun:
         for digest in unread[:BATCH]:
             self._files.pop(digest, None)
             try:
-                with opened(self._run.path_of(digest)) as file:
-                    if _text(file.attrs.get("digest", "")) == digest:
-                        self._networks[digest] = read_network(file, CURVE_POINTS)
-                        self._files[digest] = there[digest]
-            except Exception:
+                result = open_result(self._run.measurements_path(digest), verify=True)
+                if result.metadata["digest"] == digest:
+                    self._networks[digest] = read_network(result, CURVE_POINTS)
+                    self._files[digest] = there[digest]
+            except InputError:
                 pass
             if digest not in self._files:
                 # The runner sets it aside and runs the job again.
@@ -209,22 +197,20 @@ class LiveRun:
 
 def labels_of(description: Mapping[str, Any]) -> Values:
     """Return the labels of a network from the description of its job."""
-    labels = {name: description[name] for name in NAMING if name in description}
-    more = description.get("labels")
-    return {name: _plain(value) for name, value in (labels | (more if isinstance(more, dict) else {})).items()}
+    task, network, labels = (part if isinstance(part := description.get(name), dict) else {} for name in SECTIONS)
+    named = {"task": task.get("name"), "gain": network.get("gain"), "hidden_size": network.get("hidden_size")}
+    return {name: _plain(value) for name, value in (named | labels).items() if value is not None}
 
 
-def read_network(file: h5py.File, points: int) -> Values:
+def read_network(result: StoredDataset, points: int) -> Values:
     """Return labels, scalars and the loss at some epochs of a finished job."""
-    scalars = {name: item for name, item in file.items() if isinstance(item, h5py.Dataset) and item.shape == ()}
-    coordinates = {name for item in scalars.values() for name in _text(item.attrs.get("coordinates", "")).split()}
-    values = {name: _plain(item[()]) for name, item in scalars.items()}
-    status = values.pop("status", None) or _text(file.attrs.get("status", "")) or "finished"
-    loss = file["loss"][:] if "loss" in file and file["loss"].ndim == 1 else np.empty(0)
+    values = {name: _plain(one.values) for name, one in result.variables.items() if not one.dims}
+    status = values.pop("status", None) or _text(result.attrs.get("status", "")) or "finished"
+    loss = result.array("loss") if _has(result, "loss", 1) else np.empty(0)
     chosen = np.unique(np.linspace(0, max(len(loss) - 1, 0), points).round().astype(int))[: len(loss)]
     return {
-        "labels": {name: values[name] for name in sorted(coordinates - {"seed"}) if name in values},
-        "measured": {name: value for name, value in values.items() if name not in coordinates},
+        "labels": {name: values[name] for name in sorted(result.coordinates - {"seed"}) if name in values},
+        "measured": {name: value for name, value in values.items() if name not in result.coordinates},
         "status": status,
         "epoch": chosen.tolist(),
         "loss": listed(loss[chosen]),
@@ -248,14 +234,20 @@ def encoded(values: Any) -> bytes:
     return json.dumps(values, allow_nan=False, separators=(",", ":")).encode()
 
 
-def _of_change(file: h5py.File) -> list[float | None]:
+def _has(result: StoredDataset, name: str, ndim: int) -> bool:
+    """Return whether a result has a numeric variable of so many dimensions."""
+    variable = result.variables.get(name)
+    return variable is not None and len(variable.dims) == ndim and variable.dtype.kind in "fiub"
+
+
+def _of_change(result: StoredDataset) -> list[float | None]:
     """Return the leading singular values of the change, or an empty list."""
-    if "singular_value" in file and "matrix" in file and file["singular_value"].ndim == 2:
-        names = [_text(name) for name in file["matrix"][:]]
+    if _has(result, "singular_value", 2) and "matrix" in result.variables:
+        names = result.array("matrix").tolist()
         if "change" in names:
-            return listed(file["singular_value"][names.index("change")][:MAX_SINGULAR_VALUES])
-    if "singular_value_history" in file and len(file["singular_value_history"]):
-        return listed(file["singular_value_history"][-1][:MAX_SINGULAR_VALUES])
+            return listed(result.array("singular_value")[names.index("change")][:MAX_SINGULAR_VALUES])
+    if _has(result, "singular_value_history", 2) and result.variables["singular_value_history"].shape[0]:
+        return listed(result.array("singular_value_history")[-1][:MAX_SINGULAR_VALUES])
     return []
 
 

@@ -125,6 +125,7 @@ def write_tensors(
         header[name] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
         begin = end
     checksums = {HEADER_CHECKSUM: _NO_CHECKSUM.decode(), DATA_CHECKSUM: checksum.hexdigest()}
+    metadata = {name: text for name, text in metadata.items() if name not in checksums}
     text = json.dumps({"__metadata__": {**checksums, **metadata}, **header}, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     if len(text) > LARGEST_HEADER:

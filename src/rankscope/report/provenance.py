@@ -15,9 +15,9 @@ import xarray as xr
 
 from rankscope.errors import InputError
 from rankscope.experiments import EXPERIMENTS
+from rankscope.io.dataset_file import StoredDataset
 from rankscope.sweep import RunFolder
-from rankscope.sweep.parts import Part
-from rankscope.sweep.results import assemble, read_cells
+from rankscope.sweep.results import assemble, read_results
 
 VERSIONS = ("rankscope_version", "python_version", "torch_version", "numpy_version", "platform")
 NOT_SHOWN = ("recurrent_weights_history",)
@@ -71,17 +71,17 @@ def open_folder(folder: str | os.PathLike[str]) -> tuple[xr.Dataset, Provenance]
     run = RunFolder(folder)
     manifest = run.manifest()
     failures = [
-        {"name": _failed_name(manifest.cells.get(digest, {}), digest)}
+        {"name": _failed_name(manifest.jobs.get(digest, {}), digest)}
         | {name: value for name, value in asdict(failure).items() if name != "traceback"}
         for digest, failure in run.failures().items()
     ]
-    cells, unreadable = read_cells(run, NOT_SHOWN)
+    results, unreadable = read_results(folder, verify=True)
     for digest, reason in unreadable.items():
-        name = _failed_name(manifest.cells.get(digest, {}), digest)
+        name = _failed_name(manifest.jobs.get(digest, {}), digest)
         failures.append({"name": name, "error": "unreadable", "message": reason, "host": "", "time": ""})
-    if not cells:
-        raise InputError(f"folder must hold finished cells, got {str(folder)!r}, which has none yet")
-    dataset = assemble(cells)
+    if not results:
+        raise InputError(f"folder must hold finished jobs, got {str(folder)!r}, which has none yet")
+    dataset = assemble(results, in_memory=True, without=NOT_SHOWN)
     experiment, command, sweep = _origin(manifest.description, Path(folder))
     return dataset, Provenance(
         experiment=experiment,
@@ -90,7 +90,7 @@ def open_folder(folder: str | os.PathLike[str]) -> tuple[xr.Dataset, Provenance]
         sweep=sweep,
         counts=asdict(run.counts()),
         failures=failures,
-        jobs=_stamps(cells),
+        jobs=_stamps(results),
         versions=_versions(dataset),
     )
 
@@ -112,29 +112,35 @@ def _versions(dataset: xr.Dataset) -> dict[str, str]:
     return {name: str(dataset.attrs[name]) for name in VERSIONS if name in dataset.attrs}
 
 
-def _failed_name(cell: Any, digest: str) -> str:
-    labels = {name: cell[name] for name in ("task", "gain", "hidden_size", "sample") if name in cell}
-    labels |= cell.get("labels", {})
+def _failed_name(job: Mapping[str, Any], digest: str) -> str:
+    """Return the labels of a job, given its description in run.json, as one line."""
+    labels = labels_of(job)
     return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in labels.items()) or digest
 
 
-def _stamps(cells: Sequence[Part]) -> dict[str, dict[str, Any]]:
+def labels_of(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Return task, gain, size and labels of a job, given its description in run.json."""
+    task, network, labels = ({**job.get(name, {})} for name in ("task", "network", "labels"))
+    named = {"task": task.get("name"), "gain": network.get("gain"), "hidden_size": network.get("hidden_size")}
+    return {name: value for name, value in named.items() if value is not None} | labels
+
+
+def _stamps(results: Sequence[StoredDataset]) -> dict[str, dict[str, Any]]:
     """Return digest, date, duration and description of each job by its seed; none for jobs that share a seed."""
-    seeds = Counter(map(_seed_of, cells))
-    return {_seed_of(cell): _stamp(cell) for cell in cells if seeds[_seed_of(cell)] == 1}
+    seeds = Counter(map(_seed_of, results))
+    return {_seed_of(result): _stamp(result) for result in results if seeds[_seed_of(result)] == 1}
 
 
-def _seed_of(cell: Part) -> str:
-    return str(int(cell.scalar("seed"))) if "seed" in cell.variables else ""
+def _seed_of(result: StoredDataset) -> str:
+    return str(result.variables["seed"].values) if "seed" in result.variables else ""
 
 
-def _stamp(cell: Part) -> dict[str, Any]:
+def _stamp(result: StoredDataset) -> dict[str, Any]:
     readers: dict[str, Callable[[Any], Any]] = {
         "digest": str,
         "finished": str,
         "training_seconds": float,
-        "cell": json.loads,
+        "job": json.loads,
     }
-    names = {"training_seconds": "seconds", "cell": "job"}
-    found = {name: (cell.said(name), read) for name, read in readers.items()}
-    return {names.get(name, name): read(value) for name, (value, read) in found.items() if value is not None}
+    found = {name: (result.attrs.get(name), read) for name, read in readers.items()}
+    return {name.removeprefix("training_"): read(value) for name, (value, read) in found.items() if value is not None}

@@ -9,6 +9,7 @@ from rankscope.sweep.results import open_run as open_run
 from rankscope.sweep.runner import RunResult as RunResult
 from rankscope.sweep.runner import measure_run as measure_run
 from rankscope.sweep.runner import run as run
+from rankscope.sweep.runner import run_into as run_into
 from rankscope.sweep.store import RunFolder as RunFolder
 from rankscope.sweep.sweep_file import Sweep as Sweep
 from rankscope.sweep.sweep_file import seed_of as seed_of

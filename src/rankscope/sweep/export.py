@@ -20,7 +20,7 @@ LARGE = 4096
 """Bytes from which a variable is compressed in netCDF."""
 
 
-def export_run(folder: str | os.PathLike[str], out: str | os.PathLike[str], kind: str) -> None:
+def export_run(folder: str | os.PathLike[str], out: str | os.PathLike[str], format: str) -> None:
     """Write everything measured in a run to one file.
 
     Parameters
@@ -29,7 +29,7 @@ def export_run(folder: str | os.PathLike[str], out: str | os.PathLike[str], kind
         Folder of a run.
     out
         The file to write; for Zarr, a folder that must not exist.
-    kind
+    format
         "nc" (netCDF) or "zarr" for everything; "csv" or "parquet" for the scalars, one row for each network.
 
     Raises
@@ -37,8 +37,8 @@ def export_run(folder: str | os.PathLike[str], out: str | os.PathLike[str], kind
     InputError
         If the folder holds no run, `out` cannot be written, or an optional package is missing.
     """
-    write = FORMATS[choice("kind", kind, FORMATS)]
-    dataset, target = open_run(folder, in_memory=kind in ("nc", "zarr")), Path(out)
+    write = FORMATS[choice("format", format, FORMATS)]
+    dataset, target = open_run(folder, in_memory=format in ("nc", "zarr")), Path(out)
     make_folder(target.parent)
     write(dataset, target)
 

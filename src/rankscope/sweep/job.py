@@ -337,7 +337,12 @@ class Done:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    try:
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"a job must hold text, finite numbers and lists of them, got {value!r:.300}: {error}"
+        ) from error
 
 
 def _source_of(spec: Mapping[str, Any]) -> str:

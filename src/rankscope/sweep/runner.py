@@ -9,25 +9,25 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import shutil
-import time
-from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
+from concurrent.futures import Executor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rankscope.errors import InputError
-from rankscope.sweep import locks
+from rankscope.io.atomic import make_folder
 from rankscope.sweep.cost import bytes_on_disk
-from rankscope.sweep.executors import External, JobExecutor, LocalProcesses, executor_gone
-from rankscope.sweep.job import Job, Progress
-from rankscope.sweep.processes import SECONDS_BETWEEN_REPORTS, OnProgress, available_cores
+from rankscope.sweep.executors import External, JobExecutor, LocalProcesses
+from rankscope.sweep.job import Done, Job, Progress
+from rankscope.sweep.processes import OnProgress, available_cores
+from rankscope.sweep.result_file import MEASUREMENTS
+from rankscope.sweep.schedule import Schedule
 from rankscope.sweep.store import RunFolder, SetAside
 from rankscope.sweep.together import ProgressOf, chosen_device, train_groups
-from rankscope.sweep.worker import Ending, Outcome, Settings, missing_measurements
+from rankscope.sweep.worker import Ending, Settings, missing_measurements
 from rankscope.validation import integer
 
 SUBMITTED_AHEAD = 2
@@ -35,12 +35,6 @@ SUBMITTED_AHEAD = 2
 
 EXTERNAL_WORKERS = 1000
 """Largest number of jobs submitted to an executor of unknown size."""
-
-DEATHS_ALLOWED = 2
-"""Number of workers that may die running a job before it counts as failed."""
-
-SECONDS_BETWEEN_CHECKS = 0.5
-"""Interval at which jobs locked by other processes are checked."""
 
 logger = logging.getLogger(__name__)
 
@@ -148,16 +142,27 @@ def run(
     workforce: JobExecutor = (
         LocalProcesses(settings, distinct, most) if executor is None else External(settings, executor)
     )
-    active = _Run(store, workforce, distinct, most + SUBMITTED_AHEAD, on_progress)
     try:
-        active.run(already_done=complete)
+        outcomes = Schedule(store, workforce, distinct, most + SUBMITTED_AHEAD, on_progress).run(complete)
         workforce.close()
     except BaseException:
         workforce.abandon()
         raise
     finally:
         store.tidy()
-    return active.result([digest for digest in done if digest in complete], aside, others, alone)
+
+    def ended(ending: Ending) -> list[str]:
+        return [digest for digest, outcome in outcomes.items() if outcome.ending is ending]
+
+    return RunResult(
+        finished=tuple(ended(Ending.FINISHED)),
+        already_done=tuple(digest for digest in done if digest in complete),
+        failed={digest: outcomes[digest].message for digest in ended(Ending.FAILED)},
+        elsewhere=tuple(ended(Ending.ALREADY_DONE)),
+        set_aside=tuple(aside),
+        others=others,
+        alone=alone,
+    )
 
 
 def measure_run(
@@ -191,6 +196,30 @@ def measure_run(
     return run(jobs, folder, workers=workers, executor=executor, retry_failed=True, on_progress=on_progress)
 
 
+def run_into(
+    job: Job, folder: str | os.PathLike[str], progress: Progress | None = None, overwrite: bool = False
+) -> tuple[Done, list[Path]]:
+    """Run one job into a folder of its own; interrupted, the same call continues it.
+
+    Returns
+    -------
+    The finished job, and the paths of its files.
+
+    Raises
+    ------
+    InputError
+        If the folder cannot be written to or already holds results, or the job cannot be run.
+    """
+    root = make_folder(folder)
+    if (root / MEASUREMENTS).exists() and not overwrite:
+        raise InputError(f"out must be a folder without results, got {folder}; choose another or say --overwrite")
+    state = root / f"state-{job.digest}.safetensors"
+    done = job.run(progress, state)
+    files = done.save(root)
+    state.unlink(missing_ok=True)
+    return done, files
+
+
 def check_jobs(jobs: Sequence[Job]) -> None:
     """Build task and network of one job of each kind.
 
@@ -205,144 +234,6 @@ def check_jobs(jobs: Sequence[Job]) -> None:
         kinds[json.dumps([described, job.measurements], sort_keys=True)] = job
     for job in kinds.values():
         job.check()
-
-
-class _Run:
-    """The jobs of a run: waiting, submitted, locked by other processes, or settled."""
-
-    def __init__(
-        self, store: RunFolder, executor: JobExecutor, jobs: list[Job], most: int, on_progress: OnProgress | None
-    ) -> None:
-        self._store = store
-        self._executor = executor
-        self._jobs = jobs
-        self._most = most
-        self._on_progress = on_progress
-        self._waiting: deque[int] = deque()
-        self._pending: dict[Future[Outcome], int] = {}
-        self._locked: list[int] = []
-        self._deaths: Counter[int] = Counter()
-        self._unexplained = 0
-        self._next_check = 0.0
-        self._settled: dict[str, Outcome] = {}
-
-    def run(self, already_done: set[str]) -> None:
-        """Work until every job is settled."""
-        for index, job in enumerate(self._jobs):
-            if job.digest in already_done:
-                self._report(index, 1, 1, math.nan)
-            else:
-                self._waiting.append(index)
-        while self._waiting or self._pending or self._locked:
-            try:
-                self._submit()
-                self._collect()
-            except BrokenExecutor as error:
-                self._recover(error)
-            self._check_locked()
-
-    def result(self, done: list[str], aside: list[SetAside], others: int, alone: Mapping[str, str]) -> RunResult:
-        """Return what happened, given what was found before."""
-        ended: dict[Ending, list[str]] = {ending: [] for ending in Ending}
-        for digest in (job.digest for job in self._jobs):
-            if digest in self._settled:
-                ended[self._settled[digest].ending].append(digest)
-        return RunResult(
-            finished=tuple(ended[Ending.FINISHED]),
-            already_done=tuple(done),
-            failed={digest: self._settled[digest].message for digest in ended[Ending.FAILED]},
-            elsewhere=tuple(ended[Ending.ALREADY_DONE]),
-            set_aside=tuple(aside),
-            others=others,
-            alone=alone,
-        )
-
-    def _submit(self) -> None:
-        # No more than there are workers: other processes may finish the rest first.
-        while self._waiting and len(self._pending) < self._most:
-            future = self._executor.submit(self._waiting[0], self._jobs[self._waiting[0]])
-            self._pending[future] = self._waiting.popleft()
-
-    def _collect(self) -> None:
-        if not self._pending:
-            time.sleep(SECONDS_BETWEEN_REPORTS)
-            return
-        finished, _ = wait(self._pending, timeout=SECONDS_BETWEEN_REPORTS, return_when=FIRST_COMPLETED)
-        for report in self._executor.reports():
-            self._report(*report)
-        for future in finished:
-            self._settle(self._pending[future], self._outcome_of(future))
-            del self._pending[future]
-
-    def _outcome_of(self, future: Future[Outcome]) -> Outcome:
-        try:
-            return future.result()
-        except BrokenExecutor:
-            raise
-        except CancelledError as error:
-            raise executor_gone(error) from error
-        except Exception as error:
-            # Workers return their errors; this one occurred on the way there, or the executor gave the job up.
-            return self._fail(self._pending[future], type(error).__name__, str(error))
-
-    def _settle(self, index: int, outcome: Outcome) -> None:
-        self._unexplained = 0
-        if outcome.ending is Ending.NO_STORAGE:
-            raise InputError(
-                f"cannot continue to write in {self._store.path}: {outcome.message}; finished jobs are kept, start "
-                "the run again once that is solved"
-            )
-        if outcome.ending is Ending.LOCKED:
-            self._locked.append(index)
-            return
-        self._settled[self._jobs[index].digest] = outcome
-        self._report(index, 1, 1, math.nan)
-
-    def _recover(self, error: BrokenExecutor) -> None:
-        """Continue after a worker has died: find the job it died of, and submit again what was lost."""
-        died = self._executor.recover(error)
-        pending, self._pending = self._pending, {}
-        lost = []
-        for future, index in pending.items():
-            if future.done() and not future.cancelled() and future.exception() is None:
-                self._settle(index, future.result())
-            else:
-                lost.append(index)
-        blamed = [index for index in lost if self._was_locked_by(index, died)]
-        self._deaths.update(blamed)
-        for index in blamed:
-            if self._deaths[index] > DEATHS_ALLOWED:
-                lost.remove(index)
-                times = self._deaths[index]
-                self._settle(index, self._fail(index, "WorkerDied", f"{times} processes died working on this job"))
-        self._waiting.extendleft(reversed(lost))
-        self._unexplained = 0 if blamed else self._unexplained + 1
-        if self._unexplained > DEATHS_ALLOWED:
-            raise InputError(
-                "worker processes must be able to start, got several that died before they began; a script that "
-                "starts a run must do so below `if __name__ == '__main__':`"
-            ) from error
-
-    def _was_locked_by(self, index: int, pids: set[int]) -> bool:
-        owner = locks.owner(self._store.lock_path(self._jobs[index].digest))
-        return owner is not None and owner.host == locks.this_host() and owner.pid in pids
-
-    def _fail(self, index: int, error: str, message: str) -> Outcome:
-        self._store.fail(self._jobs[index].digest, error, message)
-        return Outcome(Ending.FAILED, f"{error}: {message}")
-
-    def _check_locked(self) -> None:
-        """Submit jobs again whose locks were released: they are done, or their owner died."""
-        if self._waiting or not self._locked or time.monotonic() < self._next_check:
-            return
-        self._next_check = time.monotonic() + SECONDS_BETWEEN_CHECKS
-        free = [i for i in self._locked if not locks.is_held(self._store.lock_path(self._jobs[i].digest))]
-        self._locked = [index for index in self._locked if index not in free]
-        self._waiting.extend(free)
-
-    def _report(self, index: int, done: int, total: int, loss: float) -> None:
-        if self._on_progress is not None:
-            self._on_progress(index, done, total, loss)
 
 
 def _progress_of(jobs: Sequence[Job], on_progress: OnProgress | None) -> ProgressOf | None:
