@@ -5,7 +5,7 @@
         program.kill()
 
     def test_what_workers_do(forked_workers):
-        run_sweep(work, cells, folder, workers=2)
+        run(jobs, folder, workers=2)
 
 They are processes as real as others: each has its own memory, its number, its exit status, and signals reach it. The
 server is the one of `multiprocessing`: a fresh interpreter without threads, with nothing of the tests in it. That the
