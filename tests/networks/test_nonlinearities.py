@@ -104,10 +104,10 @@ def test_found_by_name_by_itself_or_as_a_callable():
         (torch.t, r"phi must be elementwise: .*into shape \(3, 2\)"),
         (lambda x: x.tolist(), "phi must be elementwise: .*into list"),
         (lambda x: x[:, :2], r"phi must be elementwise: .*into shape \(2, 2\)"),
-        (torch.nn.Softmax(dim=-1), "phi must be elementwise: what it makes of an entry depends on the others"),
-        (lambda x: x - x.mean(), "phi must be elementwise: what it makes"),
-        (lambda x: x.flip(0), "phi must be elementwise: what it makes"),
-        (lambda x: x.cumsum(1), "phi must be elementwise: what it makes"),
+        (torch.nn.Softmax(dim=-1), "phi must be elementwise: the result of an entry depends on the others"),
+        (lambda x: x - x.mean(), "phi must be elementwise: the result"),
+        (lambda x: x.flip(0), "phi must be elementwise: the result"),
+        (lambda x: x.cumsum(1), "phi must be elementwise: the result"),
     ],
 )
 def test_anything_else_is_refused(wrong, message):
