@@ -1,9 +1,9 @@
 r"""
-Random connectivity speeds learning up
-======================================
+Random connectivity accelerates learning
+========================================
 
-The stronger the random connectivity a network begins with, the sooner it has learned and the less has to change, until
-chaos sets in. This is a sweep: each network is a file, and interrupted it goes on where it was.
+The stronger the initial random connectivity, the faster a network learns and the less has to change, until chaos sets
+in. The networks are jobs of a run: each is stored in a folder, and an interrupted run continues.
 """
 
 import tempfile
@@ -13,31 +13,21 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import rankscope as rs
-from rankscope.experiments import Cell, run_cells
 
-cells = [
-    Cell(
-        rs.tasks.FlipFlop(),
-        gain=gain,
-        hidden_size=64,
-        epochs=300,
-        sample=sample,
-        seed=10 * sample,
-    )
-    for gain in (0.0, 0.5, 1.0, 1.5, 2.0)
-    for sample in range(3)
-]
+base = rs.Job(task="flipflop", network={"hidden_size": 64}, training={"epochs": 300})
+jobs = rs.Sweep(base=base, grid={"gain": [0.0, 0.5, 1.0, 1.5, 2.0]}, samples=3).jobs()
 folder = tempfile.mkdtemp()
 
 # %%
-# In a script below `if __name__ == "__main__":`, and on the command line, `run_cells(cells, folder)` starts a process for
-# every core. Any executor serves in its place: here a thread, on a cluster that of Dask.
+# `rs.run(jobs, folder)` starts one process a core. In a script, call it below `if __name__ == "__main__":`. Any executor
+# can be used instead: a thread here, Dask's on a cluster.
 
 with ThreadPoolExecutor(1) as executor:
-    run_cells(cells, folder, executor=executor)
+    rs.run(jobs, folder, executor=executor)
 
 # %%
-# A run opens as one labelled dataset. What a network did not reach is NaN, never 0.
+# A run opens as one labelled dataset. Missing quantities, such as the convergence epoch of a network that did not
+# converge, are NaN.
 
 run = rs.open_run(folder)
 print(run.sizes)
