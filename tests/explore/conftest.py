@@ -1,25 +1,23 @@
-"""What the tests of the explorer share."""
+"""Fixtures of the explorer's tests: four finished jobs, and the folder of their run."""
 
 import shutil
 
 import pytest
-from explore_cases import SWEEP
+from explore_cases import jobs
 
-from rankscope.sweep import RunFolder, Sweep
+from rankscope.sweep import RunFolder
 
 
 @pytest.fixture(scope="session")
-def finished_jobs(tmp_path_factory):
+def finished_jobs():
     """Four finished jobs by digest."""
-    path = tmp_path_factory.mktemp("sweep") / "sweep.yaml"
-    path.write_text(SWEEP)
-    return {job.digest: job.run() for job in Sweep.from_yaml(path).jobs()}
+    return {job.digest: job.run() for job in jobs()}
 
 
 @pytest.fixture(scope="session")
 def _finished(finished_jobs, tmp_path_factory):
     run = RunFolder(tmp_path_factory.mktemp("explore") / "run")
-    run.prepare([done.job for done in finished_jobs.values()], {"sweep": SWEEP})
+    run.prepare(jobs(), {"sweep": "a sweep"})
     for done in finished_jobs.values():
         run.save(done)
     return run.path

@@ -16,15 +16,22 @@ from contextlib import contextmanager
 import httpx
 
 from rankscope.explore.serving import Serving
+from rankscope.sweep import Job
 
-SWEEP = """
-task: {name: flipflop, duration: 10}
-hidden_size: 12
-epochs: 12
-grid:
-  gain: [0.0, 0.9]
-samples: 2
-"""
+
+def jobs():
+    """Four jobs with tiny networks."""
+    return [
+        Job(
+            task={"name": "flipflop", "duration": 10},
+            network={"gain": gain, "hidden_size": 12},
+            training={"epochs": 12},
+            seed=sample,
+            labels={"sample": sample},
+        )
+        for gain in (0.0, 0.9)
+        for sample in (0, 1)
+    ]
 
 
 @contextmanager
@@ -52,7 +59,7 @@ def command(*arguments, **environment):
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | environment,
-        # As a shell does for a job in front: Ctrl-C is heard.
+        # As a shell does for a job in front: Ctrl-C is handled.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     try:

@@ -2,21 +2,31 @@
 
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
+import xarray as xr
+from explore_cases import jobs
 
 import rankscope as rs
 from rankscope.explore import live as live_module
 from rankscope.explore.live import LiveRun, encoded, update
 from rankscope.sweep import RunFolder, locks
+from rankscope.sweep.result_file import write_result
+
+
+def first_of(folder):
+    """Digest and measurements file of the first finished job."""
+    path = sorted((folder / "jobs").iterdir())[0]
+    return path.name, path / "measurements.safetensors"
 
 
 @pytest.fixture
 def growing(finished_jobs, tmp_path):
-    """A run of which nothing is done yet, and a function that finishes its next network."""
+    """A run without results, and a function that finishes its next job."""
     run = RunFolder(tmp_path / "growing")
-    run.prepare([done.job for done in finished_jobs.values()], {"experiment": "gain"})
+    run.prepare(jobs(), {"experiment": "gain"})
     left = list(finished_jobs)
 
     def finish():
@@ -27,7 +37,7 @@ def growing(finished_jobs, tmp_path):
     return run, finish
 
 
-def test_cells_appear_as_they_finish(growing):
+def test_networks_appear_as_jobs_finish(growing):
     run, finish = growing
     live = LiveRun(run.path)
     assert live.snapshot().counts == {"total": 4, "done": 0, "failed": 0, "running": 0, "waiting": 4}
@@ -42,36 +52,18 @@ def test_cells_appear_as_they_finish(growing):
     assert update(live.snapshot(), known)["networks"] == {}
 
 
-def test_a_damaged_result_is_left_out(growing):
-    run, finish = growing
-    digest = finish()
-    path = run.measurements_path(digest)
-    content = bytearray(path.read_bytes())
-    content[-9] ^= 1
-    path.write_bytes(content)
-    assert LiveRun(run.path).snapshot().networks == {}
-    with pytest.raises(OSError, match="is damaged"):
-        LiveRun(run.path).detail(digest)
-
-
 def test_values_are_those_of_open_run(finished_run):
-    cells, run = LiveRun(finished_run).snapshot().networks, rs.open_run(finished_run)
-    assert len(cells) == 4
-    for cell in cells.values():
-        same = run.sel(gain=cell["labels"]["gain"], sample=cell["labels"]["sample"])
-        assert cell["labels"] == {
-            "task": "flipflop",
-            "kind": "rate",
-            "gain": float(same["gain"]),
-            "sample": int(same["sample"]),
-            "hidden_size": 12,
-        }
-        assert cell["measured"]["change_norm"] == pytest.approx(float(same["change_norm"]), rel=1e-5)
-        np.testing.assert_allclose(cell["loss"], same["loss"].values, rtol=1e-5)
-        assert cell["epoch"] == list(range(12))
-        assert cell["status"] == "finished"
-        # ten epochs do not learn the task
-        assert cell["measured"]["convergence_epoch"] is None
+    networks, run = LiveRun(finished_run).snapshot().networks, rs.open_run(finished_run)
+    assert len(networks) == 4
+    for one in networks.values():
+        same = run.sel(gain=one["labels"]["gain"], sample=one["labels"]["sample"])
+        assert one["labels"]["task"] == "flipflop"
+        assert one["labels"]["hidden_size"] == 12
+        assert one["measured"]["change_norm"] == pytest.approx(float(same["change_norm"]), rel=1e-5)
+        np.testing.assert_allclose(one["loss"], same["loss"].values, rtol=1e-5)
+        assert one["epoch"] == list(range(12))
+        assert one["status"] == "finished"
+        assert one["measured"]["convergence_epoch"] is None  # 12 epochs do not suffice
 
 
 def test_a_long_curve_is_thinned_to_its_ends(finished_run, monkeypatch):
@@ -114,53 +106,53 @@ def test_hundreds_come_a_part_at_a_time(finished_run, monkeypatch):
     assert (len(second.networks), second.complete) == (4, True)
 
 
-@pytest.mark.parametrize("content", [b"", b"something else", b"\0" * 100])
-def test_a_damaged_cell_is_waited_for(finished_run, content):
-    path = sorted((finished_run / "jobs").glob("*/measurements.safetensors"))[0]
+@pytest.mark.parametrize("content", [b"", b"not a file of tensors", b"\xff" * 100])
+def test_a_damaged_result_is_read_again_once_it_changes(finished_run, content):
+    digest, path = first_of(finished_run)
     whole = path.read_bytes()
     live = LiveRun(finished_run)
     path.write_bytes(content)
     assert live.snapshot().counts["done"] == 3
+    with pytest.raises(rs.InputError):
+        live.detail(digest)
     path.write_bytes(whole)
     assert live.snapshot().counts["done"] == 4
 
 
-def test_a_damaged_cell_keeps_nobody_waiting(finished_run, monkeypatch):
+def test_a_damaged_result_does_not_stop_the_others(finished_run, monkeypatch):
     monkeypatch.setattr(live_module, "BATCH", 1)
-    path = sorted((finished_run / "jobs").glob("*/measurements.safetensors"))[0]
-    path.write_bytes(b"half")
+    first_of(finished_run)[1].write_bytes(b"half")
     live = LiveRun(finished_run)
     snapshots = [live.snapshot() for _ in range(5)]
-    assert [len(snapshot.networks) for snapshot in snapshots] == [0, 1, 2, 3, 3]
-    assert [snapshot.complete for snapshot in snapshots] == [False, False, False, True, True]
+    assert [len(one.networks) for one in snapshots] == [0, 1, 2, 3, 3]
+    assert [one.complete for one in snapshots] == [False, False, False, True, True]
 
 
-def test_a_cell_that_goes_is_told(finished_run):
+def test_a_removed_result_is_reported(finished_run):
     live = LiveRun(finished_run)
     known = live.snapshot().networks
-    path = sorted((finished_run / "jobs").glob("*/measurements.safetensors"))[0]
-    path.unlink()
-    assert update(live.snapshot(), known)["gone"] == [path.parent.name]
+    digest, path = first_of(finished_run)
+    shutil.rmtree(path.parent)
+    assert update(live.snapshot(), known)["gone"] == [digest]
 
 
 def test_links_out_of_the_folder_are_not_followed(finished_run, tmp_path):
-    path = sorted((finished_run / "jobs").glob("*/measurements.safetensors"))[0]
-    outside = tmp_path / path.name
-    path.rename(outside)
-    path.symlink_to(outside)
+    digest, path = first_of(finished_run)
+    outside = tmp_path / digest
+    path.parent.rename(outside)
+    path.parent.symlink_to(outside)
     secret = tmp_path / "secret.json"
     secret.write_text(json.dumps({"error": "secret", "message": "", "traceback": "", "host": "", "time": ""}))
-    (finished_run / "failed" / f"{path.parent.name}.json").symlink_to(secret)
+    (finished_run / "failed" / f"{digest}.json").symlink_to(secret)
     snapshot = LiveRun(finished_run).snapshot()
     assert snapshot.counts["done"] == 3
-    assert path.parent.name not in snapshot.networks
+    assert digest not in snapshot.networks
     assert "secret" not in encoded(update(snapshot, {})).decode()
-    assert LiveRun(finished_run).detail(path.parent.name) is None
+    assert LiveRun(finished_run).detail(digest) is None
 
 
-def test_more_of_one_network(finished_run):
-    digest = sorted((finished_run / "jobs").glob("*/measurements.safetensors"))[0].parent.name
-    found = LiveRun(finished_run).detail(digest)
+def test_details_of_one_network(finished_run):
+    found = LiveRun(finished_run).detail(first_of(finished_run)[0])
     run = rs.open_run(finished_run).sel(gain=found["labels"]["gain"], sample=found["labels"]["sample"])
     np.testing.assert_allclose(found["truncation_loss"], run["truncation_loss"].values, rtol=1e-5)
     np.testing.assert_allclose(found["singular_value"], run["singular_value"].sel(matrix="change").values, rtol=1e-5)
@@ -170,31 +162,28 @@ def test_more_of_one_network(finished_run):
         assert LiveRun(finished_run).detail(name) is None
 
 
-def test_results_of_any_content_are_shown(tmp_path, finished_jobs):
-    import xarray as xr
-
-    from rankscope.io.dataset_file import write_dataset
-
+def test_results_of_other_experiments_are_read(tmp_path):
+    job = jobs()[0]
     run = RunFolder(tmp_path / "run")
-    digest, done = next(iter(finished_jobs.items()))
-    run.prepare([done.job])
-    metadata = run.result(run.save(done).name).metadata
+    run.prepare([job])
     measured = xr.Dataset(
         {"accuracy": 0.7, "note": "x" * 5000, "singular_value": (("weight", "matrix", "i"), np.ones((2, 2, 2)))},
         {"task": "sentiment", "gain": np.nan, "seed": 2**60},
     )
-    write_dataset(run.measurements_path(digest), measured, metadata)
+    path = run.measurements_path(job.digest)
+    path.parent.mkdir()
+    write_result(path, measured, job, ["score"], network_kept=False)
     live = LiveRun(run.path)
-    network = live.snapshot().networks[digest]
-    assert network["measured"]["accuracy"] == 0.7
-    assert network["labels"] == {"task": "sentiment", "gain": None}
-    assert (network["loss"], network["epoch"]) == ([], [])
-    assert len(network["measured"]["note"]) < 5000
-    assert live.detail(digest)["singular_value"] == []
+    one = live.snapshot().networks[job.digest]
+    assert one["measured"]["accuracy"] == 0.7
+    assert one["labels"] == {"task": "sentiment", "gain": None}
+    assert (one["loss"], one["epoch"]) == ([], [])
+    assert len(one["measured"]["note"]) < 5000
+    assert live.detail(job.digest)["singular_value"] == []
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
-    with pytest.raises(rs.InputError, match="not there"):
+    with pytest.raises(rs.InputError, match="does not exist"):
         LiveRun(tmp_path / "none")
     with pytest.raises(rs.InputError, match=r"run\.json"):
         LiveRun(tmp_path)

@@ -3,10 +3,10 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from explore_cases import SWEEP, served, wait_for
+from explore_cases import jobs, served, wait_for
 
 from forking import Program
-from rankscope.sweep import RunFolder, Sweep, run
+from rankscope.sweep import Job, RunFolder, run
 
 POINTS = """(name) => {
   const plot = document.getElementById("plot-" + name);
@@ -14,10 +14,10 @@ POINTS = """(name) => {
 }"""
 
 
-def sweep(path, folder):
-    """The sweep of `rankscope run`, on a thread: processes of its own take seconds to start."""
+def train(folder):
+    """Run the jobs on a thread; starting processes takes seconds."""
     with ThreadPoolExecutor(1) as executor:
-        run(Sweep.from_yaml(path).jobs(), folder, executor=executor)
+        run(jobs(), folder, executor=executor)
 
 
 def rows(page):
@@ -26,15 +26,14 @@ def rows(page):
 
 def test_a_sweep_in_another_process_grows_the_page(open_page, tmp_path):
     folder = tmp_path / "run"
-    (tmp_path / "sweep.yaml").write_text(SWEEP)
-    RunFolder(folder).prepare(Sweep.from_yaml(tmp_path / "sweep.yaml").jobs(), {"experiment": "mine"})
+    RunFolder(folder).prepare(jobs(), {"experiment": "mine"})
     with served(folder) as address:
         watched = open_page(address)
         page = watched.page
         wait_for(lambda: page.inner_text("#counts") == "0 of 4 networks finished, 4 waiting.")
         assert page.inner_text("h1") == "Run: mine"
         page.evaluate("() => { window.still = true; }")
-        program = Program(tmp_path, sweep, tmp_path / "sweep.yaml", folder)
+        program = Program(tmp_path, train, folder)
         seen = set()
 
         def finished():
@@ -58,8 +57,9 @@ def test_a_sweep_in_another_process_grows_the_page(open_page, tmp_path):
 @pytest.fixture
 def run_page(open_page, finished_run):
     hostile = "</script><script>window.stolen = true</script><img src=x onerror='window.stolen = true'>"
-    RunFolder(finished_run).prepare([("lost", {"task": hostile, "gain": 0.5})])
-    RunFolder(finished_run).fail("lost", "ValueError", hostile)
+    lost = Job(task="flipflop", labels={"note": hostile})
+    RunFolder(finished_run).prepare([lost])
+    RunFolder(finished_run).fail(lost.digest, "ValueError", hostile)
     with served(finished_run) as address:
         watched = open_page(address, width=390)
         wait_for(lambda: len(rows(watched.page)) == 5)

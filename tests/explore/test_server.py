@@ -216,7 +216,7 @@ CLIMBING = [
     "....//....//etc/passwd",
     "..%252f..%252frun.json",
     "x%00",
-    "x.nc",
+    "x.safetensors",
     ".",
     "..",
     "a" * 101,
@@ -235,13 +235,9 @@ def test_paths_cannot_leave_the_folder(finished_run, room, name):
 def test_a_link_out_of_the_folder_is_not_followed(with_run, finished_run, tmp_path):
     inside = sorted((finished_run / "jobs").iterdir())[0]
     outside = shutil.copytree(inside, tmp_path / "outside")
-    link = finished_run / "jobs" / "linked"
-    link.symlink_to(outside)
-    try:
-        assert with_run.get(f"/{TOKEN}/api/run/jobs/linked").status_code == 404
-        assert with_run.get(f"/{TOKEN}/api/run/jobs/{inside.name}").status_code == 200
-    finally:
-        link.unlink()
+    (finished_run / "jobs" / "linked").symlink_to(outside)
+    assert with_run.get(f"/{TOKEN}/api/run/jobs/linked").status_code == 404
+    assert with_run.get(f"/{TOKEN}/api/run/jobs/{inside.name}").status_code == 200
 
 
 def test_the_address_is_hard_to_guess():

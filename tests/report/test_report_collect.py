@@ -212,7 +212,7 @@ def test_where_a_run_comes_from(small, small_run):
     assert known["sweep"].startswith("task: flipflop")
     assert known["versions"]["rankscope_version"] == rs.__version__
     (failure,) = known["failures"]
-    assert failure["name"] == "task fixed_point, gain 0.8, hidden size 10, sample 1"
+    assert failure["name"] == "fixed_point, g = 0.8, N = 10, sample 1"
     assert (failure["error"], failure["message"][:7]) == ("RuntimeError", "no luck")
     for one in content["networks"]:
         described = (one["job"]["network"]["gain"], one["job"]["task"]["name"])

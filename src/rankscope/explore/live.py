@@ -28,7 +28,7 @@ BATCH = 40  # new results per snapshot, so that a page of hundreds of networks f
 CURVE_POINTS, DETAIL_POINTS = 100, 400
 MAX_SINGULAR_VALUES = 40
 MAX_TEXT = 2000
-SECTIONS = ("task", "network", "labels")
+PROVENANCE = ("finished", "rankscope_version", "platform")
 
 
 @dataclass(frozen=True)
@@ -66,27 +66,23 @@ class LiveRun:
 
     folder: str | os.PathLike[str]
     _networks: dict[str, Values] = field(default_factory=dict, init=False)
-    _files: dict[str, tuple[int, int]] = field(default_factory=dict, init=False)
+    # Modification time and size of the files that were read, and of those that were damaged.
+    _read: dict[str, tuple[int, int]] = field(default_factory=dict, init=False)
     _damaged: dict[str, tuple[int, int]] = field(default_factory=dict, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def __post_init__(self) -> None:
         self._run = RunFolder(self.folder)
         if not self._run.path.is_dir():
-            raise InputError(f"run must be the folder of a run, got {str(self.folder)!r}, which is not there")
+            raise InputError(f"run must be the folder of a run, got {str(self.folder)!r}, which does not exist")
         self._root = self._run.path.resolve()
         self._run.manifest()
-
-    @property
-    def name(self) -> str:
-        """The name of the folder."""
-        return self._run.path.name
 
     def title(self) -> str:
         """Return the experiment and its preset, or the name of the folder."""
         description = self._run.manifest().description
         named = [str(description[key]) for key in ("experiment", "preset") if key in description]
-        return ", ".join(named)[:MAX_TEXT] or self.name
+        return ", ".join(named)[:MAX_TEXT] or self._run.path.name
 
     def snapshot(self) -> Snapshot:
         """Return the current state of the run.
@@ -97,25 +93,23 @@ class LiveRun:
             If the folder was removed or cannot be read.
         """
         with self._lock:
-            listed_jobs = self._run.manifest().jobs
+            jobs = self._run.manifest().jobs
             unread = self._read_new()
-            done = (set(self._files) | unread) & set(listed_jobs)
+            done = (set(self._read) | unread) & set(jobs)
+            failures = {digest: self._failure(digest) for digest in self._names("failed", ".json")}
             failed = {
-                digest: {"labels": labels_of(listed_jobs[digest])} | self._failure(digest)
-                for digest in self._names("failed", ".json")
-                if digest in listed_jobs and digest not in done
+                digest: {"labels": labels_of(jobs[digest])} | failure
+                for digest, failure in failures.items()
+                if digest in jobs and digest not in done
             }
-            held = {
-                digest
-                for digest in self._names("locks", "")
-                if digest in listed_jobs
-                and digest not in done
-                and digest not in failed
-                and locks.is_held(self._run.lock_path(digest))
+            locked = set(self._names("locks")) & set(jobs) - done - set(failed)
+            running = {
+                digest: {"labels": labels_of(jobs[digest])}
+                for digest in sorted(locked)
+                if locks.is_held(self._run.lock_path(digest))
             }
-            counts = {"total": len(listed_jobs), "done": len(done), "failed": len(failed), "running": len(held)}
+            counts = {"total": len(jobs), "done": len(done), "failed": len(failed), "running": len(running)}
             counts["waiting"] = counts["total"] - counts["done"] - counts["failed"] - counts["running"]
-            running = {digest: {"labels": labels_of(listed_jobs[digest])} for digest in sorted(held)}
             return Snapshot(counts, running, failed, dict(self._networks), complete=not unread)
 
     def detail(self, digest: str) -> Values | None:
@@ -126,53 +120,54 @@ class LiveRun:
         dict
             `labels`, `measured`, `status`, `epoch`, `loss`, `provenance`; if measured, `singular_value` of the change,
             `rank` and `truncation_loss`.
+
+        Raises
+        ------
+        InputError
+            If the result is damaged.
         """
-        path = self._run.measurements_path(digest)
-        if not DIGEST.fullmatch(digest) or not self._is_ours(path):
+        if not DIGEST.fullmatch(digest) or not self._is_inside(self._run.measurements_path(digest)):
             return None
-        try:
-            result = open_result(path, verify=True)
-            found = read_network(result, DETAIL_POINTS) | {"digest": digest}
-            names = [name for name in ("rank", "truncation_loss") if _has(result, name, 1)]
-            found |= {name: listed(values) for name, values in result.arrays(names).items()}
-            found["singular_value"] = _of_change(result)
-        except InputError as error:
-            raise OSError(f"{digest} is damaged") from error
-        stamps = ("finished", "rankscope_version", "platform")
-        return found | {"provenance": {name: _text(result.attrs[name]) for name in stamps if name in result.attrs}}
+        result = open_result(self._run.measurements_path(digest), verify=True)
+        found = read_network(result, DETAIL_POINTS)
+        for name in ("rank", "truncation_loss"):
+            if _is_numeric(result, name, 1):
+                found[name] = listed(result.array(name))
+        found["singular_value"] = _singular_values_of_change(result)
+        found["provenance"] = {name: _plain(result.attrs[name]) for name in PROVENANCE if name in result.attrs}
+        return found
 
     def _read_new(self) -> set[str]:
         """Read a batch of new results; return the digests of the others."""
-        there: dict[str, tuple[int, int]] = {}
-        for digest in self._names("jobs", ""):
+        existing: dict[str, tuple[int, int]] = {}
+        for digest in self._names("jobs"):
             path = self._run.measurements_path(digest)
-            try:
-                if self._is_ours(path):
+            if self._is_inside(path):
+                try:
                     stat = path.stat()
-                    there[digest] = (stat.st_mtime_ns, stat.st_size)
-            except OSError:
-                continue
-        for digest in set(self._files) - set(there):
-            del self._files[digest]
+                except OSError:
+                    continue
+                existing[digest] = (stat.st_mtime_ns, stat.st_size)
+        for digest in set(self._read) - set(existing):
+            del self._read[digest]
             self._networks.pop(digest, None)
-        known = self._damaged | self._files
-        unread = [digest for digest, stamp in there.items() if known.get(digest) != stamp]
+        known = self._damaged | self._read
+        unread = [digest for digest, stamp in existing.items() if known.get(digest) != stamp]
         for digest in unread[:BATCH]:
-            self._files.pop(digest, None)
+            self._read.pop(digest, None)
+            self._networks.pop(digest, None)
             try:
                 result = open_result(self._run.measurements_path(digest), verify=True)
-                if result.metadata["digest"] == digest:
-                    self._networks[digest] = read_network(result, CURVE_POINTS)
-                    self._files[digest] = there[digest]
+                if result.metadata["digest"] != digest:
+                    raise InputError(f"{digest} is the result of another job")
+                self._networks[digest] = read_network(result, CURVE_POINTS)
+                self._read[digest] = existing[digest]
             except InputError:
-                pass
-            if digest not in self._files:
                 # The runner sets it aside and runs the job again.
-                self._damaged[digest] = there[digest]
-                self._networks.pop(digest, None)
+                self._damaged[digest] = existing[digest]
         return set(unread[BATCH:])
 
-    def _names(self, folder: str, suffix: str) -> list[str]:
+    def _names(self, folder: str, suffix: str = "") -> list[str]:
         try:
             entries = [path.name for path in (self._run.path / folder).iterdir()]
         except OSError:
@@ -180,7 +175,7 @@ class LiveRun:
         stems = [name.removesuffix(suffix) for name in entries if name.endswith(suffix)]
         return sorted(stem for stem in stems if DIGEST.fullmatch(stem))
 
-    def _is_ours(self, path: Path) -> bool:
+    def _is_inside(self, path: Path) -> bool:
         """Return whether this is a file inside the folder, with links resolved."""
         try:
             return path.is_file() and path.resolve().is_relative_to(self._root)
@@ -188,32 +183,33 @@ class LiveRun:
             return False
 
     def _failure(self, digest: str) -> Values:
-        path = self._run.path / "failed" / f"{digest}.json"
-        failure = self._run.failure(digest) if self._is_ours(path) else None
+        inside = self._is_inside(self._run.path / "failed" / f"{digest}.json")
+        failure = self._run.failure(digest) if inside else None
         if failure is None:
             return {"error": "unknown", "message": ""}
-        return {"error": _text(failure.error), "message": _text(failure.message)}
+        return {"error": _plain(failure.error), "message": _plain(failure.message)}
 
 
-def labels_of(description: Mapping[str, Any]) -> Values:
+def labels_of(job: Mapping[str, Any]) -> Values:
     """Return the labels of a network from the description of its job."""
-    task, network, labels = (part if isinstance(part := description.get(name), dict) else {} for name in SECTIONS)
-    named = {"task": task.get("name"), "gain": network.get("gain"), "hidden_size": network.get("hidden_size")}
-    return {name: _plain(value) for name, value in (named | labels).items() if value is not None}
+    task, network, labels = (job.get(name) for name in ("task", "network", "labels"))
+    found = {"task": task.get("name")} if isinstance(task, dict) else {}
+    if isinstance(network, dict):
+        found |= {name: network[name] for name in ("kind", "gain", "hidden_size") if name in network}
+    return {name: _plain(value) for name, value in (found | (labels if isinstance(labels, dict) else {})).items()}
 
 
 def read_network(result: StoredDataset, points: int) -> Values:
     """Return labels, scalars and the loss at some epochs of a finished job."""
-    values = {name: _plain(one.values) for name, one in result.variables.items() if not one.dims}
-    status = values.pop("status", None) or _text(result.attrs.get("status", "")) or "finished"
-    loss = result.array("loss") if _has(result, "loss", 1) else np.empty(0)
-    chosen = np.unique(np.linspace(0, max(len(loss) - 1, 0), points).round().astype(int))[: len(loss)]
+    scalars = {name: _plain(one.values) for name, one in result.variables.items() if not one.dims}
+    loss = result.array("loss") if _is_numeric(result, "loss", 1) else np.empty(0)
+    epochs = np.unique(np.linspace(0, max(len(loss) - 1, 0), points).round().astype(int))[: len(loss)]
     return {
-        "labels": {name: values[name] for name in sorted(result.coordinates - {"seed"}) if name in values},
-        "measured": {name: value for name, value in values.items() if name not in result.coordinates},
-        "status": status,
-        "epoch": chosen.tolist(),
-        "loss": listed(loss[chosen]),
+        "labels": {name: scalars[name] for name in sorted(result.coordinates - {"seed"}) if name in scalars},
+        "measured": {name: v for name, v in scalars.items() if name not in result.coordinates and name != "status"},
+        "status": str(scalars.get("status", "finished")),
+        "epoch": epochs.tolist(),
+        "loss": listed(loss[epochs]),
     }
 
 
@@ -234,37 +230,29 @@ def encoded(values: Any) -> bytes:
     return json.dumps(values, allow_nan=False, separators=(",", ":")).encode()
 
 
-def _has(result: StoredDataset, name: str, ndim: int) -> bool:
-    """Return whether a result has a numeric variable of so many dimensions."""
+def _is_numeric(result: StoredDataset, name: str, ndim: int) -> bool:
+    """Return whether a result has a numeric variable with this number of dimensions."""
     variable = result.variables.get(name)
     return variable is not None and len(variable.dims) == ndim and variable.dtype.kind in "fiub"
 
 
-def _of_change(result: StoredDataset) -> list[float | None]:
+def _singular_values_of_change(result: StoredDataset) -> list[float | None]:
     """Return the leading singular values of the change, or an empty list."""
-    if _has(result, "singular_value", 2) and "matrix" in result.variables:
+    if _is_numeric(result, "singular_value", 2) and "matrix" in result.variables:
         names = result.array("matrix").tolist()
         if "change" in names:
             return listed(result.array("singular_value")[names.index("change")][:MAX_SINGULAR_VALUES])
-    if _has(result, "singular_value_history", 2) and result.variables["singular_value_history"].shape[0]:
+    if _is_numeric(result, "singular_value_history", 2) and result.variables["singular_value_history"].shape[0]:
         return listed(result.array("singular_value_history")[-1][:MAX_SINGULAR_VALUES])
     return []
 
 
 def _plain(value: Any) -> Any:
     """Return a scalar for JSON."""
-    if isinstance(value, (bytes, str)):
-        return _text(value)
-    if isinstance(value, (bool, np.bool_)):
-        return bool(value)
-    if isinstance(value, (int, np.integer)):
+    value = value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, bool) or value is None:
+        return value
+    if isinstance(value, int):
         # Browsers round larger integers.
-        return int(value) if abs(int(value)) < 2**53 else str(int(value))
-    if isinstance(value, (float, np.floating)):
-        return rounded(float(value))
-    return None if value is None else str(value)[:MAX_TEXT]
-
-
-def _text(value: Any) -> str:
-    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-    return text[:MAX_TEXT]
+        return value if abs(value) < 2**53 else str(value)
+    return rounded(value) if isinstance(value, float) else str(value)[:MAX_TEXT]

@@ -158,12 +158,11 @@ class _Server:
 
     async def job(self, request: Request) -> Response:
         assert self._run is not None
+        digest = request.path_params["digest"]
         try:
-            found = await asyncio.get_running_loop().run_in_executor(
-                self._reader, self._run.detail, request.path_params["digest"]
-            )
-        except OSError as error:
-            raise HTTPException(404, "this network's file cannot be read") from error
+            found = await asyncio.get_running_loop().run_in_executor(self._reader, self._run.detail, digest)
+        except InputError as error:
+            raise HTTPException(404, "the result of this network cannot be read") from error
         if found is None:
             raise HTTPException(404, "no finished network of that name in the run folder")
         return Response(encoded(found), media_type="application/json")

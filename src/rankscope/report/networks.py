@@ -96,7 +96,7 @@ def networks_of(dataset: xr.Dataset) -> list[dict[str, Any]]:
     all_values = [_values_of(flat, number) for number in range(len(labels))]
     networks = [
         {
-            "name": _name(own),
+            "name": network_name(own),
             "labels": own,
             "status": str(values["status"]),
             # As text: browsers round integers beyond 2^53.
@@ -144,7 +144,7 @@ def _values_of(flat: xr.Dataset, number: int) -> Values:
     }
 
 
-def _name(labels: Mapping[str, Any]) -> str:
+def network_name(labels: Mapping[str, Any]) -> str:
     """Return a name such as "flip-flop, g = 0.9, sample 0"."""
     names = sorted(labels, key=lambda name: name == "sample")
     return ", ".join(label_prefix(name) + value_text(name, labels[name]) for name in names) or "the network"

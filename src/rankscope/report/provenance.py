@@ -16,10 +16,12 @@ import xarray as xr
 from rankscope.errors import InputError
 from rankscope.experiments import EXPERIMENTS
 from rankscope.io.dataset_file import StoredDataset
+from rankscope.report.networks import network_name
 from rankscope.sweep import RunFolder
 from rankscope.sweep.results import assemble, read_results
 
 VERSIONS = ("rankscope_version", "python_version", "torch_version", "numpy_version", "platform")
+SECTIONS = ("task", "network", "labels")
 NOT_SHOWN = ("recurrent_weights_history",)
 
 
@@ -71,13 +73,13 @@ def open_folder(folder: str | os.PathLike[str]) -> tuple[xr.Dataset, Provenance]
     run = RunFolder(folder)
     manifest = run.manifest()
     failures = [
-        {"name": _failed_name(manifest.jobs.get(digest, {}), digest)}
+        {"name": _name_of(manifest.jobs.get(digest, {}), digest)}
         | {name: value for name, value in asdict(failure).items() if name != "traceback"}
         for digest, failure in run.failures().items()
     ]
     results, unreadable = read_results(folder, verify=True)
     for digest, reason in unreadable.items():
-        name = _failed_name(manifest.jobs.get(digest, {}), digest)
+        name = _name_of(manifest.jobs.get(digest, {}), digest)
         failures.append({"name": name, "error": "unreadable", "message": reason, "host": "", "time": ""})
     if not results:
         raise InputError(f"folder must hold finished jobs, got {str(folder)!r}, which has none yet")
@@ -112,17 +114,12 @@ def _versions(dataset: xr.Dataset) -> dict[str, str]:
     return {name: str(dataset.attrs[name]) for name in VERSIONS if name in dataset.attrs}
 
 
-def _failed_name(job: Mapping[str, Any], digest: str) -> str:
-    """Return the labels of a job, given its description in run.json, as one line."""
-    labels = labels_of(job)
-    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in labels.items()) or digest
-
-
-def labels_of(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Return task, gain, size and labels of a job, given its description in run.json."""
-    task, network, labels = ({**job.get(name, {})} for name in ("task", "network", "labels"))
+def _name_of(job: Mapping[str, Any], digest: str) -> str:
+    """Return the name of the network of a job, given its description in run.json, or else its digest."""
+    task, network, labels = (found if isinstance(found := job.get(key), dict) else {} for key in SECTIONS)
     named = {"task": task.get("name"), "gain": network.get("gain"), "hidden_size": network.get("hidden_size")}
-    return {name: value for name, value in named.items() if value is not None} | labels
+    known = {name: value for name, value in (named | labels).items() if value is not None}
+    return network_name(known) if known else digest
 
 
 def _stamps(results: Sequence[StoredDataset]) -> dict[str, dict[str, Any]]:
