@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pytest
 import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rankscope.errors import InputError
 from rankscope.io.dataset_file import open_dataset, write_dataset
@@ -43,6 +45,14 @@ def test_what_is_written_is_read(tmp_path):
             assert stored.load()[name].dtype == variable.dtype
     assert stored.variables["gain"].values == 0.9
     np.testing.assert_array_equal(stored.array("matrix"), DATASET["matrix"])
+
+
+@given(st.lists(st.integers(-(2**40), 2**40), max_size=30) | st.builds(range, st.integers(0, 9), st.integers(0, 50)))
+def test_coordinates_are_in_the_header(tmp_path_factory, numbers):
+    path = tmp_path_factory.mktemp("coordinates") / "dataset.safetensors"
+    write_dataset(path, xr.Dataset(coords={"rank": np.array(numbers, dtype=np.int64)}), {})
+    stored = open_dataset(path)
+    np.testing.assert_array_equal(stored.variables["rank"].values, list(numbers))
 
 
 @pytest.mark.parametrize(

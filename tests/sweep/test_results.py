@@ -63,6 +63,17 @@ def test_variables_that_few_results_have(tmp_path):
     np.testing.assert_array_equal(dataset["words"], [["", ""], ["x", "y"]])
 
 
+def test_coordinates_that_differ_are_never_mixed(tmp_path):
+    def curve(folder, gain, ranks):
+        folder.mkdir()
+        return stored(folder, {"gain": gain, "rank": ("rank", ranks)}, curve=("rank", np.ones(len(ranks))))
+
+    same = [curve(tmp_path / "a", 0.1, [0, 1, 2, 4]), curve(tmp_path / "b", 0.2, [0, 1])]
+    assert list(assemble(same)["rank"].values) == [0, 1, 2, 4]
+    with pytest.raises(InputError, match="rank must have the same values in all results"):
+        assemble([*same, curve(tmp_path / "c", 0.3, [0, 2])])
+
+
 def test_equal_labels_and_too_many_combinations_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"different labels, got two with {'gain': 0.1"):
         assemble([stored(tmp_path, {"gain": 0.1}) for _ in range(2)])

@@ -1,7 +1,8 @@
 """xarray Datasets in safetensors files with checksums.
 
-Arrays of numbers are the tensors of the file. Everything else is JSON in its metadata: dimensions, attributes, names of
-coordinates, all scalars, and all text. So the header alone, some kilobytes, holds every scalar of a result.
+Arrays of numbers are the tensors of the file. Everything else is JSON in its metadata: dimensions, attributes, all
+scalars, all text, and the coordinates of dimensions. So the header alone, some kilobytes, holds every scalar of a
+result, and shows whether two results have the same coordinates.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ KEY = "dataset"
 NUMBERS = {name: np.dtype(str(dtype).removeprefix("torch.")) for name, dtype in DTYPES.items() if name != "BF16"}
 SCALARS = {str(dtype): dtype for dtype in (*NUMBERS.values(), np.dtype("uint16"), np.dtype("uint32"))}
 TEXT = "str"
+LONGEST_COORDINATE = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class StoredVariable:
     dims, dtype, shape, attrs
         As in xarray; `dtype` of text is that of Python objects.
     values
-        A scalar, or the text; None for an array of numbers, which is read from the file.
+        A scalar, text, or the coordinate of a dimension; None for any other array, which is read from the file.
     """
 
     dims: tuple[str, ...]
@@ -135,6 +137,8 @@ def write_dataset(path: str | os.PathLike[str], dataset: xr.Dataset, metadata: M
             if str(values.dtype) not in SCALARS:
                 raise InputError(f"{name} must be of one of the types {', '.join(SCALARS)}, got {values.dtype}")
             described |= {"dtype": str(values.dtype), "values": _encode(values.item())}
+        elif variable.dims == (name,) and values.dtype.kind == "i":
+            described |= {"dtype": str(values.dtype), "values": _runs(values)}
         else:
             arrays[str(name)] = values
         variables[str(name)] = described
@@ -194,12 +198,43 @@ def _variable(name: str, described: Any, file: TensorFile) -> StoredVariable:
         if not all(type(word) is str for word in words):
             raise ValueError(f"{name!s:.40} is not text")
         values = np.array(words, dtype=object).reshape(shape) if shape else words[0]
+    elif type(described["values"]) is list:
+        dtype, values = SCALARS[described["dtype"]], _from_runs(described["values"])
+        shape = values.shape
     else:
         dtype, shape = SCALARS[described["dtype"]], ()
         values = _decode(described["values"], dtype)
     if len(dims) != len(shape):
         raise ValueError(f"{name!s:.40} has the dimensions {dims} and the shape {shape}")
     return StoredVariable(dims, dtype, shape, attrs, values)
+
+
+def _runs(values: NDArray[Any]) -> list[list[int]]:
+    """Return whole numbers as runs of evenly spaced ones, [first, step, count] each."""
+    runs: list[list[int]] = []
+    for value in values.tolist():
+        if runs and (runs[-1][2] == 1 or value == runs[-1][0] + runs[-1][1] * runs[-1][2]):
+            first, step, count = runs[-1]
+            runs[-1] = [first, value - first if count == 1 else step, count + 1]
+        else:
+            runs.append([value, 0, 1])
+    return runs
+
+
+def _from_runs(runs: list[list[int]]) -> NDArray[np.int64]:
+    """Return the numbers that `_runs` described.
+
+    Raises
+    ------
+    ValueError
+        If they are not runs of whole numbers, or unreasonably many.
+    """
+    if not all(len(run) == 3 and all(type(n) is int and abs(n) < 2**62 for n in run) and run[2] > 0 for run in runs):
+        raise ValueError(f"a coordinate is given by {runs!r:.100}")
+    if sum(count for _, _, count in runs) > LONGEST_COORDINATE:
+        raise ValueError("a coordinate is too long")
+    numbers = [np.arange(count, dtype=np.int64) * step + first for first, step, count in runs]
+    return np.concatenate(numbers) if numbers else np.empty(0, dtype=np.int64)
 
 
 def _encode(value: Any) -> Any:

@@ -226,7 +226,15 @@ def _spread(
         raise InputError(f"{name} must have the same dimensions in all results, got {model.dims} and others")
     attrs = dict(model.attrs)
     if model.dims == (name,):
-        return xr.Variable(model.dims, largest.array(name), attrs), None  # a coordinate: the longest one fits all
+        longest = largest.array(name)
+        for result in having.values():
+            values = result.array(name)
+            if not np.array_equal(values, longest[: len(values)]):
+                raise InputError(
+                    f"{name} must have the same values in all results, got {longest} and {values}; "
+                    "results of different kinds belong in different folders"
+                )
+        return xr.Variable(model.dims, longest, attrs), None
     shape = tuple(sizes.values())
     missing: Any = "" if model.dtype.kind in "OU" else np.nan
     if not model.dims:
