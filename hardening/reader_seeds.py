@@ -30,8 +30,7 @@ from fuzz_mutations import Bundle
 from rankscope.networks.gated import GatedRNN
 from rankscope.sweep import RunFolder
 from rankscope.tasks.sentiment.data import SentimentData, prepare, save_data
-from rankscope.tasks.sentiment.glove import WordVectors
-from rankscope.tasks.sentiment.sentences import Labelled
+from rankscope.tasks.sentiment.readers import Labelled, WordVectors
 from rankscope.tasks.sentiment.task import Sentiment
 
 SWEEP = """\

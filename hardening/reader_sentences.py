@@ -15,9 +15,7 @@ import reader_seeds as made
 from fuzz_mutations import Bundle
 from rankscope.tasks.sentiment.data import prepare_treebank, read_data
 from rankscope.tasks.sentiment.download import VECTORS, Download, fetch, sentences_of, vectors_of
-from rankscope.tasks.sentiment.glove import read_glove
-from rankscope.tasks.sentiment.snippets import read_snippets
-from rankscope.tasks.sentiment.treebank import read_treebank
+from rankscope.tasks.sentiment.readers import read_glove, read_snippets, read_treebank
 from reader import Reader, one_file
 
 

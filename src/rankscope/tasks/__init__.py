@@ -7,7 +7,7 @@ shortest), import it here and add it to `TASKS`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from rankscope.errors import InputError
@@ -68,12 +68,12 @@ def make(task: str | Mapping[str, Any] | Task, **parameters: Any) -> BuiltInTask
     if is_reference(task):
         return rebuild({"name": task, **parameters})
     kinds = TASKS | OPTIONAL_TASKS
-    cls: Any = kinds[choice("task", task, kinds)]  # Any: the parameters differ from task to task
-    known = [field.name for field in dataclasses.fields(cls)]
+    build: Any = kinds[choice("task", task, kinds)]  # Any: the parameters differ from task to task
+    known = [field.name for field in dataclasses.fields(build)]
     for parameter in parameters:
         choice(f"parameter of {task}", parameter, known)
-    build: Callable[..., BuiltInTask] = cls
-    return build(**parameters)
+    made: BuiltInTask = build(**parameters)
+    return made
 
 
 def describe(task: Task) -> dict[str, Any]:
@@ -94,21 +94,9 @@ def describe(task: Task) -> dict[str, Any]:
 
 
 def steps_per_epoch(task: str | Mapping[str, Any] | Task, batch_size: int = 32) -> int:
-    """Return the approximate number of time steps of an epoch, for estimates of cost.
+    """Return the approximate number of time steps of an epoch: of one batch, or of one pass over finite data.
 
-    Neither data nor an extra is needed for a task given by name or description.
-
-    Parameters
-    ----------
-    task
-        As for `make`.
-    batch_size : int
-        Trials of a batch. An epoch is one batch, or one pass over finite data.
-
-    Raises
-    ------
-    InputError
-        As for `make`.
+    Neither data nor an extra is needed for a task given by name or description, as in `make`.
     """
     if not isinstance(task, (str, Mapping)):
         task = describe(task)

@@ -118,11 +118,7 @@ class CustomTask(BuiltInTask):
     def describe(self, *, absolute: bool = False) -> dict[str, Any]:
         """Return the reference to the class as `name`, the parameters, and a hash of the source as `source`."""
         kind = type(self.task)
-        return {
-            "name": reference_to(kind, absolute=absolute),
-            **self.parameters(),
-            SOURCE: source_hash(kind),
-        }
+        return {"name": reference_to(kind, absolute=absolute), **self.parameters(), SOURCE: source_hash(kind)}
 
     @cached_property
     def _first(self) -> Trials:
@@ -140,12 +136,7 @@ def as_task(task: Task) -> BuiltInTask:
 
 
 def rebuild(description: Mapping[str, Any]) -> CustomTask:
-    """Return the task that `CustomTask.describe` described.
-
-    Parameters
-    ----------
-    description
-        `name`, a reference to a class, its parameters and, optionally, the `source` hash that the class must have.
+    """Return the task that `CustomTask.describe` described; the hash of the source may be left out.
 
     Raises
     ------
@@ -176,13 +167,7 @@ def rebuild(description: Mapping[str, Any]) -> CustomTask:
 
 
 def plain(values: Mapping[str, Any], argument: str) -> dict[str, Any]:
-    """Return parameters as JSON has them: tuples become lists.
-
-    Raises
-    ------
-    InputError
-        If JSON cannot represent one.
-    """
+    """Return parameters as JSON has them (tuples become lists), or raise `InputError`."""
     try:
         converted: dict[str, Any] = json.loads(json.dumps(dict(values), allow_nan=False))
     except (TypeError, ValueError) as error:

@@ -114,11 +114,7 @@ class FlipFlop(BuiltInTask):
         return steps_in(self.duration, self.dt)
 
     def example(self) -> Trials:
-        """Return one trial with a pulse at every mean interval.
-
-        The pulses take the channels in turn, with signs +, -, -, + and so on. With the default parameters
-        they start at 1, 21 and 41: up on channel 0, down on channel 1, down on channel 0.
-        """
+        """Return one trial with pulses at mean intervals, on the channels in turn, with signs +, -, -, + and so on."""
         gap = steps_in((self.interval_min + self.interval_max) / 2 + self.decision_delay, self.dt)
         k = np.arange(self._most_pulses)
         signs = np.array([1, -1, -1, 1])[k % 4]
@@ -135,11 +131,9 @@ class FlipFlop(BuiltInTask):
         return self._paint(onsets, channels, signs)
 
     def _paint(self, onsets: NDArray[np.int64], channels: NDArray[np.int64], signs: NDArray[np.int64]) -> Trials:
-        """Turn pulses, given as (batch, pulse) arrays with onsets in steps, into trials.
-
-        Time is divided into segments, from one onset to the next. The content of a segment is written once and
-        repeated for the steps of the segment.
-        """
+        """Turn pulses, given as (batch, pulse) arrays with onsets in steps, into trials."""
+        # Time is divided into segments, from one onset to the next. The content of a segment is written once and
+        # repeated for its steps.
         batch, steps = len(onsets), self.steps
         starts = np.zeros((batch, onsets.shape[1] + 1), dtype=np.int64)
         np.minimum(onsets, steps, out=starts[:, 1:])  # a pulse after the end has a segment of length 0

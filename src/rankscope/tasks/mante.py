@@ -55,6 +55,8 @@ class Mante(BuiltInTask):
 
     name: ClassVar[str] = "mante"
     by_rng_alone: ClassVar[bool] = True
+    input_size = 4
+    output_size = 1
 
     dt: float = 0.5
     fixation: float = 3.0
@@ -78,33 +80,19 @@ class Mante(BuiltInTask):
         self._settle("coherences", checked)
 
     @property
-    def input_size(self) -> int:
-        """Two context channels and two sensory channels."""
-        return 4
-
-    @property
-    def output_size(self) -> int:
-        """One output, whose sign is the decision."""
-        return 1
-
-    @property
     def steps(self) -> int:
         """Number of time steps of a trial."""
         return self._edges[-1]
 
     def example(self) -> Trials:
-        """Return one trial with conflicting evidence, and noise from seed 0.
-
-        Context 0; the largest coherence on sensory channel 0 and the smallest on channel 1. With the
-        default parameters the evidence is +1 against -1, and the target +0.5.
-        """
+        """Return one trial of context 0: the largest coherence against the smallest, with noise from seed 0."""
         evidence = np.array([[max(self.coherences), min(self.coherences)]])
         return self._paint(np.array([0]), evidence, np.random.default_rng(0))
 
     def _draw(self, batch_size: int, rng: np.random.Generator) -> Trials:
         context = rng.integers(2, size=batch_size)
         drawn = rng.integers(len(self.coherences), size=(batch_size, 2))
-        return self._paint(context, self._coherence_array[drawn], rng)
+        return self._paint(context, np.array(self.coherences)[drawn], rng)
 
     def _paint(self, context: NDArray[np.int64], evidence: NDArray[np.float64], rng: np.random.Generator) -> Trials:
         """Turn contexts (batch,) and coherences (batch, 2) into trials; `rng` gives the noise."""
@@ -121,10 +109,6 @@ class Mante(BuiltInTask):
         mask = np.ones((batch, end, 1), dtype=np.float32)
         mask[:, shown:delayed] = 0
         return Trials.from_arrays(inputs, targets, mask)
-
-    @cached_property
-    def _coherence_array(self) -> NDArray[np.float64]:
-        return np.array(self.coherences)
 
     @cached_property
     def _edges(self) -> tuple[int, int, int, int]:

@@ -20,7 +20,6 @@ from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from rankscope.errors import InputError
 from rankscope.tasks.custom import plain
@@ -46,10 +45,9 @@ from rankscope.validation import RngLike, choice, generator, integer, number
 LOSSES = ("cross_entropy", "squared")
 BALANCED = "balanced"
 PROBED = 512
-"""Trials drawn to determine the number of steps, the periods, and which of them are decisions."""
+"""Trials drawn, with seed 0, to determine the number of steps, the periods, and which of them are decisions."""
 COMPARED = 24
 """Trials compared between two sessions of one seed; enough to reach a second block where environments have blocks."""
-EXAMPLE_SEED = PROBE_SEED = 0
 
 
 class Padded(NamedTuple):
@@ -166,7 +164,7 @@ class NeuroGym(BuiltInTask):
         for trial in self._probe:
             for period, (start, _) in trial.periods.items():
                 first.setdefault(period, start)
-        return tuple(sorted(first, key=lambda period: first[period]))
+        return tuple(sorted(first, key=first.__getitem__))
 
     @cached_property
     def decision_periods(self) -> tuple[str, ...]:
@@ -182,14 +180,9 @@ class NeuroGym(BuiltInTask):
         return tuple(undecided) or self.periods
 
     def balanced(self, share: float = 0.5) -> NeuroGym:
-        """Return this task with weights that give the decision periods `share` of the weight of all steps.
+        """Return this task with weights that give the decision periods a `share` (0 to 1) of the weight of all steps.
 
         Decisions are often a few steps at the end of a long trial that otherwise requires fixation only.
-
-        Parameters
-        ----------
-        share
-            0 < share < 1.
 
         Raises
         ------
@@ -207,16 +200,6 @@ class NeuroGym(BuiltInTask):
 
         Environments whose ground truth is the answer from the first step on (ToneDetection) count with the last step
         alone.
-
-        Parameters
-        ----------
-        batch_size, rng
-            As for `sample`.
-
-        Raises
-        ------
-        InputError
-            As for `sample`.
         """
         others = [period for period in self.periods if period not in self.decision_periods]
         judged = self._with(weights=dict.fromkeys(others, 0.0), pool=0)
@@ -229,7 +212,7 @@ class NeuroGym(BuiltInTask):
 
     def example(self) -> Trials:
         """Return the first trial of one fixed session."""
-        return self._batch(self._padded(self._trials(1, np.random.default_rng(EXAMPLE_SEED))))
+        return self._batch(self._padded(self._trials(1, np.random.default_rng(0))))
 
     def _with(self, **changes: Any) -> NeuroGym:
         """Return this task with other weights or another pool, sharing the trials that describe the environment."""
@@ -249,12 +232,11 @@ class NeuroGym(BuiltInTask):
 
     @cached_property
     def _probe(self) -> list[Trial]:
-        return self._trials(PROBED, np.random.default_rng(PROBE_SEED))
+        return self._trials(PROBED, np.random.default_rng(0))
 
     @property
     def _step(self) -> float:
-        """Length of a step in milliseconds."""
-        return self.dt * self.tau
+        return self.dt * self.tau  # in milliseconds
 
     @cached_property
     def _spaces(self) -> tuple[Any, Any]:
@@ -274,19 +256,14 @@ class NeuroGym(BuiltInTask):
     def _balanced_weights(self, share: float) -> dict[str, float]:
         counts = np.zeros(2)
         for trial in self._probe:
-            decided = self._in_decision(trial)
+            decided = np.zeros(len(trial.ground_truth), dtype=bool)
+            for period in trial.periods.keys() & set(self.decision_periods):
+                decided[slice(*trial.periods[period])] = True
             counts += (~decided).sum(), decided.sum()
         if not counts.all():
             return {}
         weight = float(f"{share / (1 - share) * counts[0] / counts[1]:.4g}")
         return dict.fromkeys(self.decision_periods, weight)
-
-    def _in_decision(self, trial: Trial) -> NDArray[np.bool_]:
-        decided = np.zeros(len(trial.ground_truth), dtype=bool)
-        for period in self.decision_periods:
-            if period in trial.periods:
-                decided[slice(*trial.periods[period])] = True
-        return decided
 
     def _padded(self, trials: list[Trial]) -> Padded:
         longest = max(self.steps, *(len(trial.ground_truth) for trial in trials))
@@ -317,7 +294,7 @@ class NeuroGym(BuiltInTask):
 
     def _check_trials(self) -> None:
         """Check that trials can be learned from and drawn again, and that the weights fit them."""
-        trials, again = (self._trials(COMPARED, np.random.default_rng(PROBE_SEED)) for _ in range(2))
+        trials, again = (self._trials(COMPARED, np.random.default_rng(0)) for _ in range(2))
         check_learnable(self.environment, *self._spaces, trials, again)
         for period in self.weights:
             choice(f"weights of {self.environment}: period", period, self.periods)

@@ -6,12 +6,11 @@ delay, for example, can predict the correct answer. `session` gives every source
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import importlib.util
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -77,22 +76,9 @@ class Trial(NamedTuple):
     ground_truth: Any
     periods: dict[str, tuple[int, int]]
 
-    def equals(self, other: Trial) -> bool:
-        """Return whether both trials have the same content."""
-        return (
-            np.array_equal(self.observations, other.observations)
-            and np.array_equal(self.ground_truth, other.ground_truth)
-            and self.periods == other.periods
-        )
-
 
 def environments(tag: str | None = None) -> tuple[str, ...]:
-    """Return the names of NeuroGym's environments, in alphabetical order, its collections last.
-
-    Parameters
-    ----------
-    tag
-        Return only those with this tag, such as "supervised".
+    """Return the names of NeuroGym's environments, or of those with a tag such as "supervised"; collections last.
 
     Raises
     ------
@@ -110,14 +96,11 @@ def installed() -> bool:
 
 
 def registration() -> Any:
-    """Import NeuroGym's registry without side effects, and return it.
-
-    Gymnasium, on which NeuroGym is built, changes the warning filters and sets environment variables for pygame, which
-    is not used here.
-    """
+    """Import NeuroGym's registry without side effects, and return it."""
+    # Gymnasium changes the warning filters and sets environment variables for pygame, which is not used here.
     variables = dict(os.environ)
     try:
-        with quiet():
+        with warnings.catch_warnings(action="ignore"):  # Gymnasium warns about NeuroGym
             return importlib.import_module("neurogym.envs.registration")
     except ImportError as error:
         raise InputError(MISSING) from error
@@ -126,19 +109,11 @@ def registration() -> Any:
             del os.environ[name]
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Suppress Gymnasium's warnings about NeuroGym, and restore the filters afterwards."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
 def check_known(environment: object) -> None:
     """Raise `InputError` unless NeuroGym or Gymnasium has an environment of this name."""
-    known = environments()
-    others = importlib.import_module("gymnasium").registry
-    if not isinstance(environment, str) or (":" not in environment and environment not in others):
+    known = environments()  # imports NeuroGym, which registers them
+    registered = importlib.import_module("gymnasium").registry
+    if not isinstance(environment, str) or (":" not in environment and environment not in registered):
         choice("environment", environment, known)
 
 
@@ -152,7 +127,7 @@ def make_environment(name: str, step: float, options: Mapping[str, Any]) -> Any:
     """
     step = round(step, 9)
     try:
-        with quiet():
+        with warnings.catch_warnings(action="ignore"):  # Gymnasium warns about NeuroGym
             return registration().make(name, **options, dt=int(step) if step.is_integer() else step)
     except InputError:
         raise
@@ -172,7 +147,7 @@ def session(name: str, step: float, options: Mapping[str, Any], count: int, rng:
     """
     seed = np.random.SeedSequence(rng.integers(2**32, size=4).tolist())
     environment = make_environment(name, step, options)
-    with quiet():
+    with warnings.catch_warnings(action="ignore"):  # Gymnasium warns about NeuroGym
         bases = _seed(environment, seed)
         try:
             new_trial = environment.get_wrapper_attr("new_trial")
@@ -201,16 +176,9 @@ def check_step(name: str, step: float, tau: float, options: Mapping[str, Any]) -
 
 
 def check_learnable(name: str, observations: Any, actions: Any, trials: list[Trial], again: list[Trial]) -> None:
-    """Raise `InputError` unless a network can learn from the trials of an environment.
+    """Raise `InputError` unless a network can learn from trials of an environment with these spaces.
 
-    Parameters
-    ----------
-    name
-        Name of the environment.
-    observations, actions
-        Its spaces.
-    trials, again
-        Trials of two sessions with the same seed.
+    `trials` and `again` are those of two sessions with the same seed.
     """
     about = f"environment {name!r}"
     discrete = getattr(actions, "n", None) is not None and not actions.shape
@@ -226,11 +194,15 @@ def check_learnable(name: str, observations: Any, actions: Any, trials: list[Tri
                 f"{about} must have an observation and a ground truth at every step, got shapes "
                 f"{trial.observations.shape} and {trial.ground_truth.shape}"
             )
-    if not all(map(Trial.equals, trials, again)):
+    if not all(map(_same, trials, again)):
         raise InputError(
             f"{about} must draw the same trials from the same seed, got different ones: it has a source of randomness "
             "that is not an attribute"
         )
+
+
+def _same(one: Trial, other: Trial) -> bool:
+    return one.periods == other.periods and all(map(np.array_equal, one[:2], other[:2]))
 
 
 def _seed(environment: Any, seed: np.random.SeedSequence) -> list[Any]:
@@ -287,11 +259,10 @@ def _next_trial(environment: Any, new_trial: Any, bases: list[Any]) -> Trial:
 
 
 def _tags(name: str) -> list[str]:
-    """Return the tags of an environment of the registry."""
     registry = registration()
     module, _, kind = registry.ALL_EXTENDED_ENVS[name].partition(":")
     entry = getattr(importlib.import_module(module), kind)
     if not isinstance(entry, type):  # a function: only what it returns has tags
-        with quiet():
+        with warnings.catch_warnings(action="ignore"):  # Gymnasium warns about NeuroGym
             entry = registry.make(name).unwrapped
     return list(entry.metadata.get("tags") or [])

@@ -58,6 +58,7 @@ class Romo(BuiltInTask):
     """
 
     name: ClassVar[str] = "romo"
+    input_size = 1
     by_rng_alone: ClassVar[bool] = True
 
     dt: float = 0.5
@@ -91,11 +92,6 @@ class Romo(BuiltInTask):
                 "min_difference must be below amplitude_max - amplitude_min = "
                 f"{self.amplitude_max - self.amplitude_min:g}, got {self.min_difference!r}"
             )
-
-    @property
-    def input_size(self) -> int:
-        """One channel, which carries both stimuli."""
-        return 1
 
     @property
     def output_size(self) -> int:

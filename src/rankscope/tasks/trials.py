@@ -103,8 +103,8 @@ class Trials:
             self._check_lengths(self.lengths)
 
     def _check_lengths(self, lengths: torch.Tensor) -> None:
-        fits = isinstance(lengths, torch.Tensor) and lengths.dtype == torch.int64
-        if not fits or lengths.shape != self.inputs.shape[:1]:
+        is_int64 = isinstance(lengths, torch.Tensor) and lengths.dtype == torch.int64
+        if not is_int64 or lengths.shape != self.inputs.shape[:1]:
             raise InputError(f"lengths must be an int64 tensor of shape ({self.batch_size},), got {_describe(lengths)}")
         if lengths.device.type != "meta" and not bool(((lengths >= 1) & (lengths <= self.steps)).all()):
             raise InputError(
@@ -116,10 +116,12 @@ class Trials:
         cls, inputs: ArrayLike, targets: ArrayLike, mask: ArrayLike, lengths: ArrayLike | None = None
     ) -> Self:
         """Build trials from numpy arrays or nested lists; float32 arrays share their memory with the trials."""
-        arrays = (np.ascontiguousarray(array, dtype=np.float32) for array in (inputs, targets, mask))
-        counts = None if lengths is None else torch.from_numpy(np.ascontiguousarray(lengths, dtype=np.int64))
-        tensors = [torch.from_numpy(array) for array in arrays]
-        return cls(tensors[0], tensors[1], tensors[2], counts)
+
+        def tensor(values: ArrayLike, dtype: type) -> torch.Tensor:
+            return torch.from_numpy(np.ascontiguousarray(values, dtype=dtype))
+
+        stepwise = [tensor(values, np.float32) for values in (inputs, targets, mask)]
+        return cls(stepwise[0], stepwise[1], stepwise[2], None if lengths is None else tensor(lengths, np.int64))
 
     def check_content(self) -> None:
         """Raise `InputError` if the mask is 0 everywhere, or an input, a mask or a target that counts is not finite."""
@@ -177,13 +179,7 @@ class Trials:
 
 
 def as_trials(sampled: object) -> Trials:
-    """Return what a task has sampled.
-
-    Raises
-    ------
-    InputError
-        If it is not a `Trials`.
-    """
+    """Return what a task has sampled, or raise `InputError` if it is no `Trials`."""
     if isinstance(sampled, Trials):
         return sampled
     raise InputError(
@@ -241,19 +237,7 @@ class BuiltInTask(ABC):
         """Draw a batch; the arguments have been checked."""
 
     def sample(self, batch_size: int, rng: RngLike = None) -> Trials:
-        """Draw fresh trials.
-
-        Parameters
-        ----------
-        batch_size : int
-            Number of trials, at least 1.
-        rng : int, numpy.random.Generator or None
-            A seed, or a Generator, which is advanced. None draws fresh entropy.
-
-        Returns
-        -------
-        Trials
-            float32, shapes (batch_size, steps, input_size) and twice (batch_size, steps, output_size).
+        """Draw fresh trials in float32; a Generator as `rng` is advanced.
 
         Raises
         ------
@@ -279,7 +263,6 @@ class BuiltInTask(ABC):
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(own)}
 
     def _settle(self, name: str, value: object) -> None:
-        """Store a checked parameter as a plain Python value, so that equal tasks have equal descriptions."""
         object.__setattr__(self, name, value)  # the dataclass is frozen
 
     def _check_number(self, name: str, **bounds: float) -> None:
@@ -303,16 +286,8 @@ class OneTrialTask(BuiltInTask):
     """Base class of tasks whose trials are all the same: one input, one output, given by the array `_trial`."""
 
     duration: float
-
-    @property
-    def input_size(self) -> int:
-        """One channel."""
-        return 1
-
-    @property
-    def output_size(self) -> int:
-        """One output."""
-        return 1
+    input_size = 1
+    output_size = 1
 
     @property
     def steps(self) -> int:

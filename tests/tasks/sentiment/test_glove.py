@@ -57,6 +57,6 @@ def test_a_missing_file(tmp_path):
 
 
 def test_a_line_without_end(tmp_path, monkeypatch):
-    monkeypatch.setattr("rankscope.tasks.sentiment.lines.LONGEST_LINE", 1000)
+    monkeypatch.setattr("rankscope.tasks.sentiment.readers.LONGEST_LINE", 1000)
     with pytest.raises(InputError, match="line 1: must have at most 1000 bytes"):
         read_glove(written(tmp_path, "x" * 100_000))

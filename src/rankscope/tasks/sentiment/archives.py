@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from rankscope.errors import InputError
 
@@ -25,10 +25,10 @@ def names_in_zip(path: Path) -> list[str]:
     InputError
         If it is not a complete zip archive, or a name in it refers to a path outside.
     """
-    with _reading(str(path)), zipfile.ZipFile(path) as archive:
+    with _reading(path), zipfile.ZipFile(path) as archive:
         names = archive.namelist()
     for name in names:
-        _check_inside(name, str(path))
+        _check_inside(name, path)
     return names
 
 
@@ -40,49 +40,42 @@ def from_zip(path: Path, name: str) -> bytes:
     InputError
         If the archive is damaged, or has no such file of a reasonable size, stored or deflated.
     """
-    with _reading(str(path)), zipfile.ZipFile(path) as archive:
-        try:
-            item = archive.getinfo(name)
-        except KeyError:
-            raise InputError(f"{path} must hold {name}, got an archive without it") from None
+    with _reading(path), zipfile.ZipFile(path) as archive:
+        if name not in archive.namelist():
+            raise InputError(f"{path} must hold {name}, got an archive without it")
+        item = archive.getinfo(name)
         if item.compress_type not in COMPRESSIONS:
             raise InputError(f"{path} must hold {name} stored or deflated, got compression {item.compress_type}")
-        size = item.file_size
-        _check_size(size, name, str(path))
+        _check_size(item.file_size, name, path)
         with archive.open(name) as file:
-            return _at_most(file, size, name, str(path))  # type: ignore[arg-type]
+            return _whole(file, item.file_size, name, path)
 
 
-def from_tar(file: BinaryIO, name: str, archive_name: str) -> bytes:
-    """Return the content of a file in a tar.gz archive. The names of the members before it are checked as well.
-
-    Parameters
-    ----------
-    archive_name
-        Name of the archive in error messages.
+def from_tar(file: BinaryIO, name: str, label: str) -> bytes:
+    """Return the content of a file in a tar.gz archive, which is called `label` in messages.
 
     Raises
     ------
     InputError
-        If the archive is damaged, has no such file of a reasonable size, or a name in it refers to a path outside.
+        If the archive is damaged, has no such file of a reasonable size, or a member before it refers to a path
+        outside.
     """
-    with _reading(archive_name), tarfile.open(fileobj=file, mode="r:gz") as archive:
+    with _reading(label), tarfile.open(fileobj=file, mode="r:gz") as archive:
         passed = 0
         for member in archive:
-            _check_inside(member.name, archive_name)
+            _check_inside(member.name, label)
             passed += member.size
-            _check_size(passed, member.name, archive_name)
+            _check_size(passed, member.name, label)
             if member.name == name:
-                if not member.isreg():
-                    raise InputError(f"{archive_name} must hold {name} as a file, got a link or folder")
-                content = archive.extractfile(member)
-                assert content is not None
-                return _at_most(content, member.size, name, archive_name)  # type: ignore[arg-type]
-    raise InputError(f"{archive_name} must hold {name}, got an archive without it")
+                content = archive.extractfile(member) if member.isreg() else None
+                if content is None:
+                    raise InputError(f"{label} must hold {name} as a file, got a link or folder")
+                return _whole(content, member.size, name, label)
+    raise InputError(f"{label} must hold {name}, got an archive without it")
 
 
 @contextmanager
-def _reading(archive: str) -> Iterator[None]:
+def _reading(archive: Path | str) -> Iterator[None]:
     try:
         yield
     except (InputError, MemoryError):
@@ -94,19 +87,19 @@ def _reading(archive: str) -> Iterator[None]:
         ) from error
 
 
-def _at_most(file: BinaryIO, size: int, name: str, archive: str) -> bytes:
+def _whole(file: IO[bytes], size: int, name: str, archive: Path | str) -> bytes:
     content = file.read(size + 1)
     if len(content) != size:
         raise InputError(f"{archive} must be a complete archive, got {name} with {len(content)} bytes, not {size}")
     return content
 
 
-def _check_inside(name: str, archive: str) -> None:
+def _check_inside(name: str, archive: Path | str) -> None:
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or name[1:2] == ":":
         raise InputError(f"{archive} must hold only paths inside it, got {name!r}; do not trust this file")
 
 
-def _check_size(size: int, name: str, archive: str) -> None:
+def _check_size(size: int, name: str, archive: Path | str) -> None:
     if size > MOST_BYTES:
         raise InputError(f"{archive} must unpack to at most {MOST_BYTES} bytes, got {size} up to {name!r}")

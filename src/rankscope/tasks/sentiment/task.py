@@ -12,15 +12,14 @@ Schuessler et al. 2020, Fig. 5.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
-from pathlib import Path
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rankscope.errors import InputError
-from rankscope.tasks.sentiment.data import SETS, SentimentData, Split, cache_folder, fingerprint_of, load_data
+from rankscope.tasks.sentiment.data import SETS, SentimentData, Split, fingerprint_of, load_data
 from rankscope.tasks.trials import BuiltInTask, Trials
 from rankscope.validation import RngLike, choice, generator, integer
 
@@ -61,6 +60,8 @@ class Sentiment(BuiltInTask):
     dt = 1.0
     loss = "binary_cross_entropy"
     readout = "last"
+    input_size = 1  # the index of the word
+    output_size = 1  # above 0 for positive
 
     data: str = "snippets"
     split: str = "train"
@@ -78,16 +79,6 @@ class Sentiment(BuiltInTask):
         return self.parameters()  # without the cached data
 
     @property
-    def input_size(self) -> int:
-        """One channel: the index of the word."""
-        return 1
-
-    @property
-    def output_size(self) -> int:
-        """One output, above 0 for positive."""
-        return 1
-
-    @property
     def steps(self) -> int:
         """Number of words of the longest sentence."""
         return int(self._sentences.lengths.max())
@@ -103,25 +94,21 @@ class Sentiment(BuiltInTask):
         return sum(WORDS[choice("data", parameters.get("data", cls.data), SETS)]) // batch_size
 
     def batches(self, batch_size: int, rng: RngLike = None) -> list[Trials]:
-        """Return all sentences once, in random order, in batches of similar length.
+        """Return all sentences once, in batches of similar length, in random order.
 
-        Parameters
-        ----------
-        batch_size : int
-            Sentences of a batch; the last may have fewer.
-        rng : int, numpy.random.Generator or None
-            A seed, or a Generator, which is advanced.
+        Sentences of the same length are shuffled, so that the batches differ between epochs. One batch may be smaller
+        than `batch_size`.
 
         Raises
         ------
         InputError
             If `batch_size` or `rng` is unusable, or the data is not prepared.
         """
-        size = integer("batch_size", batch_size, minimum=1)
-        return [
-            self._trials(self._sentences, chosen)
-            for chosen in similar_lengths(self._sentences.lengths, size, generator(rng))
-        ]
+        size, rng = integer("batch_size", batch_size, minimum=1), generator(rng)
+        order = rng.permutation(len(self._sentences))
+        order = order[np.argsort(self._sentences.lengths[order], kind="stable")]
+        batches = [order[start : start + size] for start in range(0, len(order), size)]
+        return [self._trials(self._sentences, batches[index]) for index in rng.permutation(len(batches))]
 
     def validation(self) -> list[Trials]:
         """Return the validation sentences in batches of 64, the shortest first; the same at every call."""
@@ -140,14 +127,8 @@ class Sentiment(BuiltInTask):
 
     @cached_property
     def prepared(self) -> SentimentData:
-        """The prepared data.
-
-        Raises
-        ------
-        InputError
-            If it has not been prepared (the message gives the command), or has another fingerprint.
-        """
-        found = _load(self.data, cache_folder())
+        """The prepared data, or an `InputError` if it is not prepared or has another fingerprint."""
+        found = load_data(self.data)
         if self.fingerprint not in ("", found.fingerprint):
             raise InputError(
                 f"data {self.data!r} must have the fingerprint {self.fingerprint}, got {found.fingerprint}: the data "
@@ -160,7 +141,6 @@ class Sentiment(BuiltInTask):
         return self.prepared.train if self.split == "train" else self.prepared.validation
 
     def _draw(self, batch_size: int, rng: np.random.Generator) -> Trials:
-        """Draw sentences with replacement."""
         return self._trials(self._sentences, rng.integers(len(self._sentences), size=batch_size))
 
     @staticmethod
@@ -173,25 +153,3 @@ class Sentiment(BuiltInTask):
         inputs[inside, 0] = split.words[(split.starts[order, None] + step)[inside]]
         targets = split.labels[order].reshape(-1, 1, 1)
         return Trials.from_arrays(inputs, targets, np.ones(targets.shape), lengths)
-
-
-def similar_lengths(lengths: NDArray[np.int64], batch_size: int, rng: np.random.Generator) -> list[NDArray[np.int64]]:
-    """Return the indices of all sentences in batches of similar length, in random order.
-
-    Sentences of the same length are shuffled, so that the batches differ between epochs.
-    """
-    order = rng.permutation(len(lengths))
-    order = order[np.argsort(lengths[order], kind="stable")]
-    batches = [order[begin : begin + batch_size] for begin in range(0, len(order), batch_size)]
-    return [batches[index] for index in rng.permutation(len(batches))]
-
-
-def _load(name: str, folder: Path) -> SentimentData:
-    """Return a prepared set, read once as long as its file does not change."""
-    path = folder / f"sentiment-{name}.safetensors"
-    return _load_version(name, folder, path.stat().st_mtime_ns if path.is_file() else 0)
-
-
-@lru_cache(maxsize=4)
-def _load_version(name: str, folder: Path, version: int) -> SentimentData:
-    return load_data(name, folder)
