@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import xarray as xr
+from rankscope.experiments.cell import DEFAULT_MEASUREMENTS, Cell
 
 from rankscope.experiments import EXPERIMENTS
 from rankscope.experiments.base import Experiment
-from rankscope.experiments.cell import DEFAULT_MEASUREMENTS, Cell
 from rankscope.tasks import make
 
 HERE = Path(__file__).parent
