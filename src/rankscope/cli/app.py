@@ -1,4 +1,4 @@
-"""The command line's root: its name, its help, and options that several commands share."""
+"""The application and the options that several commands share."""
 
 from __future__ import annotations
 
@@ -11,18 +11,21 @@ import typer
 from rankscope.version import __version__
 
 app = typer.Typer(
-    help="What does learning write into a recurrent network, and how many directions does that need?",
+    help="Train recurrent networks, and measure how many directions of their weights learning changes.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
 )
 
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 OutFolder = Annotated[Path, typer.Option(help="Folder for the results.")]
+WorkersOption = Annotated[
+    int | None, typer.Option(help="Number of processes. [default: one a core]", show_default=False)
+]
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         sys.stdout.write(f"rankscope {__version__}\n")
         raise typer.Exit
 
@@ -30,7 +33,7 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     pass

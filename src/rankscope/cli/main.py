@@ -1,4 +1,4 @@
-"""The entry point: it runs a command and turns whatever the user got wrong into one line and exit status 2."""
+"""Entry point: runs a command, and turns bad input into one line and exit status 2."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from types import FrameType
 
 import typer
 
-from rankscope.cli import checkpoints, data, explore, report, runs, single, theories
+from rankscope.cli import checkpoints, data, explore, figures, report, runs, theories, train
 from rankscope.cli.app import app
 from rankscope.errors import InputError
 
-# Importing the modules above is what registers their commands.
-COMMANDS = (single, data, runs, theories, checkpoints, report, explore)
+# Importing these modules registers their commands, which `--help` lists in this order of files.
+COMMANDS = (train, runs, figures, report, explore, theories, checkpoints, data)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -26,16 +26,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except InputError as error:
         _fail(str(error), 2)
     except typer.TyperException as error:
-        _fail(error.format_message() + _value_in_question(error, given), 2)
+        _fail(error.format_message() + _unreadable_value(error, given), 2)
     except OSError as error:
         _fail(str(error), 2)
     except (KeyboardInterrupt, typer.Abort):
-        _fail("interrupted; the same command goes on from the last checkpoint where it keeps one", 130)
+        _fail("interrupted; the same command resumes a training or a run", 130)
     sys.exit(status if isinstance(status, int) else 0)
 
 
-def _value_in_question(error: typer.TyperException, given: list[str]) -> str:
-    """Return ", got VALUE" for an option whose text could not be read, which typer does not say by itself."""
+def _unreadable_value(error: typer.TyperException, given: list[str]) -> str:
+    """Return ", got VALUE" for an option whose text could not be parsed, which typer leaves out."""
     for option in getattr(getattr(error, "param", None), "opts", ()):
         for index, text in enumerate(given):
             name, equals, value = text.partition("=")

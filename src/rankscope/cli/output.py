@@ -1,4 +1,4 @@
-"""What the commands print: tables or JSON on stdout, progress bars on a terminal's stderr."""
+"""Output of the commands: tables or JSON on stdout, progress bars on stderr if it is a terminal."""
 
 from __future__ import annotations
 
@@ -11,11 +11,36 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import xarray as xr
     from rich.console import Console
+
+WHOLE = ("hidden_size", "seed", "convergence_epoch", "functional_rank")
+SCALARS = (
+    "gain",
+    *WHOLE,
+    "initial_loss",
+    "evaluation_loss",
+    "change_norm",
+    "trained_norm",
+    "shuffled_loss",
+    "average_gradient",
+    "outlier",
+    "learning_rate",
+)
+
+
+def summary(measured: xr.Dataset) -> dict[str, Any]:
+    """Return the scalars of one network as plain values; None for those that do not exist."""
+    row: dict[str, Any] = {"task": str(measured["task"].item()), "kind": str(measured["kind"].item())}
+    for name in SCALARS:
+        value = measured[name].item() if name in measured else None
+        missing = value is None or (isinstance(value, float) and not math.isfinite(value))
+        row[name] = None if missing else int(value or 0) if name in WHOLE else value
+    return row | {"status": str(measured["status"].item())}
 
 
 def print_summaries(rows: list[dict[str, Any]], files: list[Path], as_json: bool) -> None:
-    """Print the scalars of networks and the paths of what was written."""
+    """Print the scalars of networks and the paths of the files written."""
     if as_json:
         print_json({"networks": rows, "files": [str(path) for path in files]})
         return
@@ -25,15 +50,17 @@ def print_summaries(rows: list[dict[str, Any]], files: list[Path], as_json: bool
 
 
 def _summary_cells(row: dict[str, Any]) -> list[str]:
-    converged, rank = row["convergence_epoch"], row["functional_rank"]
+    def text(name: str, form: str, missing: str = "-") -> str:
+        return missing if row[name] is None else format(row[name], form)
+
     return [
         row["task"],
-        f"{row['gain']:g}",
-        str(row["hidden_size"]),
-        "never" if converged is None else str(converged),
-        f"{row['change_norm']:.3f}",
-        "none" if rank is None else str(rank),
-        f"{row['shuffled_loss']:.3f}",
+        text("gain", "g"),
+        text("hidden_size", "d"),
+        text("convergence_epoch", "d", "never"),
+        text("change_norm", ".3f"),
+        text("functional_rank", "d", "none"),
+        text("shuffled_loss", ".3f"),
         row["status"],
     ]
 
@@ -56,6 +83,24 @@ def print_lines(*lines: object) -> None:
         sys.stdout.write("".join(c if c.isprintable() else repr(c)[1:-1] for c in str(line)) + "\n")
 
 
+def print_files(files: Sequence[Path], as_json: bool) -> None:
+    """Print the paths of the files written."""
+    if as_json:
+        print_json({"files": [str(path) for path in files]})
+    else:
+        print_lines(*files)
+
+
+def note(text: str) -> None:
+    """Print one line about the work to come to stderr."""
+    sys.stderr.write(f"{text}\n")
+
+
+def readable_bytes(count: float) -> str:
+    """Return a number of bytes as text, "0.24 GB"."""
+    return f"{count / 1e9:.2g} GB" if count >= 1e8 else f"{count / 1e6:.2g} MB"
+
+
 def print_json(value: Any) -> None:
     """Print one JSON value."""
     sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
@@ -65,13 +110,13 @@ def console() -> Console:
     """Return a console on stdout."""
     from rich.console import Console
 
-    # In a pipe rich would wrap at 80 columns, which breaks a table that the next program reads.
+    # In a pipe rich would wrap at 80 columns and break a table that another program reads.
     return Console(width=None if sys.stdout.isatty() else 160)
 
 
 @contextmanager
 def progress_bars(descriptions: list[str]) -> Iterator[Callable[[int, int, int, float], None]]:
-    """Yield report(index, done, total, loss), which moves one bar each on a terminal and is silent elsewhere."""
+    """Yield report(index, done, total, loss), which updates one bar for each description on a terminal, and does nothing elsewhere."""
     if not sys.stderr.isatty():
         yield lambda index, done, total, loss: None
         return
@@ -96,7 +141,7 @@ def progress_bars(descriptions: list[str]) -> Iterator[Callable[[int, int, int, 
 
 @contextmanager
 def sweep_bar(title: str, networks: int) -> Iterator[Callable[[int, int, int, float], None] | None]:
-    """Yield on_progress(index, done, total, loss) that moves one bar over all networks; None where nobody watches."""
+    """Yield on_progress(index, done, total, loss) that updates one bar over all networks; None without a terminal."""
     if not sys.stderr.isatty():
         yield None
         return

@@ -1,33 +1,37 @@
-"""The commands about runs of many networks: experiments, run, status, export, figure, check."""
+"""Commands for runs of many networks: experiments, run, status, measure, export."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rankscope.cli.app import JsonFlag, OutFolder, app
-from rankscope.cli.output import print_json, print_lines, print_table, sweep_bar
+from rankscope.cli.app import JsonFlag, OutFolder, WorkersOption, app
+from rankscope.cli.output import note, print_files, print_json, print_lines, print_table, readable_bytes, sweep_bar
 from rankscope.errors import InputError
+from rankscope.extras import needs
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-    from rankscope.sweep import Job
+    from rankscope.sweep import Job, RunResult
 
-RunFolderOption = Annotated[Path, typer.Option("--from", help="Folder of a run.")]
-NAMED = "A named experiment (`rankscope experiments`)"
+RunFolderArgument = Annotated[Path, typer.Argument(help="Folder of a run.")]
+SchedulerOption = Annotated[
+    str | None, typer.Option(help="Address of a Dask scheduler, tcp://HOST:PORT, whose workers do the work.")
+]
 
 
 @app.command()
 def experiments(as_json: JsonFlag = False) -> None:
-    """List the named experiments, and how long each preset takes on this machine."""
+    """List the named experiments and estimate the time of each preset on this machine."""
     from rankscope.experiments import EXPERIMENTS
-    from rankscope.sweep.cost import seconds_for
+    from rankscope.sweep.cost import bytes_on_disk, seconds_for
     from rankscope.sweep.processes import available_cores
 
     cores = available_cores()
@@ -37,6 +41,7 @@ def experiments(as_json: JsonFlag = False) -> None:
             "preset": preset,
             "networks": len(jobs),
             "minutes": round(seconds_for(jobs, cores) / 60, 1),
+            "bytes": bytes_on_disk(jobs),
             "description": experiment.description,
         }
         for experiment in EXPERIMENTS.values()
@@ -46,76 +51,83 @@ def experiments(as_json: JsonFlag = False) -> None:
     if as_json:
         print_json(listed)
         return
-    headings = ("experiment", "preset", "networks", f"minutes on {cores} cores (estimate)", "description")
-    keys = ("experiment", "preset", "networks", "minutes", "description")
-    print_table(headings, [[row[key] for key in keys] for row in listed])
+    headings = ("experiment", "preset", "networks", f"minutes on {cores} cores (estimate)", "on disk", "description")
+    keys = ("experiment", "preset", "networks", "minutes", "bytes", "description")
+    print_table(headings, [[row[key] for key in keys] for row in [_readable(row) for row in listed]])
 
 
 @app.command()
 def run(
-    what: Annotated[str, typer.Argument(help=f"{NAMED}, or a sweep file (.yaml).")],
+    what: Annotated[str, typer.Argument(help="A named experiment (`rankscope experiments`), or a sweep file (.yaml).")],
     out: OutFolder,
-    preset: Annotated[
-        str, typer.Option(help="quick, or paper for the paper's numbers; for named experiments.")
-    ] = "quick",
-    workers: Annotated[int | None, typer.Option(help="Processes. [default: one a core]", show_default=False)] = None,
-    scheduler: Annotated[
-        str | None, typer.Option(help="A Dask scheduler, tcp://HOST:PORT, to run the networks.")
-    ] = None,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try networks again that failed.")] = False,
-    device: Annotated[
-        str | None,
-        typer.Option(
-            help="cuda or cpu: train networks that are alike together there; auto: cuda if there is a graphics card. "
-            "[default: each on a process]",
-            show_default=False,
-        ),
-    ] = None,
+    preset: Annotated[str, typer.Option(help="Size of a named experiment: quick, or paper.")] = "quick",
+    workers: WorkersOption = None,
+    scheduler: SchedulerOption = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed networks again.")] = False,
     keep_weights: Annotated[
         bool, typer.Option("--keep-weights/--no-weights", help="Store each network before and after training.")
     ] = True,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="Train similar networks together on cuda or cpu; auto: cuda if there is a GPU. Experimental, not yet "
+            "run on a GPU. [default: one process for each network]",
+            show_default=False,
+        ),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Train and measure all networks of an experiment or a sweep; run again, it does what is left."""
+    """Train and measure all networks of an experiment or a sweep; the same command resumes it."""
     from rankscope.sweep import run as run_jobs
-    from rankscope.sweep.cost import bytes_on_disk
 
     jobs, description = _jobs(what, preset)
-    size = f"{bytes_on_disk(jobs, keep_weights) / 1e6:.3g} MB"
-    with sweep_bar(f"{what}, {size} on disk", len(jobs)) as on_progress, _executor(scheduler) as executor:
-        report = run_jobs(
+    _estimate(jobs, out, workers if scheduler is None else None, keep_weights)
+    with sweep_bar(what, len(jobs)) as on_progress, _executor(scheduler) as executor:
+        result = run_jobs(
             jobs,
             out,
             description=description,
             executor=executor,
             workers=workers,
             retry_failed=retry_failed,
-            on_progress=on_progress,
-            device=device,
             keep_weights=keep_weights,
+            device=device,
+            on_progress=on_progress,
         )
-    counts: dict[str, Any] = {
-        "networks": len(jobs),
-        "finished": len(report.finished),
-        "already_done": len(report.already_done),
-        "failed": len(report.failed),
-        "others_there": report.others,
-        "set_aside": [f"{one.name}: {one.reason}" for one in report.set_aside],
-        "folder": str(out),
-    }
-    if device is not None:
-        counts |= {"device": device, "trained_one_by_one": dict(Counter(report.alone.values()))}
-    if as_json:
-        print_json(counts)
-    else:
-        _print_counts(counts)
-    if report.failed:
-        raise typer.Exit(1)
+    _print_result(result, len(jobs), out, device, as_json)
 
 
 @app.command()
-def status(folder: Annotated[Path, typer.Argument(help="Folder of a run.")], as_json: JsonFlag = False) -> None:
-    """Say how far a run is, and what failed."""
+def measure(
+    folder: Annotated[Path | None, typer.Argument(help="Folder of a run.")] = None,
+    add: Annotated[list[str] | None, typer.Option(metavar="NAME", help="A measurement; may be repeated.")] = None,
+    workers: WorkersOption = None,
+    scheduler: SchedulerOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Add measurements to a finished run without training; without arguments, list the measurements."""
+    from rankscope.measurements import MEASUREMENTS
+
+    if folder is None or not add:
+        if folder is not None or add:
+            raise InputError(f"measure must have a run and --add NAME, got folder {folder} and --add {add}")
+        rows = [{"measurement": one.name, "description": one.description} for one in MEASUREMENTS.values()]
+        if as_json:
+            print_json(rows)
+        else:
+            print_table(("measurement", "description"), [list(row.values()) for row in rows])
+        return
+    from rankscope.sweep import RunFolder, measure_run
+
+    networks = len(RunFolder(folder).done())
+    with sweep_bar("measure", networks) as on_progress, _executor(scheduler) as executor:
+        result = measure_run(folder, add, workers=workers, executor=executor, on_progress=on_progress)
+    _print_result(result, networks, folder, None, as_json)
+
+
+@app.command()
+def status(folder: RunFolderArgument, as_json: JsonFlag = False) -> None:
+    """Show the progress and failures of a run."""
     from rankscope.sweep import RunFolder
 
     store = RunFolder(folder)
@@ -133,62 +145,23 @@ def status(folder: Annotated[Path, typer.Argument(help="Folder of a run.")], as_
 
 @app.command()
 def export(
-    folder: Annotated[Path, typer.Argument(help="Folder of a run.")],
-    out: Annotated[Path, typer.Option(help="File (nc, csv) or folder (zarr) to write.")],
+    folder: RunFolderArgument,
+    out: Annotated[Path, typer.Option(help="File to write, or folder for zarr.")],
     format_: Annotated[
-        str, typer.Option("--format", help="nc or zarr; csv or parquet for the scalars, a row a network.")
-    ] = "nc",
-) -> None:
-    """Write everything measured in a run to one file."""
-    from rankscope.sweep import export_run
-
-    export_run(folder, out, format_)
-    print_lines(out)
-
-
-@app.command()
-def figure(
-    experiment: Annotated[str, typer.Argument(help=f"{NAMED}; for a sweep of your own, one that varies the same.")],
-    folder: RunFolderOption,
-    out: Annotated[Path, typer.Option(help="File to write: .png, .pdf or .svg.")],
-) -> None:
-    """Draw the figure of an experiment from the folder of a run."""
-    from rankscope.figures import FIGURES, save_figure
-    from rankscope.sweep import open_run
-    from rankscope.validation import choice
-
-    draw = FIGURES[choice("experiment", experiment, FIGURES)]
-    print_lines(*save_figure(draw(open_run(folder)), out))
-
-
-@app.command()
-def check(
-    experiment: Annotated[str, typer.Argument(help=f"{NAMED}.")],
-    folder: RunFolderOption,
-    reference: Annotated[
-        Path | None, typer.Option(help="Results of an independent implementation (JSON) to compare with.")
+        str | None,
+        typer.Option(
+            "--format",
+            help="nc or zarr: everything; csv or parquet: the scalars, one row a network. [default: the suffix of OUT]",
+            show_default=False,
+        ),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Compare a run with the paper, claim by claim; exit status 1 if one fails."""
-    from rankscope.experiments import EXPERIMENTS
-    from rankscope.experiments.claims import agreement_claim, check_claims
-    from rankscope.sweep import open_run
-    from rankscope.validation import choice
+    """Write the measurements of a run as netCDF, Zarr, CSV or Parquet."""
+    from rankscope.sweep import export_run
 
-    claims = EXPERIMENTS[choice("experiment", experiment, EXPERIMENTS)].claims
-    if reference is not None:
-        if not reference.is_file():
-            raise InputError(f"reference must be a JSON file, got {str(reference)!r}, which is not there")
-        claims = (*claims, agreement_claim(reference))
-    rows = check_claims(claims, open_run(folder))
-    if as_json:
-        print_json(rows)
-    else:
-        print_table(("claim", "statement", "paper", "measured", "verdict"), [list(row.values()) for row in rows])
-        print_lines(", ".join(f"{n} {verdict}" for verdict, n in Counter(row["verdict"] for row in rows).items()))
-    if any(row["verdict"] == "fails" for row in rows):
-        raise typer.Exit(1)
+    export_run(folder, out, out.suffix.removeprefix(".") if format_ is None else format_)
+    print_files([out], as_json)
 
 
 def _jobs(what: str, preset: str) -> tuple[Sequence[Job], dict[str, Any]]:
@@ -202,45 +175,66 @@ def _jobs(what: str, preset: str) -> tuple[Sequence[Job], dict[str, Any]]:
     return experiment.jobs(preset), {"experiment": what, "preset": preset}
 
 
-class _executor:  # noqa: N801
-    """A Dask cluster's executor for the time of a `with` block, or None for processes of our own."""
+def _estimate(jobs: Sequence[Job], out: Path, workers: int | None, keep_weights: bool) -> None:
+    """Print what the jobs that are not finished will take, before any of them begins."""
+    from rankscope.sweep import RunFolder
+    from rankscope.sweep.cost import bytes_on_disk, seconds_for
+    from rankscope.sweep.processes import available_cores
+    from rankscope.validation import integer
 
-    def __init__(self, scheduler: str | None) -> None:
-        self._scheduler = scheduler
-        self._client: Any = None
-
-    def __enter__(self) -> Executor | None:
-        if self._scheduler is None:
-            return None
-        try:
-            from distributed import Client
-        except ImportError as error:
-            raise InputError(
-                "scheduler needs the extra rankscope[cluster]: pip install 'rankscope[cluster]'"
-            ) from error
-        try:
-            self._client = Client(self._scheduler, timeout=10)  # type: ignore[no-untyped-call]
-        except (OSError, ValueError) as error:
-            raise InputError(
-                f"scheduler must be the address of a running one, got {self._scheduler!r}: {error}"
-            ) from error
-        executor: Executor = self._client.get_executor(retries=2)
-        return executor
-
-    def __exit__(self, *_: object) -> None:
-        if self._client is not None:
-            self._client.close()
+    processes = available_cores() if workers is None else integer("workers", workers, minimum=1)
+    left = [job for job in jobs if not (out.is_dir() and RunFolder(out).is_done(job.digest))]
+    if left:
+        minutes = seconds_for(left, processes) / 60
+        size = readable_bytes(bytes_on_disk(left, keep_weights))
+        note(f"{len(left)} networks: about {minutes:.2g} min in {processes} processes, {size} in {out}")
 
 
-def _print_counts(counts: dict[str, Any]) -> None:
-    keys = ("networks", "finished", "already_done", "failed")
-    print_table(("networks", "finished now", "already done", "failed"), [[counts[key] for key in keys]])
-    print_lines(*(f"damaged, set aside and computed again: {path}" for path in counts["set_aside"]))
-    if counts["others_there"]:
-        print_lines(
-            f"{counts['folder']} also holds {counts['others_there']} networks of another experiment or sweep; figures "
-            "and claims take all of them"
-        )
-    for reason, number in counts.get("trained_one_by_one", {}).items():
-        print_lines(f"{number} trained in processes, not together on {counts['device']}: {reason}")
-    print_lines(counts["folder"])
+def _readable(row: dict[str, Any]) -> dict[str, Any]:
+    return row | {"bytes": readable_bytes(row["bytes"]), "minutes": f"{row['minutes']:g}"}
+
+
+@contextmanager
+def _executor(scheduler: str | None) -> Iterator[Executor | None]:
+    """Yield the executor of a Dask cluster, or None for local processes."""
+    if scheduler is None:
+        yield None
+        return
+    with needs("cluster", "scheduler"):
+        from distributed import Client
+    try:
+        client = Client(scheduler, timeout=10)  # type: ignore[no-untyped-call]
+    except (OSError, ValueError) as error:
+        raise InputError(f"scheduler must be the address of a running one, got {scheduler!r}: {error}") from error
+    try:
+        yield client.get_executor(retries=2)
+    finally:
+        client.close()
+
+
+def _print_result(result: RunResult, networks: int, folder: Path, device: str | None, as_json: bool) -> None:
+    """Print what a run has done; exit with status 1 if a network failed."""
+    counts = {
+        "networks": networks,
+        "finished": len(result.finished),
+        "already_done": len(result.already_done),
+        "failed": len(result.failed),
+    }
+    alone = dict(Counter(result.alone.values()))
+    if as_json:
+        rest = {"set_aside": [*map(str, result.set_aside)], "others_there": result.others, "folder": str(folder)}
+        together = {} if device is None else {"device": device, "trained_one_by_one": alone}
+        print_json(counts | rest | together)
+    else:
+        print_table(("networks", "finished now", "already done", "failed"), [list(counts.values())])
+        print_lines(*(f"damaged, set aside and computed again: {one}" for one in result.set_aside))
+        if result.others:
+            print_lines(
+                f"{folder} also holds {result.others} networks of another experiment or sweep; figures, claims and "
+                "open_run include them"
+            )
+        for reason, number in alone.items():
+            print_lines(f"{number} trained in processes, not together on {device}: {reason}")
+        print_lines(folder)
+    if result.failed:
+        raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""The command about the linear theory."""
+"""Commands for the linear theory: theory, learning-rates."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rankscope.cli.app import JsonFlag, app
+from rankscope.cli.app import JsonFlag, WorkersOption, app
 from rankscope.cli.output import print_json, print_lines, print_table, progress_bars
 
 if TYPE_CHECKING:
@@ -23,13 +23,13 @@ def theory(
     until: Annotated[
         float | None, typer.Option(help="Last learning time. [default: twice the convergence time]", show_default=False)
     ] = None,
-    compare: Annotated[int, typer.Option(help="Train so many networks to compare with.")] = 0,
+    compare: Annotated[int, typer.Option(help="Number of networks to train for comparison.")] = 0,
     hidden_size: Annotated[int, typer.Option(help="Number of units N of these networks.")] = 512,
-    seed: Annotated[int, typer.Option(help="Everything random in them is derived from it.")] = 0,
-    workers: Annotated[int | None, typer.Option(help="Processes. [default: one a core]", show_default=False)] = None,
+    seed: Annotated[int, typer.Option(help="Seed of these networks.")] = 0,
+    workers: WorkersOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Say how a linear network learns one number: the exact theory, the paper's, and networks if asked for."""
+    """Predict how a linear network learns one number: exact theory, the paper's expansion, simulated networks."""
     from rankscope.experiments.prediction import jobs_to_compare, predict, simulate
     from rankscope.figures.saving import figure_paths, save_figure
     from rankscope.figures.theory import theory as draw
@@ -59,11 +59,11 @@ def theory(
 @app.command()
 def learning_rates(
     out: Annotated[Path, typer.Option(help="Figure to write: .png, .pdf or .svg.")],
-    targets: Annotated[str, typer.Option(help="Values of z_hat, separated by commas; a panel each.")] = "0.5,1,2,4",
+    targets: Annotated[str, typer.Option(help="Values of z_hat, separated by commas, one panel each.")] = "0.5,1,2,4",
     points: Annotated[int, typer.Option(help="Gains between 0 and 0.9.")] = 19,
     as_json: JsonFlag = False,
 ) -> None:
-    """Draw how long the steps of gradient descent may be: where learning settles, overshoots, and diverges."""
+    """Draw the learning rates at which gradient descent settles, overshoots and diverges."""
     import numpy as np
 
     from rankscope.experiments.linear import RATES
@@ -121,7 +121,7 @@ def _print_table(predicted: xr.Dataset, simulated: xr.Dataset | None) -> None:
 
 
 def _at_the_end(curves: xr.Dataset) -> dict[str, float | None]:
-    """Return the scalars at the last learning time; what does not exist is None."""
+    """Return the scalars at the last learning time; None for those that do not exist."""
     last = curves.isel(tau=-1)
     found = {name: last[name] for name in ("convergence_time", "change_norm", "outlier", "shuffled_loss")}
     found |= {f"s{index}": last["singular_value"].sel(singular_index=index) for index in (1, 2)}

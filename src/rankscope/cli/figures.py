@@ -1,0 +1,95 @@
+"""Commands that compare a run with the paper: figure, check."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rankscope.cli.app import JsonFlag, app
+from rankscope.cli.output import print_files, print_json, print_lines, print_table
+from rankscope.cli.train import assignments
+from rankscope.errors import InputError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+FromOption = Annotated[Path, typer.Option("--from", help="Folder of a run.")]
+SelectOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=VALUE",
+        help="Use only the networks with this label, such as learning_rate=0.004; may be repeated.",
+    ),
+]
+
+
+@app.command()
+def figure(
+    experiment: Annotated[
+        str, typer.Argument(help="A named experiment; for a sweep of your own, one that varies the same options.")
+    ],
+    folder: FromOption,
+    out: Annotated[Path, typer.Option(help="File to write: .png, .pdf or .svg.")],
+    select: SelectOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Draw the figure of an experiment from a run."""
+    from rankscope.figures import FIGURES, save_figure
+    from rankscope.figures.saving import figure_paths
+    from rankscope.validation import choice
+
+    draw = FIGURES[choice("experiment", experiment, FIGURES)]
+    figure_paths(out)
+    print_files(save_figure(draw(_selected(folder, select)), out), as_json)
+
+
+@app.command()
+def check(
+    experiment: Annotated[str, typer.Argument(help="A named experiment (`rankscope experiments`).")],
+    folder: FromOption,
+    select: SelectOption = None,
+    reference: Annotated[
+        Path | None, typer.Option(help="Results of an independent implementation (JSON) to compare with.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Compare a run with the paper's claims; exit status 1 if one fails."""
+    from rankscope.experiments import EXPERIMENTS
+    from rankscope.experiments.claims import agreement_claim, check_claims
+    from rankscope.validation import choice
+
+    claims = EXPERIMENTS[choice("experiment", experiment, EXPERIMENTS)].claims
+    if reference is not None:
+        if not reference.is_file():
+            raise InputError(f"reference must be a JSON file, got {str(reference)!r}, which does not exist")
+        claims = (*claims, agreement_claim(reference))
+    rows = check_claims(claims, _selected(folder, select))
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(("claim", "statement", "paper", "measured", "verdict"), [list(row.values()) for row in rows])
+        print_lines(", ".join(f"{n} {verdict}" for verdict, n in Counter(row["verdict"] for row in rows).items()))
+    if any(row["verdict"] == "fails" for row in rows):
+        raise typer.Exit(1)
+
+
+def _selected(folder: Path, select: list[str] | None) -> xr.Dataset:
+    """Return the measurements of a run, at the labels of --select."""
+    import numpy as np
+
+    from rankscope.sweep import open_run
+    from rankscope.validation import choice
+
+    measured = open_run(folder)
+    labels = [str(name) for name in measured["status"].dims]
+    for name, value in assignments("--select", select or []).items():
+        values = measured[choice("--select", name, labels)].values
+        is_number = isinstance(value, int | float) and values.dtype.kind in "iuf"
+        at = np.flatnonzero(np.isclose(values, value) if is_number else values.astype(str) == str(value))
+        if not at.size:
+            raise InputError(f"--select {name} must be one of {', '.join(map(str, values))}, got {value!r}")
+        measured = measured.isel({name: at[0]})
+    return measured
