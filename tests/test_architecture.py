@@ -33,6 +33,15 @@ def imported(module):
                 yield rest[0] if rest else first
 
 
+def test_the_page_names_files_that_exist():
+    named = re.findall(r"`([\w/]+\.py)`", PAGE.read_text())
+    assert len(named) > 40
+    missing = [
+        name for name in named if not any((root / name).exists() for root in (PACKAGE, PACKAGE.parent, PAGE.parents[1]))
+    ]
+    assert not missing
+
+
 def test_every_folder_has_a_level():
     assert {folder.parent.name for folder in PACKAGE.glob("*/__init__.py")} <= set(LEVEL_OF)
 

@@ -1,4 +1,4 @@
-"""Runs of many networks from the command line: run, status, export, figure, check, and one-line errors."""
+"""Command line for runs: run, measure, status, export, figure, check, and one-line errors."""
 
 import json
 
@@ -14,7 +14,9 @@ hidden_size: 16
 epochs: 10
 grid:
   gain: [0.0, 0.9]
+  learning_rate: [0.001, 0.004]
 samples: 2
+measurements: [norms, shuffle, spectra]
 """
 
 
@@ -35,67 +37,101 @@ def finished(tmp_path_factory, forked_workers):
     return folder / "run"
 
 
-def test_a_run_is_one_dataset(finished):
+def test_a_run_is_one_dataset_with_its_networks(finished):
     data = rs.open_run(finished)
-    assert {name: data.sizes[name] for name in ("gain", "sample", "epoch")} == {"gain": 2, "sample": 2, "epoch": 10}
+    sizes = {"gain": 2, "sample": 2, "learning_rate": 2, "epoch": 10}
+    assert {name: data.sizes[name] for name in sizes} == sizes
     assert data["loss"].notnull().all()
+    before, after = rs.load_networks(finished, gain=0.9, sample=0, learning_rate=0.004)
+    stored = data["change_norm"].sel(gain=0.9, sample=0, learning_rate=0.004)
+    assert rs.change(before, after).norm == pytest.approx(float(stored))
 
 
-def test_what_is_done_is_not_done_again(capsys, finished):
-    status, out, _ = call(capsys, "run", finished.parent / "sweep.yaml", "--out", finished, "--json")
-    assert status == 0
+def test_run_prints_its_cost_before_it_begins_and_does_nothing_twice(capsys, tmp_path, finished):
+    status, out, err = call(capsys, "run", finished.parent / "sweep.yaml", "--out", finished, "--json")
+    assert (status, err) == (0, "")
     counts = json.loads(out)
-    assert (counts["finished"], counts["already_done"], counts["failed"]) == (0, 4, 0)
+    assert (counts["finished"], counts["already_done"], counts["failed"]) == (0, 8, 0)
+    (tmp_path / "impossible.yaml").write_text(SWEEP)
+    _, _, err = call(capsys, "run", tmp_path / "impossible.yaml", "--out", tmp_path / "impossible.yaml" / "run")
+    assert err.startswith("8 networks: about ")
+    assert " min in " in err
+    assert " MB in " in err
 
 
 def test_status(capsys, finished):
     counts = json.loads(call(capsys, "status", finished, "--json")[1])
-    assert (counts["total"], counts["done"], counts["failures"]) == (4, 4, [])
+    assert (counts["total"], counts["done"], counts["failures"]) == (8, 8, [])
     assert "done" in call(capsys, "status", finished)[1]
 
 
-@pytest.mark.parametrize("kind", ["nc", "csv", "zarr"])
+def test_a_measurement_is_added_without_training(capsys, finished):
+    assert "outlier" not in rs.open_run(finished)
+    before = rs.open_run(finished)["loss"].load()
+    status, out, _ = call(capsys, "measure", finished, "--add", "outlier", "--workers", "1", "--json")
+    assert (status, json.loads(out)["finished"]) == (0, 8)
+    after = rs.open_run(finished)
+    assert after["outlier"].notnull().all()
+    xr.testing.assert_identical(after["loss"].load(), before)
+    assert "outlier" in call(capsys, "measure")[1]
+
+
+@pytest.mark.parametrize("kind", ["nc", "zarr", "csv", "parquet"])
 def test_export(capsys, finished, tmp_path, kind):
-    if kind == "zarr":
-        pytest.importorskip("zarr")
+    pytest.importorskip({"nc": "h5netcdf", "zarr": "zarr", "csv": "csv", "parquet": "arro3.io"}[kind])
     out = tmp_path / f"all.{kind}"
-    assert call(capsys, "export", finished, "--out", out, "--format", kind)[0] == 0
+    status, _, err = call(capsys, "export", finished, "--out", out)
+    assert status == 0, err
     data = rs.open_run(finished)
     if kind == "csv":
         lines = out.read_text().splitlines()
-        assert len(lines) == 5
+        assert len(lines) == 9
         assert lines[0].startswith("gain,sample,")
+    elif kind == "parquet":
+        from arro3.io import read_parquet
+
+        table = read_parquet(out).read_all()
+        assert sorted(table.column("change_norm").to_pylist()) == sorted(data["change_norm"].values.ravel())
     else:
         with xr.open_dataset(out, engine="h5netcdf" if kind == "nc" else "zarr") as back:
             xr.testing.assert_equal(back["loss"].load(), data["loss"].load())
 
 
-def test_check_fails_where_a_claim_does(capsys, finished):
-    status, out, _ = call(capsys, "check", "gain", "--from", finished, "--json")
+def test_check_is_over_networks(capsys, finished):
+    select = ("--select", "learning_rate=0.004", "--json")
+    status, out, _ = call(capsys, "check", "gain", "--from", finished, *select)
     rows = {row["claim"]: row["verdict"] for row in json.loads(out)}
     assert rows["mante: change shrinks"] == "not in this run"
-    # Ten epochs do not learn the task, so that at g = 0 shuffling cannot leave it learned.
+    # Ten epochs do not learn the task, so at g = 0 shuffling cannot leave the loss low.
     assert rows["flipflop: tied to its W0"] == "fails"
     assert status == 1
+    # The share of ten directions is that of each network, not of all samples together.
+    rows = json.loads(call(capsys, "check", "tasks", "--from", finished, *select)[1])
+    (row,) = [row for row in rows if row["claim"] == "flipflop: low rank"]
+    s2 = rs.open_run(finished)["singular_value"].sel(matrix="change", learning_rate=0.004) ** 2
+    share = (s2.isel(singular_index=slice(10)).sum("singular_index") / s2.sum("singular_index")).min("sample")
+    assert row["verdict"] == "holds"
+    for gain in (0.0, 0.9):
+        assert f"{100 * float(share.sel(gain=gain)):.0f} % at g = {gain:g}" in row["measured"]
+
+
+def test_figure_of_a_sweep_with_another_axis(capsys, finished, tmp_path):
+    arguments = ("figure", "gain", "--from", finished, "--out", tmp_path / "f.png")
+    status, _, err = call(capsys, *arguments)
+    assert status == 2
+    assert "--select learning_rate=VALUE" in err
+    assert err.count("\n") == 1
+    call(capsys, "measure", finished, "--add", "truncation", "--workers", "1")
+    assert call(capsys, *arguments, "--select", "learning_rate=0.004")[0] == 0
+    assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_experiments_are_listed_with_their_cost(capsys):
     rows = json.loads(call(capsys, "experiments", "--json")[1])
-    assert {(row["experiment"], row["networks"]) for row in rows if row["preset"] == "paper"} == {
-        ("tasks", 6),
-        ("gain", 145),
-        ("spectra", 9),
-        ("size", 225),
-        ("linear", 150),
-        ("linear-gain", 150),
-        ("linear-log", 150),
-        ("divergence", 40),
-        ("cosine", 15),
-        ("sentiment", 1),
-        ("neurogym", 81),
-        ("demo", 2),
-    }
-    assert all(row["minutes"] > 0 for row in rows)
+    paper = {row["experiment"]: row["networks"] for row in rows if row["preset"] == "paper"}
+    assert paper["gain"] == 145
+    assert set(paper) >= {"tasks", "spectra", "size", "linear", "divergence", "cosine", "sentiment", "neurogym"}
+    assert all(row["minutes"] > 0 and row["bytes"] > 0 for row in rows)
 
 
 @pytest.mark.parametrize(
@@ -106,11 +142,12 @@ def test_experiments_are_listed_with_their_cost(capsys):
         (["run", "nowhere.yaml", "--out", "OUT"], ["nowhere.yaml", "does not exist"]),
         (["run", "gain", "--workers", "0", "--out", "OUT"], ["workers", "0"]),
         (["status", "OUT"], ["OUT"]),
-        (["figure", "gain", "--from", "OUT", "--out", "f.png"], ["folder must hold finished jobs"]),
+        (["measure", "OUT", "--add", "norms"], ["OUT"]),
+        (["figure", "gain", "--from", "OUT", "--out", "f.png"], ["OUT"]),
         (["figure", "gians", "--from", "OUT", "--out", "f.png"], ["'gians'", "'gain'"]),
-        (["check", "gain", "--from", "OUT"], ["folder must hold finished jobs"]),
+        (["check", "gain", "--from", "OUT"], ["OUT"]),
         (["check", "gain", "--from", "OUT", "--reference", "none.json"], ["none.json"]),
-        (["export", "OUT", "--out", "x", "--format", "xls"], ["format", "'xls'"]),
+        (["export", "OUT", "--out", "x.xls"], ["'xls'"]),
     ],
 )
 def test_mistakes_are_one_line_and_status_2(capsys, tmp_path, monkeypatch, arguments, named):
@@ -121,23 +158,25 @@ def test_mistakes_are_one_line_and_status_2(capsys, tmp_path, monkeypatch, argum
     assert err.count("\n") == 1
     for text in named:
         assert text in err
-    assert not list(tmp_path.rglob("*.nc"))
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_labels_that_are_not_in_the_run(capsys, finished):
+    for select, named in (("learning_rate=1", "0.004"), ("learnin_rate=1", "'learning_rate'")):
+        status, _, err = call(capsys, "check", "gain", "--from", finished, "--select", select)
+        assert status == 2
+        assert named in err
 
 
 def test_a_scheduler_that_does_not_answer_is_one_line(capsys, tmp_path, monkeypatch):
     distributed = pytest.importorskip("distributed")
     client = distributed.Client
     monkeypatch.setattr(distributed, "Client", lambda address, timeout: client(address, timeout=0.2))
+    (tmp_path / "one.yaml").write_text("task: flipflop")
     address = "tcp://127.0.0.1:1"
-    status, out, err = call(capsys, "run", "gain", "--scheduler", address, "--out", tmp_path / "out")
+    status, out, err = call(
+        capsys, "run", tmp_path / "one.yaml", "--scheduler", address, "--out", tmp_path / "out", "--json"
+    )
     assert (status, out) == (2, "")
-    assert err.startswith(f"rankscope: scheduler must be the address of a running one, got '{address}'")
-    assert err.count("\n") == 1
-    assert not list(tmp_path.rglob("*.nc"))
-
-
-def test_an_impossible_folder_is_refused_before_any_training(capsys, tmp_path):
-    (tmp_path / "file").write_text("in the way")
-    status, _, err = call(capsys, "run", "gain", "--out", tmp_path / "file" / "run")
-    assert status == 2
-    assert err.count("\n") == 1
+    assert f"rankscope: scheduler must be the address of a running one, got '{address}'" in err
+    assert not list(tmp_path.rglob("*.safetensors"))

@@ -21,7 +21,7 @@ def test_the_table_has_both_theories_at_the_end(capsys):
     status, out, _ = call(capsys, "--gain", 0.6, "--target", 2)
     assert status == 0
     rows = {line.split("│")[1].strip(): line.split("│")[2:4] for line in out.splitlines() if line.startswith("│")}
-    # theory.md, section 4, and the paper's formulas
+    # The exact solution, and the paper's formulas, at the end of learning.
     assert [x.strip() for x in rows["|dW|"]] == ["0.4293", "0.813"]
     assert [x.strip() for x in rows["loss after shuffle / initial loss"]] == ["0.7442", "0.3486"]
     assert rows["outlier eigenvalue of W"][0].strip() == "0.8876"

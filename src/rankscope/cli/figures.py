@@ -16,6 +16,8 @@ from rankscope.errors import InputError
 if TYPE_CHECKING:
     import xarray as xr
 
+    from rankscope.experiments import Experiment
+
 FromOption = Annotated[Path, typer.Option("--from", help="Folder of a run.")]
 SelectOption = Annotated[
     list[str] | None,
@@ -39,11 +41,10 @@ def figure(
     """Draw the figure of an experiment from a run."""
     from rankscope.figures import FIGURES, save_figure
     from rankscope.figures.saving import figure_paths
-    from rankscope.validation import choice
 
-    draw = FIGURES[choice("experiment", experiment, FIGURES)]
+    named = _experiment(experiment)
     figure_paths(out)
-    print_files(save_figure(draw(_selected(folder, select)), out), as_json)
+    print_files(save_figure(FIGURES[named.figure](_selected(folder, named, select)), out), as_json)
 
 
 @app.command()
@@ -57,16 +58,15 @@ def check(
     as_json: JsonFlag = False,
 ) -> None:
     """Compare a run with the paper's claims; exit status 1 if one fails."""
-    from rankscope.experiments import EXPERIMENTS
     from rankscope.experiments.claims import agreement_claim, check_claims
-    from rankscope.validation import choice
 
-    claims = EXPERIMENTS[choice("experiment", experiment, EXPERIMENTS)].claims
+    named = _experiment(experiment)
+    claims = named.claims
     if reference is not None:
         if not reference.is_file():
             raise InputError(f"reference must be a JSON file, got {str(reference)!r}, which does not exist")
         claims = (*claims, agreement_claim(reference))
-    rows = check_claims(claims, _selected(folder, select))
+    rows = check_claims(claims, _selected(folder, named, select))
     if as_json:
         print_json(rows)
     else:
@@ -76,8 +76,15 @@ def check(
         raise typer.Exit(1)
 
 
-def _selected(folder: Path, select: list[str] | None) -> xr.Dataset:
-    """Return the measurements of a run, at the labels of --select."""
+def _experiment(name: str) -> Experiment:
+    from rankscope.experiments import EXPERIMENTS
+    from rankscope.validation import choice
+
+    return EXPERIMENTS[choice("experiment", name, EXPERIMENTS)]
+
+
+def _selected(folder: Path, experiment: Experiment, select: list[str] | None) -> xr.Dataset:
+    """Return the measurements of a run at the labels of --select, over no other labels than the experiment varies."""
     import numpy as np
 
     from rankscope.sweep import open_run
@@ -92,4 +99,12 @@ def _selected(folder: Path, select: list[str] | None) -> xr.Dataset:
         if not at.size:
             raise InputError(f"--select {name} must be one of {', '.join(map(str, values))}, got {value!r}")
         measured = measured.isel({name: at[0]})
+    varied = {"task", "gain", "hidden_size", "kind"}.union(*(job.labels for job in experiment.jobs("quick")))
+    for name in measured["status"].dims:
+        if name not in varied:
+            values = ", ".join(map(str, measured[name].values))
+            raise InputError(
+                f"{experiment.name} compares networks with one {name}, got a run with {values}; choose one with "
+                f"--select {name}=VALUE"
+            )
     return measured

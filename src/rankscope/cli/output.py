@@ -116,7 +116,7 @@ def console() -> Console:
 
 @contextmanager
 def progress_bars(descriptions: list[str]) -> Iterator[Callable[[int, int, int, float], None]]:
-    """Yield report(index, done, total, loss), which updates one bar for each description on a terminal, and does nothing elsewhere."""
+    """Yield report(index, done, total, loss), which updates one bar each on a terminal, else does nothing."""
     if not sys.stderr.isatty():
         yield lambda index, done, total, loss: None
         return
