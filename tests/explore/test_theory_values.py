@@ -35,7 +35,7 @@ def test_curves_are_those_of_the_theories():
                 drawn[f"s{index}"], theory["singular_value"].sel(singular_index=index), rtol=2e-3, atol=1e-6
             )
         np.testing.assert_allclose(drawn["loss"], theory["loss"] / 2, rtol=1e-2, atol=1e-6)
-    # theory.md, section 4
+    # End of learning in the exact solution (docs/guides/theory.md, "Solution to convergence").
     assert found["theories"]["exact"]["change_norm"][-1] == pytest.approx(0.4293, abs=1e-4)
     assert found["x"][-1] == pytest.approx(2 * found["convergence"]["exact"], rel=1e-4)
     at_convergence = np.interp(found["convergence"]["exact"], found["x"], found["theories"]["exact"]["loss"])

@@ -33,7 +33,7 @@ from rankscope.validation import RngLike, choice, generator, number
 
 @saved_as("RateRNN")
 class RateRNN(SavedNetwork):
-    """A rate network of N units (Schuessler et al. 2020, section 2).
+    """A rate network of N units (Schuessler et al. 2020).
 
     Parameters
     ----------

@@ -7,7 +7,7 @@ State h (N units), rate r = phi(h), time in membrane time constants, step dt, no
     rate convention:       h[t+1] = (1-dt) h[t] + dt phi(W h[t] + W_in u[t] + b) + eta[t]
                            z[t]   = phi_out(W_out h[t+1])
 
-(Schuessler et al. 2020, section 2). `plain` is that equation in autograd: the definition that tests use, and
+(Schuessler et al. 2020). `plain` is that equation in autograd: the definition that tests use, and
 the engine for nonlinearities given as callables. `fused.py` computes the same several times faster. `RateRNN.forward`
 chooses between them.
 """
