@@ -88,3 +88,16 @@ def test_every_extra_is_in_pyproject_and_a_missing_one_is_named():
         raise ModuleNotFoundError("No module named 'zarr.storage'", name="zarr.storage")
     with pytest.raises(ModuleNotFoundError), needs("zarr", "format 'zarr'"):
         raise ModuleNotFoundError("No module named 'numcodecs_x'", name="numcodecs_x")
+
+
+def test_a_plain_installation_imports_nothing_optional():
+    # PyTorch and dask bring jinja2 and markupsafe.
+    optional = {module for modules in EXTRAS.values() for module in modules} - {"jinja2", "markupsafe"}
+    program = f"""
+import sys, rankscope as rs
+import rankscope.figures, rankscope.experiments, rankscope.cli.main
+for name in dir(rs): getattr(rs, name)
+print(*{optional!r}.intersection(sys.modules))
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == []

@@ -37,9 +37,12 @@ def test_train_stores_both_networks_and_what_was_measured(capsys, tmp_path):
 def test_options_of_task_network_and_training(capsys, tmp_path):
     (tmp_path / "mine.py").write_text(
         "import rankscope as rs\n\n"
+        "from dataclasses import dataclass\n\n"
+        "@dataclass(frozen=True)\n"
         "class Longer:\n"
-        "    def __init__(self, duration=20):\n        self.task = rs.tasks.FlipFlop(duration=duration)\n"
-        "    def sample(self, batch_size, rng):\n        return self.task.sample(batch_size, rng)\n\n"
+        "    duration: float = 20\n\n"
+        "    def sample(self, batch_size, rng):\n"
+        "        return rs.tasks.FlipFlop(duration=self.duration).sample(batch_size, rng)\n\n"
         "def make(task, rng, hidden_size=8):\n"
         "    return rs.GatedRNN.initialize(task, kind='lstm', hidden_size=hidden_size, rng=rng)\n"
     )

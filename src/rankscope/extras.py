@@ -13,7 +13,7 @@ EXTRAS = {
     "explore": ("jinja2", "markupsafe", "plotly", "starlette", "uvicorn"),
     "netcdf": ("h5netcdf", "h5py"),
     "neurogym": ("neurogym", "gymnasium"),
-    "parquet": ("pyarrow",),
+    "parquet": ("arro3",),
     "report": ("jinja2", "markupsafe", "plotly"),
     "sentiment": ("arro3", "platformdirs"),
     "zarr": ("zarr",),

@@ -100,11 +100,10 @@ def _selected(folder: Path, experiment: Experiment, select: list[str] | None) ->
             raise InputError(f"--select {name} must be one of {', '.join(map(str, values))}, got {value!r}")
         measured = measured.isel({name: at[0]})
     varied = {"task", "gain", "hidden_size", "kind"}.union(*(job.labels for job in experiment.jobs("quick")))
-    for name in measured["status"].dims:
-        if name not in varied:
-            values = ", ".join(map(str, measured[name].values))
+    for label in map(str, measured["status"].dims):
+        if label not in varied:
             raise InputError(
-                f"{experiment.name} compares networks with one {name}, got a run with {values}; choose one with "
-                f"--select {name}=VALUE"
+                f"{experiment.name} compares networks with one {label}, got a run with "
+                f"{', '.join(map(str, measured[label].values))}; choose one with --select {label}=VALUE"
             )
     return measured

@@ -203,7 +203,7 @@ def _executor(scheduler: str | None) -> Iterator[Executor | None]:
     with needs("cluster", "scheduler"):
         from distributed import Client
     try:
-        client = Client(scheduler, timeout=10)  # type: ignore[no-untyped-call]
+        client: Any = Client(scheduler, timeout=10)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
         raise InputError(f"scheduler must be the address of a running one, got {scheduler!r}: {error}") from error
     try:

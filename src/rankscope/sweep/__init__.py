@@ -12,4 +12,5 @@ from rankscope.sweep.runner import run as run
 from rankscope.sweep.runner import run_into as run_into
 from rankscope.sweep.store import RunFolder as RunFolder
 from rankscope.sweep.sweep_file import Sweep as Sweep
+from rankscope.sweep.sweep_file import job_from_options as job_from_options
 from rankscope.sweep.sweep_file import seed_of as seed_of

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from rankscope.errors import InputError
+from rankscope.extras import needs
 from rankscope.io.atomic import make_folder, replacing
 from rankscope.sweep.results import open_run
 from rankscope.validation import choice
@@ -45,7 +46,8 @@ def export_run(folder: str | os.PathLike[str], out: str | os.PathLike[str], form
 
 def write_netcdf(dataset: xr.Dataset, path: str | os.PathLike[str]) -> None:
     """Write a netCDF file, compressed and atomically. Needs the extra rankscope[netcdf]."""
-    _need("h5netcdf", "netcdf")
+    with needs("netcdf", "netCDF"):
+        import h5netcdf  # noqa: F401
     names = [name for name, x in dataset.variables.items() if x.dtype.kind not in "OU" and x.nbytes >= LARGE and x.ndim]
     encoding = {name: {"zlib": True, "complevel": 4} for name in names}
     with replacing(path) as temporary:
@@ -54,7 +56,8 @@ def write_netcdf(dataset: xr.Dataset, path: str | os.PathLike[str]) -> None:
 
 def write_zarr(dataset: xr.Dataset, path: str | os.PathLike[str]) -> None:
     """Write a Zarr folder. Needs the extra rankscope[zarr]."""
-    _need("zarr", "zarr")
+    with needs("zarr", "Zarr"):
+        import zarr  # noqa: F401
     target = Path(path)
     if target.exists():
         raise InputError(f"out must be a folder that does not exist, got {str(target)!r}")
@@ -73,9 +76,20 @@ def write_csv(dataset: xr.Dataset, path: str | os.PathLike[str]) -> None:
 
 def write_parquet(dataset: xr.Dataset, path: str | os.PathLike[str]) -> None:
     """Write the scalars as Parquet, one row for each network. Needs the extra rankscope[parquet]."""
-    _need("pyarrow", "parquet")
+    with needs("parquet", "Parquet"):
+        from arro3.core import Array, DataType, Table
+        from arro3.io import write_parquet as write
+    frame = scalars_of(dataset)
+    columns: dict[str, Any] = {}
+    for name in frame.columns:
+        values = frame[name].to_numpy()
+        columns[str(name)] = (
+            Array.from_numpy(np.ascontiguousarray(values))
+            if values.dtype.kind in "iuf"
+            else Array([str(value) for value in values], type=DataType.string())
+        )
     with replacing(path) as temporary:
-        scalars_of(dataset).to_parquet(temporary, engine="pyarrow", index=False)
+        write(Table.from_pydict(columns), str(temporary))
 
 
 def scalars_of(dataset: xr.Dataset) -> Any:
@@ -87,13 +101,6 @@ def scalars_of(dataset: xr.Dataset) -> Any:
     frame = table.to_dataframe().reset_index()
     missing = (frame["status"] == "") | frame["status"].isna()
     return frame[~missing].drop(columns="network", errors="ignore").reset_index(drop=True)
-
-
-def _need(module: str, extra: str) -> None:
-    try:
-        import_module(module)
-    except ImportError as error:
-        raise InputError(f"this format needs the extra rankscope[{extra}]: pip install 'rankscope[{extra}]'") from error
 
 
 FORMATS: dict[str, Callable[[xr.Dataset, Path], None]] = {

@@ -150,7 +150,7 @@ class Sweep(Description):
         content = _content(path)
         try:
             grid, samples = content.pop("grid", {}), content.pop("samples", 1)
-            sweep = cls(base=_job_from(content), grid=grid, samples=samples)
+            sweep = cls(base=job_from_options(content), grid=grid, samples=samples)
             _check_small(sweep.jobs())
             return sweep
         except InputError as error:
@@ -206,8 +206,15 @@ def _options(job: Job, section: str) -> list[str]:
     return ["kind", *(name for name in known if name != "rng")]
 
 
-def _job_from(content: dict[str, Any]) -> Job:
-    """Return the job of a file, whose options may be given by their name alone."""
+def job_from_options(content: dict[str, Any]) -> Job:
+    """Return a job from its fields and from options by path or unique name, such as "network.gain" or "gain".
+
+    Raises
+    ------
+    InputError
+        If an option is unknown or its value impossible.
+    """
+    content = dict(content)
     fields = {name: content.pop(name) for name in list(content) if name in Job.model_fields}
     if "task" not in fields:
         raise InputError("task is missing")
