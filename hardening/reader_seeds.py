@@ -16,26 +16,21 @@ from typing import Any
 
 import numpy as np
 import torch
-import xarray as xr
-import yaml
 from arro3.core import Array, DataType, Table
 from arro3.io import write_parquet
-from rankscope.experiments.running import described, stamped
-from rankscope.experiments.user_sweep import SweepFile, jobs_of
-from rankscope.sweep.netcdf import encode_result
 from safetensors.torch import save
 
 import rankscope as rs
 from fuzz_mutations import Bundle
+from rankscope.io.dataset_file import open_dataset, write_dataset
 from rankscope.networks.gated import GatedRNN
-from rankscope.sweep import RunFolder
+from rankscope.sweep import RunFolder, Sweep
 from rankscope.tasks.sentiment.data import SentimentData, prepare, save_data
 from rankscope.tasks.sentiment.readers import Labelled, WordVectors
 from rankscope.tasks.sentiment.task import Sentiment
 
 SWEEP = """\
-task: flipflop
-task_parameters: {duration: 10}
+task: {name: flipflop, duration: 10}
 hidden_size: 6
 epochs: 3
 grid:
@@ -44,8 +39,8 @@ samples: 2
 """
 LONGER_SWEEP = """\
 # Every option there is.
-task: romo
-task_parameters: &options
+task: &options
+  name: romo
   duration: 10
 grid:
   nonlinearity: [tanh, relu]
@@ -131,25 +126,32 @@ def bomb(kind: str, name: str, size: int, others: tuple[tuple[str, bytes], ...] 
 
 def run_folder() -> Bundle:
     """Return the files of a run of four tiny networks: two finished, one failed, one claimed."""
-    jobs = jobs_of(SweepFile(**yaml.safe_load(SWEEP)))
     with tempfile.TemporaryDirectory() as folder:
-        run = RunFolder(folder)
-        run.prepare([(job.digest, described(job)) for job in jobs], {"sweep": SWEEP, "experiment": "gain"})
+        file = Path(folder) / "sweep.yaml"
+        file.write_text(SWEEP)
+        jobs = Sweep.from_yaml(file).jobs()
+        run = RunFolder(Path(folder) / "run")
+        run.prepare(jobs, {"sweep": SWEEP, "experiment": "gain"})
         for job in jobs[:2]:
-            run.save(job.digest, stamped(job.run()))
+            run.save(job.run())
         run.fail(jobs[2].digest, "ValueError", "it could not be", "Traceback ...")
-        owner = {"host": "elsewhere", "pid": 12, "born": "1", "token": "0123456789abcdef"}
-        run.claim_path(jobs[3].digest).write_text(json.dumps(owner))
+        owner = {"host": "elsewhere", "pid": 12, "started": 1.0, "token": "0123456789abcdef"}
+        run.lock_path(jobs[3].digest).write_text(json.dumps(owner))
         return {str(path.relative_to(run.path)): path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
 
 
 KEPT = ("task", "gain", "sample", "seed", "loss", "singular_value_history", "change_norm", "status", "matrix", "time")
 
 
-def fewer_variables(cell: bytes) -> bytes:
-    """Return a cell's file with some of its variables."""
-    dataset = xr.load_dataset(io.BytesIO(cell), engine="h5netcdf")
-    return encode_result(dataset[[name for name in KEPT if name in dataset.variables]], dataset.attrs["digest"])
+def fewer_variables(content: bytes) -> bytes:
+    """Return the file of a job's measurements with some of its variables."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "measurements.safetensors"
+        path.write_bytes(content)
+        stored = open_dataset(path)
+        dataset = stored.load()
+        write_dataset(path, dataset[[name for name in KEPT if name in dataset.variables]], stored.metadata)
+        return path.read_bytes()
 
 
 def state_dict(change: float = 0.0) -> dict[str, torch.Tensor]:

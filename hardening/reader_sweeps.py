@@ -1,31 +1,42 @@
-"""The readers of sweeps: what a user writes, the run folder, and its results."""
+"""Readers of sweep files, run folders and results."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-import zlib
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 from hypothesis import strategies as st
-from rankscope.experiments.user_sweep import read_sweep
-from rankscope.sweep.integrity import LENGTH, sealed
 
 import rankscope as rs
 import reader_seeds as made
 from fuzz_mutations import Bundle
 from rankscope.errors import InputError
 from rankscope.explore.live import LiveRun, encoded, update
-from rankscope.sweep import RunFolder, claims
+from rankscope.sweep import Job, RunFolder, Sweep, locks
 from reader import Reader, one_file
 
 
 def _read_sweep(folder: Path) -> object:
-    return read_sweep(folder / "sweep.yaml")
+    return Sweep.from_yaml(folder / "sweep.yaml").jobs()
 
 
-SWEEP_KEYS = tuple(b"\n%s: " % key.encode() for key in made.SweepFile.model_fields)
+KEYS = (
+    "task",
+    "network",
+    "training",
+    "measurements",
+    "seed",
+    "labels",
+    "grid",
+    "samples",
+    "gain",
+    "epochs",
+    "optimizer",
+)
+SWEEP_KEYS = tuple(b"\n%s: " % key.encode() for key in KEYS)
 
 
 def _sweep_texts() -> st.SearchStrategy[Bundle]:
@@ -38,7 +49,7 @@ def _sweep_texts() -> st.SearchStrategy[Bundle]:
         lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=5), inner, max_size=3)),
         max_leaves=6,
     )
-    keys = st.sampled_from([*made.SweepFile.model_fields, "duration", "dt", "name"])
+    keys = st.sampled_from([*KEYS, "duration", "dt", "name"])
     usual = st.dictionaries(keys, values, max_size=5).map(lambda d: {"task": "flipflop"} | d)
     grids = st.dictionaries(keys, st.one_of(values, st.lists(scalars, min_size=1, max_size=3)), max_size=3)
     files = st.builds(lambda d, grid: d | {"grid": grid}, usual, grids)
@@ -48,23 +59,25 @@ def _sweep_texts() -> st.SearchStrategy[Bundle]:
 
 def _run_seeds() -> list[Bundle]:
     files = made.run_folder()
-    return [{name: content for name, content in files.items() if not name.startswith("cells")}]
+    return [{name: content for name, content in files.items() if not name.startswith("jobs")}]
 
 
 def _read_run(folder: Path) -> object:
     run = RunFolder(folder)
     run.failures()
-    names = [path.name for path in (folder / "claims").iterdir()]
+    names = [path.name for path in (folder / "locks").iterdir()]
     for name in names:
-        claims.owner(run.claim_path(name))
-        claims.is_held(run.claim_path(name))
+        locks.owner(run.lock_path(name))
+        locks.is_held(run.lock_path(name))
     manifest = run.manifest()
     run.counts()
     live = LiveRun(folder)
     live.title()
     encoded(update(live.snapshot(), {}))
-    digest = sorted(manifest.cells)[:1] or ["x"]
-    run.prepare([(digest[0], {"task": "another"})])
+    for described in list(manifest.jobs.values())[:2]:
+        with suppress(InputError):
+            Job.from_json(json.dumps(described))
+    run.prepare([Job(task="flipflop")])
     return run.manifest()
 
 
@@ -73,56 +86,70 @@ def _run_json() -> bytes:
     return made.run_folder()["run.json"]
 
 
-def _cell_seeds(every: bool = False) -> list[Bundle]:
-    """Return a cell with a variable or two of each kind, which is read several times as fast; or one with all."""
+MEASUREMENTS = "measurements.safetensors"
+
+
+def _result_seeds(every: bool = False) -> list[Bundle]:
+    """Return a result with a variable or two of each kind, which is read several times as fast; or one with all."""
     files = made.run_folder()
-    name = min(name for name in files if name.startswith("cells"))
+    name = min(name for name in files if name.endswith(MEASUREMENTS))
     content = files[name] if every else made.fewer_variables(files[name])
     return [{name: content, "run.json": files["run.json"]}]
 
 
-def _read_cell(folder: Path) -> object:
+def _read_result(folder: Path) -> object:
     run = RunFolder(folder)
     (digest,) = run.done()
     run.is_done(digest)
-    # Whoever draws a run goes on without what cannot be read, so each is tried.
+    # Different readers fail differently, so each is tried.
     wrong = None
+    live = LiveRun(folder)
     try:
-        live = LiveRun(folder)
         encoded(update(live.snapshot(), {}))
         if digest in live.snapshot().networks:
-            with suppress(OSError):  # which the page says in its own words
+            with suppress(OSError):  # an error of the page
                 encoded(live.detail(digest))
+        rs.open_run(folder).load()
     except InputError as error:
         wrong = error
     try:
-        run.read(digest)
+        run.result(digest).load()
     except InputError as error:
         wrong = error
-    else:
-        # Opening all is no other reader than reading one, and takes most of the time.
-        if zlib.crc32(run.path_of(digest).read_bytes()) % 4 == 0:
-            with rs.open_run(folder) as opened:
-                try:
-                    opened.load()
-                except Exception as error:  # what is read lazily raises whatever HDF5 does
-                    raise InputError(f"it was opened, and then: {error}") from error
     if wrong is not None:
         raise wrong
     return None
 
 
-WORDS_OF_HDF5 = (
-    *(b"OHDR", b"TREE", b"SNOD", b"HEAP", b"GCOL", b"FRHP", b"FHDB", b"BTHD", b"FADB", b"OCHK"),
-    b"digest",
-)
-
-
 def _read_forged(folder: Path) -> object:
-    """Seal the spoiled file again, as somebody might who wants HDF5 to see it."""
-    (path,) = (folder / "cells").iterdir()
-    path.write_bytes(sealed(path.read_bytes()[:-LENGTH], path.stem))
-    return _read_cell(folder)
+    """Compute the checksums of the spoiled file again, as an attacker would."""
+    (path,) = (folder / "jobs").glob(f"*/{MEASUREMENTS}")
+    content = bytearray(path.read_bytes())
+    length = int.from_bytes(content[:8], "little")
+    if length <= len(content) - 8:
+        text, data = bytes(content[8 : 8 + length]), bytes(content[8 + length :])
+        for name, checked in ((b"data_sha256", data), (b"header_sha256", None)):
+            at = text.find(b'"' + name + b'":"') + len(name) + 4
+            if at > len(name) + 3:
+                text = text[:at] + b"0" * 64 + text[at + 64 :] if checked is None else text
+                digest = hashlib.sha256(text if checked is None else checked).hexdigest().encode()
+                text = text[:at] + digest + text[at + 64 :]
+        path.write_bytes(bytes(content[:8]) + text + data)
+    return _read_result(folder)
+
+
+WORDS = (
+    b"data_offsets",
+    b"dtype",
+    b"shape",
+    b"F64",
+    b"BF16",
+    b"__metadata__",
+    b"structure",
+    b"values",
+    b"digest",
+    b"dims",
+)
 
 
 READERS = (
@@ -144,37 +171,35 @@ READERS = (
     ),
     Reader(
         "run",
-        "run.json, records of failures, claims",
+        "run.json, records of failures, locks",
         _run_seeds,
         _read_run,
         (
             b"digest",
             b"description",
-            b"cells",
+            b"jobs",
             b"labels",
             b"format",
-            b"rankscope.sweep.v1",
+            b"rankscope.run.2",
             b"host",
             b"pid",
             b"../x",
         ),
     ),
     Reader(
-        "cell",
-        "a cell's netCDF file",
-        _cell_seeds,
-        _read_cell,
-        once=lambda: _cell_seeds(every=True),
-        words=WORDS_OF_HDF5,
+        "result",
+        "measurements of a job",
+        _result_seeds,
+        _read_result,
+        once=lambda: _result_seeds(every=True),
+        words=WORDS,
     ),
-    # HDF5 does not keep the contract for what is forged, and nothing before it can.
     Reader(
         "forged",
-        "a cell's netCDF file that was spoiled and sealed again",
-        _cell_seeds,
+        "measurements of a job, spoiled and with new checksums",
+        _result_seeds,
         _read_forged,
-        once=lambda: _cell_seeds(every=True),
-        words=WORDS_OF_HDF5,
-        only_if_named=True,
+        once=lambda: _result_seeds(every=True),
+        words=WORDS,
     ),
 )

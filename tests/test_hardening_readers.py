@@ -16,11 +16,11 @@ from readers import READERS  # noqa: E402
 
 sys.path.remove(str(HARDENING))
 
-# How many inputs take about as long for every reader. HDF5 and arro3 may not survive what they are given, and this
-# process has to: the readers of cells and of forged files are looked at by `fuzz.py` alone, in processes of its own.
-INPUTS = dict.fromkeys(("public", "requests", "run", "shards", "torch", "treebank"), 30)
+# Numbers of inputs that take about as long for every reader. arro3 may not survive forged files, and this process has
+# to, so they are read by `fuzz.py` alone, in processes of its own.
+INPUTS = dict.fromkeys(("public", "requests", "result", "forged", "run", "shards", "torch", "treebank"), 30)
 INPUTS |= dict.fromkeys(("adapter", "safetensors", "sentences", "sweep"), 50)
-APART = {"cell", "forged", "forged-wheel"}
+APART = {"forged-wheel"}
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -43,7 +43,7 @@ def test_what_is_written_is_read(tmp_path):
         assert stored.variables[name].shape == variable.shape
         if variable.dtype.kind not in "OU":
             assert stored.load()[name].dtype == variable.dtype
-    assert stored.variables["gain"].values == 0.9
+    assert stored.values["gain"] == 0.9
     np.testing.assert_array_equal(stored.array("matrix"), DATASET["matrix"])
 
 
@@ -52,7 +52,7 @@ def test_coordinates_are_in_the_header(tmp_path_factory, numbers):
     path = tmp_path_factory.mktemp("coordinates") / "dataset.safetensors"
     write_dataset(path, xr.Dataset(coords={"rank": np.array(numbers, dtype=np.int64)}), {})
     stored = open_dataset(path)
-    np.testing.assert_array_equal(stored.variables["rank"].values, list(numbers))
+    np.testing.assert_array_equal(stored.variables["rank"].coordinate, list(numbers))
 
 
 @pytest.mark.parametrize(
@@ -71,46 +71,54 @@ def test_what_cannot_be_stored_is_named(tmp_path, dataset, message):
     assert list(tmp_path.iterdir()) == []
 
 
-def content(**variables):
-    return {"attrs": {}, "coordinates": [], "variables": variables}
+X = {"dims": ["y"], "dtype": "float64", "shape": [3], "attrs": {}}
+WORDS = {"dims": ["y"], "dtype": "str", "shape": [1], "attrs": {}}
+WHOLE = {"dims": [], "dtype": "int64", "shape": [], "attrs": {}}
 
 
-ONE = {"dims": ["y"], "attrs": {}}
+def metadata(values=None, coordinates=(), **variables):
+    structure = {"coordinates": list(coordinates), "variables": variables}
+    return {"structure": json.dumps(structure), "values": json.dumps({"attrs": {}, "values": values or {}})}
+
+
 FORGED = {
-    "no JSON": "{",
-    "deep": "[" * 100_000,
-    "a list": [],
-    "unknown coordinate": content(x=ONE) | {"coordinates": ["z"]},
-    "attributes": content(x=ONE) | {"attrs": 3},
-    "attributes of a variable": content(x=ONE | {"attrs": []}),
-    "no tensor": content(z=ONE),
-    "too few dimensions": content(x=ONE | {"dims": []}),
-    "a dimension twice": content(x=ONE | {"dims": ["y", "y"]}),
-    "a number as dimension": content(x=ONE | {"dims": [3]}),
-    "many words": content(w={"dims": ["y"], "attrs": {}, "dtype": "str", "shape": [10**15], "values": []}),
-    "a negative shape": content(w={"dims": ["y"], "attrs": {}, "dtype": "str", "shape": [-1], "values": []}),
-    "numbers as words": content(w={"dims": ["y"], "attrs": {}, "dtype": "str", "shape": [1], "values": [3]}),
-    "a pair as scalar": content(w={"dims": [], "attrs": {}, "dtype": "int64", "values": [1, 2]}),
-    "a word as number": content(w={"dims": [], "attrs": {}, "dtype": "float64", "values": "x"}),
-    "an unknown type": content(w={"dims": [], "attrs": {}, "dtype": "object", "values": 1}),
-    "a dimension for a scalar": content(w={"dims": ["y"], "attrs": {}, "dtype": "int64", "values": 1}),
+    "nothing": {},
+    "no JSON": metadata(x=X) | {"structure": "{"},
+    "deep": metadata(x=X) | {"values": "[" * 100_000},
+    "a list": metadata(x=X) | {"structure": "[]"},
+    "unknown coordinate": metadata(x=X, coordinates=["z"]),
+    "attributes": metadata(x=X) | {"values": '{"attrs": 3, "values": {}}'},
+    "attributes of a variable": metadata(x=X | {"attrs": []}),
+    "no tensor": metadata(z=X),
+    "a huge coordinate": metadata(y=X | {"dtype": "int64", "runs": [[0, 1, 10**15]]}),
+    "a short coordinate": metadata(y=X | {"dtype": "int64", "runs": [[0, 1, 2]]}),
+    "no runs": metadata(y=X | {"dtype": "int64", "runs": [3]}),
+    "another shape": metadata(x=X | {"shape": [10**15]}),
+    "another type": metadata(x=X | {"dtype": "int64"}),
+    "too few dimensions": metadata(x=X | {"dims": []}),
+    "a dimension twice": metadata(x=X | {"dims": ["y", "y"], "shape": [3, 3]}),
+    "a number as dimension": metadata(x=X | {"dims": [3]}),
+    "many words": metadata(w=WORDS | {"shape": [10**15]}, values={"w": []}),
+    "a negative shape": metadata(w=WORDS | {"shape": [-1]}, values={"w": []}),
+    "numbers as words": metadata(w=WORDS, values={"w": [3]}),
+    "a pair as scalar": metadata(w=WHOLE, values={"w": [1, 2]}),
+    "a number as word": metadata(w=WHOLE | {"dtype": "str"}, values={"w": 1}),
+    "a word as number": metadata(w=WHOLE | {"dtype": "float64"}, values={"w": "x"}),
+    "a missing value": metadata(w=WHOLE),
+    "an unknown type": metadata(w=WHOLE | {"dtype": "object"}, values={"w": 1}),
 }
 
 
 @pytest.mark.parametrize("forged", FORGED.values(), ids=FORGED)
 def test_forged_content_is_refused(tmp_path, forged):
     """Checksums are no protection from somebody who computes them."""
-    text = forged if isinstance(forged, str) else json.dumps(forged)
-    write_tensors(tmp_path / "forged", {"x": np.arange(3.0)}, {"dataset": text})
+    write_tensors(tmp_path / "forged", {"x": np.arange(3.0)}, forged)
     with pytest.raises(InputError, match="must hold a stored Dataset"):
         open_dataset(tmp_path / "forged")
 
 
 def test_variables_that_do_not_fit_together_are_refused(tmp_path):
-    forged = content(x=ONE, z=ONE)
-    write_tensors(tmp_path / "forged", {"x": np.arange(3.0), "z": np.arange(4.0)}, {"dataset": json.dumps(forged)})
+    tensors = {"x": np.arange(3.0), "z": np.arange(4.0)}
+    write_tensors(tmp_path / "forged", tensors, metadata(x=X, z=X | {"shape": [4]}))
     with pytest.raises(InputError, match="do not fit together"):
         open_dataset(tmp_path / "forged").load()
-    write_tensors(tmp_path / "other", {"x": np.arange(3.0)}, {})
-    with pytest.raises(InputError, match="must hold a stored Dataset"):
-        open_dataset(tmp_path / "other")

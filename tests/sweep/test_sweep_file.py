@@ -124,6 +124,7 @@ def make(task, rng, width=4):
         (("samples: 4", "pulse: 100"), "pulse must be at most .* got 100"),
         (("task: flipflop", ""), "task is missing"),
         (("samples: 4", "samples: [4"), "is not readable YAML"),
+        (("  gain: [0.0, 0.6, 1.2, 1.8]", "  - gain"), "grid must be a mapping"),
         (("samples: 4", "samples: 0"), "samples must be a whole number >= 1, got 0"),
         (("samples: 4", "measurements: [spectrum]"), "did you mean 'spectra'"),
     ],

@@ -201,7 +201,7 @@ def labels_of(job: Mapping[str, Any]) -> Values:
 
 def read_network(result: StoredDataset, points: int) -> Values:
     """Return labels, scalars and the loss at some epochs of a finished job."""
-    scalars = {name: _plain(one.values) for name, one in result.variables.items() if not one.dims}
+    scalars = {name: _plain(result.values[name]) for name, one in result.variables.items() if not one.dims}
     loss = result.array("loss") if _is_numeric(result, "loss", 1) else np.empty(0)
     epochs = np.unique(np.linspace(0, max(len(loss) - 1, 0), points).round().astype(int))[: len(loss)]
     return {

@@ -1,8 +1,9 @@
 """xarray Datasets in safetensors files with checksums.
 
-Arrays of numbers are the tensors of the file. Everything else is JSON in its metadata: dimensions, attributes, all
-scalars, all text, and the coordinates of dimensions. So the header alone, some kilobytes, holds every scalar of a
-result, and shows whether two results have the same coordinates.
+Arrays of numbers are the tensors of the file. Everything else is JSON in its metadata: the structure (dimensions,
+types, shapes and attributes of the variables, and whole-numbered coordinates of dimensions), and the values of all
+scalars and all text. So the header alone, some kilobytes, holds every scalar of a result. Results of one kind have the
+same structure, which is parsed once.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,8 @@ from numpy.typing import NDArray
 from rankscope.errors import InputError
 from rankscope.io.tensor_file import DTYPES, TensorFile, read_file, read_header, write_tensors
 
-KEY = "dataset"
-"""Name of the metadata entry with the JSON."""
+STRUCTURE, VALUES = "structure", "values"
+"""Names of the metadata entries with the JSON."""
 
 NUMBERS = {name: np.dtype(str(dtype).removeprefix("torch.")) for name, dtype in DTYPES.items() if name != "BF16"}
 SCALARS = {str(dtype): dtype for dtype in (*NUMBERS.values(), np.dtype("uint16"), np.dtype("uint32"))}
@@ -39,15 +41,20 @@ class StoredVariable:
     ----------
     dims, dtype, shape, attrs
         As in xarray; `dtype` of text is that of Python objects.
-    values
-        A scalar, text, or the coordinate of a dimension; None for any other array, which is read from the file.
+    coordinate
+        The values, if they are the whole-numbered coordinate of a dimension.
     """
 
     dims: tuple[str, ...]
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
     attrs: Mapping[str, Any]
-    values: Any
+    coordinate: NDArray[Any] | None = None
+
+    @property
+    def is_tensor(self) -> bool:
+        """Whether the values are a tensor of the file, and not in its header."""
+        return bool(self.dims) and self.dtype.kind != "O" and self.coordinate is None
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,9 @@ class StoredDataset:
     metadata
         Its further metadata.
     attrs, variables, coordinates
-        As in xarray.
+        As in xarray. Datasets with the same structure share `variables`.
+    values
+        Name -> value of scalars, and array of text.
     """
 
     path: Path
@@ -69,6 +78,7 @@ class StoredDataset:
     attrs: Mapping[str, Any]
     variables: Mapping[str, StoredVariable]
     coordinates: frozenset[str]
+    values: Mapping[str, Any]
 
     def array(self, name: str) -> NDArray[Any]:
         """Return the values of one variable; the checksum of the whole file is verified.
@@ -85,12 +95,13 @@ class StoredDataset:
         file = None
         found = {}
         for name in names:
-            variable = self.variables[name]
-            if variable.values is None:
+            if self.variables[name].is_tensor:
                 file = file or read_file(self.path)
                 found[name] = file.array(name)
+            elif (coordinate := self.variables[name].coordinate) is not None:
+                found[name] = coordinate
             else:
-                found[name] = np.asarray(variable.values, dtype=variable.dtype)
+                found[name] = np.asarray(self.values[name], dtype=self.variables[name].dtype)
         return found
 
     def load(self) -> xr.Dataset:
@@ -124,30 +135,31 @@ def write_dataset(path: str | os.PathLike[str], dataset: xr.Dataset, metadata: M
     OSError
         If the disk is full.
     """
-    arrays, variables = {}, {}
-    for name, variable in dataset.variables.items():
-        values = np.asarray(variable.values)
-        described: dict[str, Any] = {"dims": list(variable.dims), "attrs": _plain(variable.attrs, f"attrs of {name}")}
-        if values.dtype.kind in "OU":
+    tensors: dict[str, NDArray[Any]] = {}
+    variables: dict[str, dict[str, Any]] = {}
+    plain: dict[str, Any] = {}
+    for label, variable in dataset.variables.items():
+        name, values = str(label), np.asarray(variable.values)
+        dtype = TEXT if values.dtype.kind in "OU" else str(values.dtype)
+        if dtype == TEXT:
             words = values.ravel().tolist()
             if not all(isinstance(word, str) for word in words):
                 raise InputError(f"{name} must hold numbers or text, got {values!r:.100}")
-            described |= {"dtype": TEXT, "shape": list(values.shape), "values": words}
+            plain[name] = words if values.ndim else words[0]
         elif values.ndim == 0:
-            if str(values.dtype) not in SCALARS:
-                raise InputError(f"{name} must be of one of the types {', '.join(SCALARS)}, got {values.dtype}")
-            described |= {"dtype": str(values.dtype), "values": _encode(values.item())}
-        elif variable.dims == (name,) and values.dtype.kind == "i":
-            described |= {"dtype": str(values.dtype), "values": _runs(values)}
-        else:
-            arrays[str(name)] = values
-        variables[str(name)] = described
-    content = {
-        "attrs": _plain(dataset.attrs, "attrs"),
-        "coordinates": sorted(map(str, dataset.coords)),
-        "variables": variables,
-    }
-    write_tensors(path, arrays, {**metadata, KEY: json.dumps(content, allow_nan=False, separators=(",", ":"))})
+            if dtype not in SCALARS:
+                raise InputError(f"{name} must be of one of the types {', '.join(SCALARS)}, got {dtype}")
+            plain[name] = _encode(values.item())
+        attrs = _plain(variable.attrs, f"attrs of {name}")
+        variables[name] = {"dims": list(variable.dims), "dtype": dtype, "shape": list(values.shape), "attrs": attrs}
+        if variable.dims == (name,) and values.dtype.kind == "i":
+            variables[name]["runs"] = _runs(values)
+        elif variable.dims and dtype != TEXT:
+            tensors[name] = values
+    structure = {"coordinates": sorted(map(str, dataset.coords)), "variables": variables}
+    content = {"attrs": _plain(dataset.attrs, "attrs"), "values": plain}
+    texts = {STRUCTURE: _json(structure), VALUES: _json(content)}
+    write_tensors(path, tensors, {**metadata, **texts})
 
 
 def open_dataset(path: str | os.PathLike[str], verify: bool = False) -> StoredDataset:
@@ -165,48 +177,70 @@ def open_dataset(path: str | os.PathLike[str], verify: bool = False) -> StoredDa
     """
     file = read_file(path) if verify else read_header(path)
     try:
-        content = json.loads(file.metadata[KEY])
-        variables = {name: _variable(name, described, file) for name, described in content["variables"].items()}
-        coordinates = frozenset(content["coordinates"])
-        attrs = content["attrs"]
-        if not isinstance(attrs, dict) or not coordinates <= variables.keys():
-            raise ValueError("its attributes or coordinates are damaged")
+        variables, coordinates = _structure(file.metadata[STRUCTURE])
+        content = json.loads(file.metadata[VALUES])
+        attrs, values = content["attrs"], content["values"]
+        if not isinstance(attrs, dict):
+            raise ValueError("its attributes are damaged")
+        decoded = {}
+        for name, variable in variables.items():
+            if variable.is_tensor:
+                _check_tensor(name, variable, file)
+            elif variable.coordinate is None:
+                decoded[name] = _decode(name, values[name], variable)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} must hold a stored Dataset, got something else ({error!r:.200})") from error
-    metadata = {name: text for name, text in file.metadata.items() if name != KEY}
-    return StoredDataset(file.path, metadata, attrs, variables, coordinates)
+    metadata = {name: text for name, text in file.metadata.items() if name not in (STRUCTURE, VALUES)}
+    return StoredDataset(file.path, metadata, attrs, variables, coordinates, decoded)
 
 
-def _variable(name: str, described: Any, file: TensorFile) -> StoredVariable:
-    """Return a variable, given its JSON.
+@lru_cache(maxsize=64)
+def _structure(text: str) -> tuple[Mapping[str, StoredVariable], frozenset[str]]:
+    """Return the variables and the names of the coordinates, given their JSON.
 
     Raises
     ------
-    ValueError, TypeError, KeyError, AttributeError
-        If the JSON is something else, or does not fit the tensors of the file.
+    ValueError, TypeError, KeyError, AttributeError, RecursionError
+        If it is something else.
     """
-    dims, attrs = tuple(described["dims"]), described["attrs"]
-    if not isinstance(attrs, dict) or len(set(dims)) != len(dims) or not all(type(dim) is str for dim in dims):
-        raise ValueError(f"{name!s:.40} has damaged dimensions or attributes")
-    if "values" not in described:
-        entry = file.entries[name]
-        dtype, shape, values = NUMBERS[entry.dtype], entry.shape, None
-    elif described["dtype"] == TEXT:
-        dtype, shape, words = np.dtype(object), tuple(described["shape"]), described["values"]
-        if not all(type(n) is int and n >= 0 for n in shape) or math.prod(shape) != len(words):
-            raise ValueError(f"{name!s:.40} has {len(words)} words and the shape {shape!r:.100}")
-        if not all(type(word) is str for word in words):
-            raise ValueError(f"{name!s:.40} is not text")
-        values = np.array(words, dtype=object).reshape(shape) if shape else words[0]
-    elif type(described["values"]) is list:
-        dtype, values = SCALARS[described["dtype"]], _from_runs(described["values"])
-        shape = values.shape
-    else:
-        dtype, shape = SCALARS[described["dtype"]], ()
-        values = _decode(described["values"], dtype)
-    if len(dims) != len(shape):
-        raise ValueError(f"{name!s:.40} has the dimensions {dims} and the shape {shape}")
-    return StoredVariable(dims, dtype, shape, attrs, values)
+    content = json.loads(text)
+    variables = {}
+    for name, described in content["variables"].items():
+        dims, shape, attrs = tuple(described["dims"]), tuple(described["shape"]), described["attrs"]
+        if not isinstance(attrs, dict) or len(set(dims)) != len(dims) or not all(type(dim) is str for dim in dims):
+            raise ValueError(f"{name!s:.40} has damaged dimensions or attributes")
+        if len(dims) != len(shape) or not all(type(n) is int and n >= 0 for n in shape):
+            raise ValueError(f"{name!s:.40} has the dimensions {dims} and the shape {shape!r:.100}")
+        dtype = np.dtype(object) if described["dtype"] == TEXT else SCALARS[described["dtype"]]
+        coordinate = _from_runs(described["runs"]).astype(dtype) if "runs" in described else None
+        if coordinate is not None and (coordinate.shape != shape or dims != (name,) or dtype.kind != "i"):
+            raise ValueError(f"{name!s:.40} is not a coordinate")
+        variables[name] = StoredVariable(dims, dtype, shape, attrs, coordinate)
+    coordinates = frozenset(content["coordinates"])
+    if not coordinates <= variables.keys():
+        raise ValueError("a coordinate is not among the variables")
+    return variables, coordinates
+
+
+def _check_tensor(name: str, variable: StoredVariable, file: TensorFile) -> None:
+    entry = file.entries[name]
+    if entry.shape != variable.shape or NUMBERS[entry.dtype] != variable.dtype:
+        raise ValueError(f"{name!s:.40} has another type or shape than its tensor")
+
+
+def _decode(name: str, value: Any, variable: StoredVariable) -> Any:
+    """Return a scalar or an array of text, given its JSON."""
+    kind = variable.dtype.kind
+    if variable.dims:
+        if len(value) != math.prod(variable.shape) or not all(type(word) is str for word in value):
+            raise ValueError(f"{name!s:.40} is not text of its shape")
+        return np.array(value, dtype=object).reshape(variable.shape)
+    if kind == "f":
+        return float(value)
+    expected: type = {"b": bool, "O": str}.get(kind, int)
+    if type(value) is not expected:
+        raise ValueError(f"{name!s:.40}, a scalar of type {variable.dtype}, is {value!r:.40}")
+    return value
 
 
 def _runs(values: NDArray[Any]) -> list[list[int]]:
@@ -242,15 +276,6 @@ def _encode(value: Any) -> Any:
     return value if not isinstance(value, float) or math.isfinite(value) else str(value)
 
 
-def _decode(value: Any, dtype: np.dtype[Any]) -> Any:
-    if dtype.kind == "f":
-        return float(value)
-    expected = bool if dtype.kind == "b" else int
-    if type(value) is not expected:
-        raise ValueError(f"a scalar of type {dtype} is {value!r:.40}")
-    return value
-
-
 def _plain(attrs: Mapping[Any, Any], where: str) -> dict[str, Any]:
     """Return attributes as JSON values."""
     plain: dict[str, Any] = {}
@@ -263,3 +288,7 @@ def _plain(attrs: Mapping[Any, Any], where: str) -> dict[str, Any]:
             f"{where} must be text, finite numbers or lists of them, got {plain!r:.200}: {error}"
         ) from error
     return plain
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, allow_nan=False, separators=(",", ":"))

@@ -129,7 +129,7 @@ def _stamps(results: Sequence[StoredDataset]) -> dict[str, dict[str, Any]]:
 
 
 def _seed_of(result: StoredDataset) -> str:
-    return str(result.variables["seed"].values) if "seed" in result.variables else ""
+    return str(result.values.get("seed", ""))
 
 
 def _stamp(result: StoredDataset) -> dict[str, Any]:

@@ -123,9 +123,7 @@ def read_results(folder: str | os.PathLike[str], verify: bool = False) -> tuple[
 
 def labels_of(result: StoredDataset) -> dict[str, Any]:
     """Return the scalar coordinates of a result."""
-    return {
-        name: result.variables[name].values for name in sorted(result.coordinates) if not result.variables[name].dims
-    }
+    return {name: result.values[name] for name in sorted(result.coordinates) if not result.variables[name].dims}
 
 
 def is_sparse(combinations: int, results: int) -> bool:
@@ -155,7 +153,8 @@ def assemble(results: Sequence[StoredDataset], in_memory: bool = False, without:
         attrs=_common_attributes(results),
     )
     lengths = _lengths(results)
-    variables = dict.fromkeys(name for result in results for name in result.variables)
+    structures = {id(result.variables): result for result in results}
+    variables = dict.fromkeys(name for result in structures.values() for name in result.variables)
     load = in_memory and not is_sparse(math.prod(sizes.values()), len(results))
     arrays: dict[str, NDArray[Any]] = {}
     for name in variables:
@@ -208,8 +207,8 @@ def _places(
 def _lengths(results: Sequence[StoredDataset]) -> dict[str, int]:
     """Return the length of each dimension in the result in which it is longest."""
     lengths: dict[str, int] = {}
-    for result in results:
-        for variable in result.variables.values():
+    for variables in {id(result.variables): result.variables for result in results}.values():
+        for variable in variables.values():
             for dim, length in zip(variable.dims, variable.shape, strict=True):
                 lengths[dim] = max(lengths.get(dim, 0), length)
     return lengths
@@ -220,14 +219,16 @@ def _spread(
 ) -> tuple[xr.Variable, NDArray[Any] | None]:
     """Return one variable of all results on the grid, padded to `lengths`, and the array that is to be filled."""
     having = {place: result for place, result in places.items() if name in result.variables}
-    largest = max(having.values(), key=lambda result: math.prod(result.variables[name].shape))
+    different = {id(result.variables): result for result in reversed(having.values())}.values()
+    largest = max(different, key=lambda result: math.prod(result.variables[name].shape))
     model = largest.variables[name]
-    if any(result.variables[name].dims != model.dims for result in having.values()):
+    if any(result.variables[name].dims != model.dims for result in different):
         raise InputError(f"{name} must have the same dimensions in all results, got {model.dims} and others")
     attrs = dict(model.attrs)
     if model.dims == (name,):
         longest = largest.array(name)
-        for result in having.values():
+        # Of whole numbers, the structure holds the values.
+        for result in having.values() if model.coordinate is None else different:
             values = result.array(name)
             if not np.array_equal(values, longest[: len(values)]):
                 raise InputError(
@@ -257,7 +258,7 @@ def _fill(arrays: Mapping[str, NDArray[Any]], places: Mapping[Place, StoredDatas
 
 
 def _scalars(name: str, having: Mapping[Place, StoredDataset], shape: Place, missing: Any) -> NDArray[Any]:
-    scalars = [result.variables[name].values for result in having.values()]
+    scalars = [result.values[name] for result in having.values()]
     # numpy finds the type that can hold all of them, and the value for what is missing.
     values = np.array(scalars if len(scalars) == math.prod(shape) else [*scalars, missing])
     array = np.full(shape, values[-1], dtype=values.dtype)

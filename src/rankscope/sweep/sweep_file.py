@@ -79,7 +79,9 @@ class Sweep(Description):
     @field_validator("grid", mode="before")
     @classmethod
     def _grid(cls, value: Any) -> Any:
-        for name, values in value.items() if isinstance(value, Mapping) else ():
+        if not isinstance(value, Mapping):
+            raise InputError(f"grid must be a mapping such as {{'gain': [0.5, 1.0]}}, got {value!r:.200}")
+        for name, values in value.items():
             if isinstance(values, str | Mapping) or not hasattr(values, "__len__") or not len(values):
                 raise InputError(f"grid.{name} must be a list of values, got {values!r:.200}")
         return {name: [_plain(one) for one in values] for name, values in value.items()}
