@@ -186,7 +186,7 @@ def test_exports(folder, tmp_path):
 
 
 def test_optional_formats_name_their_extra(folder, tmp_path):
-    for kind, module in (("zarr", "zarr"), ("parquet", "pyarrow")):
+    for kind, module in (("zarr", "zarr"), ("parquet", "arro3.io")):
         try:
             __import__(module)
         except ImportError:
