@@ -1,10 +1,11 @@
-"""Every block of Python in the documentation runs, in order, and says what the page says it does."""
+"""The Python of the documentation runs, its commands and options exist, and so do its pictures and pages."""
 
 import re
 from pathlib import Path
 
 import pytest
 
+from rankscope.cli import main
 from rankscope.sweep import Sweep, run
 from rankscope.tasks.neurogym import installed
 
@@ -20,10 +21,13 @@ def test_the_python_runs(page, capsys, tmp_path, monkeypatch):
         pytest.skip("NeuroGym is not installed: pip install 'rankscope[neurogym]'")
     text = page.read_text()
     monkeypatch.chdir(tmp_path)
-    if page.name == "sweeps.md":  # its code opens the run of its sweep
-        (sweep,) = re.findall(r"```yaml\n(task:.*?)```", text, flags=re.DOTALL)
-        Path("sweep.yaml").write_text(re.sub(r"epochs: \d+", "epochs: 5", sweep))
-        run(Sweep.from_yaml("sweep.yaml").jobs(), "runs/mine")
+    if page.name == "sweeps.md":  # its code opens the run of its first sweep
+        sweeps = re.findall(r"```yaml\n(task:.*?)```", text, flags=re.DOTALL)
+        for sweep in reversed(sweeps):
+            Path("sweep.yaml").write_text(re.sub(r"epochs: \d+", "epochs: 5", sweep))
+            jobs = Sweep.from_yaml("sweep.yaml").jobs()
+            assert len(jobs) in (12, 16)
+        run(jobs, "runs/mine")
     space: dict[str, object] = {}
     for block in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL):
         line = text[: text.index(block)].count("\n")
@@ -32,6 +36,20 @@ def test_the_python_runs(page, capsys, tmp_path, monkeypatch):
             continue
         exec(compile("\n" * line + block, page.name, "exec"), space)
     assert "nan" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("page", [*PAGES, DOCS.parent / "README.md"], ids=lambda page: page.name)
+def test_commands_and_options_exist(page, capsys):
+    text = re.sub(r"\s*\n\s*(?=--)", " ", page.read_text())
+    code = "\n".join(map("".join, re.findall(r"```\n(.*?)```|(?<!`)(`[^`\n]+`)", text, flags=re.DOTALL)))
+    for command, rest in re.findall(r"^`?rankscope ([a-z-]+)([^`\n]*)", code, flags=re.MULTILINE):
+        arguments = [command, *re.findall(r"^ (sentiment)", rest)] if command == "data" else [command]
+        with pytest.raises(SystemExit) as stop:
+            main([*arguments, "--help"])
+        known = capsys.readouterr().out
+        assert stop.value.code == 0, command
+        for option in re.findall(r" (--[a-z][a-z-]+)", rest):
+            assert f"{option} " in known, f"{command} {option}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
