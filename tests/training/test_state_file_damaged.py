@@ -51,7 +51,14 @@ def test_what_was_saved_goes_on(tmp_path, saved):
 @pytest.mark.parametrize(
     "name",
     [
-        *("network.recurrent_weights", "initial", "losses", "gradient_norms", "recorded_epochs", "singular_values"),
+        *(
+            "network.recurrent_weights",
+            "initial.recurrent_weights",
+            "losses",
+            "gradient_norms",
+            "recorded_epochs",
+            "singular_values.recurrent_weights",
+        ),
         *("optimizer.0.step", "optimizer.1.exp_avg", "optimizer.2.exp_avg_sq"),
     ],
 )
@@ -76,7 +83,7 @@ def test_a_tensor_of_another_form(tmp_path, saved, name, change):
         tensors[name] = changed[change]()
     if torch.equal(tensors.get(name, torch.empty(0)), saved[0][name]):
         pytest.skip("it is flat as it is")
-    refused(tmp_path, tensors, saved[1], f"checkpoint .* is damaged: .*({name.split('.')[0]}|singular_values)")
+    refused(tmp_path, tensors, saved[1], "checkpoint .* is damaged: ")
 
 
 @pytest.mark.parametrize(
@@ -84,7 +91,7 @@ def test_a_tensor_of_another_form(tmp_path, saved, name, change):
     ["network.more", "optimizer.9.step", "optimizer.0.more", "optimizer.x.step", "optimizer.-1.step", "optimizer."],
 )
 def test_a_tensor_that_there_is_no_place_for(tmp_path, saved, name):
-    refused(tmp_path, saved[0] | {name: torch.zeros(())}, saved[1], "checkpoint .* is damaged: the (network|optimizer)")
+    refused(tmp_path, saved[0] | {name: torch.zeros(())}, saved[1], "checkpoint .* is damaged: this training has no")
 
 
 @pytest.mark.parametrize(

@@ -8,36 +8,26 @@ run, and a run begun on a device can be finished in processes.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 import torch
 
 from rankscope.errors import InputError
-from rankscope.networks import RateRNN
 from rankscope.sweep import locks
 from rankscope.sweep.job import Job, Progress
 from rankscope.sweep.store import RunFolder
 from rankscope.training import train_together
-from rankscope.training.batched import bytes_of_one
-from rankscope.training.cuda import find_device, free_bytes
-from rankscope.training.together import check_alike
+from rankscope.training.cuda import find_device
 
-SHARE_OF_MEMORY = 0.7
-"""Share of the free memory of a device that a group may take: `bytes_of_one` is an estimate."""
+LARGEST_GROUP = 128
+"""Networks in a group. A group that does not fit into the memory of the device is halved."""
 
 ProgressOf = Callable[[Sequence[Job]], Progress]
 
 
 def chosen_device(device: str | None) -> torch.device | None:
-    """Return the device to train on together, or None to train every job in a process.
-
-    Raises
-    ------
-    InputError
-        If this machine lacks the device.
-    """
+    """Return the device to train on together, or None to train in processes; raise `InputError` if it is missing."""
     if device is None or (device == "auto" and not torch.cuda.is_available()):
         return None
     return find_device("cuda" if device == "auto" else device)
@@ -48,7 +38,6 @@ def train_groups(
     store: RunFolder,
     device: torch.device,
     progress_of: ProgressOf | None = None,
-    largest: int | None = None,
 ) -> dict[str, str]:
     """Train jobs together that differ only in gain, seed and labels, and leave a state file for each.
 
@@ -58,8 +47,6 @@ def train_groups(
     ----------
     progress_of
         Returns the `progress` of a group.
-    largest
-        Networks in a group; by default as many as fit into the memory of the device.
 
     Returns
     -------
@@ -74,12 +61,7 @@ def train_groups(
         kinds.setdefault(json.dumps(kind, sort_keys=True), []).append(job)
     groups: list[list[Job]] = []
     for alike in kinds.values():
-        try:
-            size = largest or _largest_group(alike[0], device)
-        except InputError as error:
-            alone |= dict.fromkeys((job.digest for job in alike), str(error))
-            continue
-        count = math.ceil(len(alike) / size)
+        count = -(-len(alike) // LARGEST_GROUP)
         groups += [alike[number::count] for number in range(count)]
     while groups:
         group = groups.pop(0)
@@ -93,17 +75,6 @@ def train_groups(
         except Exception as error:  # a process repeats each training alone, and records the errors of each
             alone |= dict.fromkeys((job.digest for job in group), f"{type(error).__name__}: {error}")
     return alone
-
-
-def _largest_group(job: Job, device: torch.device) -> int:
-    task = job.make_task()
-    network = job.initial_network(task)
-    if not isinstance(network, RateRNN) or task.fresh() is not task:
-        raise InputError("only rate networks on tasks that draw fresh trials are trained together")
-    check_alike([network])
-    return max(
-        1, int(SHARE_OF_MEMORY * free_bytes(device) / bytes_of_one(network, task.steps, job.training.batch_size))
-    )
 
 
 def _train(
@@ -122,10 +93,12 @@ def _train(
         left = {job.digest: "another process works on it" for job in group if job.digest not in digests}
         if len(ours) < 2:
             return left | dict.fromkeys(digests, "it is the only one of its kind")
-        networks = [network for job in ours if isinstance(network := job.initial_network(), RateRNN)]
+        task = ours[0].make_task()
+        if task.fresh() is not task:
+            raise InputError("task must draw fresh trials to be shared by several networks")
         train_together(
-            networks,
-            ours[0].make_task(),
+            [job.initial_network(task) for job in ours],  # type: ignore[misc]
+            task,
             None,
             [job.random_streams()[1] for job in ours],
             config=ours[0].training,

@@ -12,6 +12,6 @@ from rankscope.training.loss import evaluate as evaluate
 from rankscope.training.loss import find_loss as find_loss
 from rankscope.training.loss import squared_loss as squared_loss
 from rankscope.training.loss import validate as validate
-from rankscope.training.state_file import TrainingState as TrainingState
+from rankscope.training.state import TrainingState as TrainingState
 from rankscope.training.together import train_together as train_together
 from rankscope.training.train import train as train

@@ -23,7 +23,7 @@ from rankscope.tasks.trials import Trials
 from rankscope.training.config import TrainingConfig
 from rankscope.training.gradients import Gradient, LossAndNorm
 from rankscope.training.loss import Loss, squared_loss
-from rankscope.training.state_file import TrainingState
+from rankscope.training.state import TrainingState
 
 
 @contextmanager
@@ -47,15 +47,7 @@ def stacked(networks: Sequence[RateRNN], device: torch.device) -> Iterator[dict[
 
 
 class BatchedGradient(Gradient):
-    """Gradients of rate networks of one kind, whose weights are `stacked`.
-
-    Parameters
-    ----------
-    states
-        Trainings of the networks, in the order of the rows.
-    stacks
-        As `stacked` yields them.
-    """
+    """Gradients of rate networks of one kind; `states` are in the order of the rows that `stacked` yields."""
 
     def __init__(
         self, states: Sequence[TrainingState], stacks: dict[str, Tensor], config: TrainingConfig, loss: Loss
@@ -83,22 +75,18 @@ class BatchedGradient(Gradient):
     def __call__(self, states: Sequence[TrainingState], batches: Sequence[Trials]) -> Sequence[LossAndNorm]:
         """Write the gradients; return losses and gradient norms, read back at once."""
         rows = [self._rows[id(state)] for state in states]
-        some = len(rows) < len(self._states)
-        weights = {name: stack[rows] if some else stack.detach() for name, stack in self._stacks.items()}
+        weights = {name: stack[rows] for name, stack in self._stacks.items()}
         for name in self._trained:
             weights[name].requires_grad_()
         inputs, targets, mask = _stack_trials(batches, like=self._stacks[PARAMETERS["recurrent"]])
         outputs = ensemble(inputs, Weights(*(weights.get(name) for name in PARAMETERS.values())), self._dynamics)  # type: ignore[arg-type]
-        losses = losses_of_each(self._loss, outputs, targets, mask)
+        losses = _losses_of_each(self._loss, outputs, targets, mask)
         found = torch.autograd.grad(losses.sum(), [weights[name] for name in self._trained])
         norms = torch.linalg.vector_norm(
             torch.stack([torch.linalg.vector_norm(gradient.flatten(1), dim=1) for gradient in found]), dim=0
         )
         for name, gradient in zip(self._trained, found, strict=True):
-            if some:
-                self._gradients[name][rows] = gradient
-            else:
-                self._gradients[name].copy_(gradient)
+            self._gradients[name][rows] = gradient
         return [(loss, norm) for loss, norm in torch.stack([losses.detach(), norms]).double().t().tolist()]
 
     def step(self, states: Sequence[TrainingState]) -> None:
@@ -113,7 +101,7 @@ class BatchedGradient(Gradient):
         self._optimizer.step()
 
 
-def losses_of_each(loss: Loss, outputs: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
+def _losses_of_each(loss: Loss, outputs: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
     """Return the loss of each network, (E,), of outputs, targets and mask (E, batch, time, out)."""
     if loss is squared_loss:
         error = (outputs - targets).masked_fill(mask == 0, 0)
@@ -121,22 +109,9 @@ def losses_of_each(loss: Loss, outputs: Tensor, targets: Tensor, mask: Tensor) -
     return torch.stack([loss(*each) for each in zip(outputs, targets, mask, strict=True)])
 
 
-def bytes_of_one(network: RateRNN, steps: int, batch_size: int) -> int:
-    """Estimate the memory that one network takes in a batched training.
-
-    There are at most ten copies of its weights (gradients, Adam's moments, temporaries), and nine arrays of the size of
-    its states (steps, batch, N).
-    """
-    out, N, channels = (*network.output_weights.shape, network.input_weights.shape[1])
-    weights = N * (N + out + channels + 2)
-    per_step = batch_size * (9 * N + 2 * channels + 8 * out)
-    return network.recurrent_weights.element_size() * (10 * weights + steps * per_step)
-
-
 def _stack_trials(batches: Sequence[Trials], like: Tensor) -> list[Tensor]:
     """Return inputs, targets and mask of all networks, (E, batch, time, channels), on the device of `like`."""
     shapes = {(tuple(trials.inputs.shape), tuple(trials.targets.shape)) for trials in batches}
     if len(shapes) > 1:
         raise InputError(f"task must give trials of one shape to networks that are trained together, got {shapes}")
-    each = ([t.inputs for t in batches], [t.targets for t in batches], [t.mask for t in batches])
-    return [torch.stack(arrays).to(like) for arrays in each]
+    return [torch.stack([getattr(t, name) for t in batches]).to(like) for name in ("inputs", "targets", "mask")]

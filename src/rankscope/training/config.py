@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from pydantic import field_serializer, field_validator
+from pydantic import BeforeValidator, ValidationInfo, field_serializer
 
 from rankscope.description import Description
 from rankscope.errors import InputError
-from rankscope.training.loss import LOSSES, Loss, find_loss
+from rankscope.training.loss import LOSSES
 from rankscope.user_code import describe_user_code, load_user_code
 from rankscope.validation import choice, integer, number
 
@@ -24,6 +24,82 @@ OPTIMIZERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], dict[str, Any]
     "rmsprop": (torch.optim.RMSprop, {}),
 }
 """Optimizers by name, with options beside the learning rate and the weight decay."""
+
+
+def _check(check: Callable[..., Any], **bounds: float) -> BeforeValidator:
+    """Return a validator that applies `check` to the field's name and value, unless the value is None."""
+
+    def checked(value: Any, info: ValidationInfo) -> Any:
+        return None if value is None else check(info.field_name, value, **bounds)
+
+    return BeforeValidator(checked)
+
+
+def _function(name: str, value: Any) -> Any:
+    """Return the user's function that a reference or its JSON description names; other values as they are."""
+    if isinstance(value, dict) and set(value) == {"function", "source"}:
+        value = value["function"]
+    if isinstance(value, str) and ":" in value:
+        value = load_user_code(name, value)
+        if not callable(value):
+            raise InputError(f"{name} must be a function, got {type(value).__name__}")
+    return value
+
+
+def _optimizer(name: str, value: Any) -> Any:
+    value = _function(name, value)
+    return value if callable(value) else choice(name, value, OPTIMIZERS)
+
+
+def _schedule(name: str, value: Any) -> Any:
+    value = _function(name, value)
+    if callable(value):
+        return value
+    if not isinstance(value, dict) or "name" not in value:
+        example = '{"name": "StepLR", "step_size": 100}'
+        raise InputError(f"{name} must be a function or a mapping such as {example}, got {value!r}")
+    try:
+        inspect.signature(_scheduler(value["name"])).bind(None, **_without_name(value))
+    except TypeError as error:
+        raise InputError(f"schedule {value['name']} has other options, got {value!r}: {error}") from error
+    return value
+
+
+def _scheduler(name: Any) -> Any:
+    """Return a class of `torch.optim.lr_scheduler` by its name."""
+    base = torch.optim.lr_scheduler.LRScheduler
+    found = vars(torch.optim.lr_scheduler).items()
+    known = [name for name, kind in found if isinstance(kind, type) and issubclass(kind, base) and kind is not base]
+    return getattr(torch.optim.lr_scheduler, choice("schedule", name, known))
+
+
+def _without_name(schedule: dict[str, Any]) -> dict[str, Any]:
+    return {option: value for option, value in schedule.items() if option != "name"}
+
+
+def _loss(name: str, value: Any) -> Any:
+    value = _function(name, value)
+    if not callable(value):
+        return choice(name, value, LOSSES)
+    return next((known for known, loss in LOSSES.items() if loss is value), value)
+
+
+def _epochs(name: str, value: Any) -> Any:
+    if isinstance(value, Iterable) and not isinstance(value, (str, bytes)):
+        return tuple(integer(name, epoch, minimum=0) for epoch in value)
+    return integer(name, value, minimum=0)
+
+
+def _names(name: str, value: Any) -> tuple[Any, ...]:
+    if isinstance(value, str):
+        raise InputError(f"{name} must be a list of names, got the text {value!r}; write [{value!r}]")
+    if not isinstance(value, Iterable):
+        raise InputError(f"{name} must be a list of names, got {value!r}")
+    return tuple(value)
+
+
+Count = Annotated[int, _check(integer, minimum=1)]
+Positive = Annotated[float | None, _check(number, above=0)]
 
 
 class TrainingConfig(Description):
@@ -80,92 +156,21 @@ class TrainingConfig(Description):
     JSON it is described by this reference and a hash of its source.
     """
 
-    epochs: int | None = DEFAULT_EPOCHS
-    batch_size: int = 32
-    optimizer: str | Callable[..., Any] = "adam"
-    learning_rate: float | None = None
-    schedule: dict[str, Any] | Callable[..., Any] | None = None
-    weight_decay: float = 0.0
-    clip_norm: float | None = None
-    stop_below: float | None = None
-    loss: str | Callable[..., Any] | None = None
-    recorded_epochs: int | tuple[int, ...] | None = None
-    singular_values: int = 40
-    eigenvalues: int = 0
+    epochs: Count | None = DEFAULT_EPOCHS
+    batch_size: Count = 32
+    optimizer: Annotated[str | Callable[..., Any], _check(_optimizer)] = "adam"
+    learning_rate: Positive = None
+    schedule: Annotated[dict[str, Any] | Callable[..., Any] | None, _check(_schedule)] = None
+    weight_decay: Annotated[float, _check(number, minimum=0)] = 0.0
+    clip_norm: Positive = None
+    stop_below: Positive = None
+    loss: Annotated[str | Callable[..., Any] | None, _check(_loss)] = None
+    recorded_epochs: Annotated[int | tuple[int, ...] | None, _check(_epochs)] = None
+    singular_values: Count = 40
+    eigenvalues: Annotated[int, _check(integer, minimum=0)] = 0
     record_weights: bool = False
-    matrices: tuple[str, ...] | None = None
-    validation_every: int = 1
-
-    @field_validator("epochs", mode="before")
-    @classmethod
-    def _epochs(cls, value: Any) -> Any:
-        return None if value is None else integer("epochs", value, minimum=1)
-
-    @field_validator("batch_size", "singular_values", "validation_every", "eigenvalues", mode="before")
-    @classmethod
-    def _count(cls, value: Any, info: Any) -> Any:
-        return integer(info.field_name, value, minimum=0 if info.field_name == "eigenvalues" else 1)
-
-    @field_validator("learning_rate", "clip_norm", "stop_below", mode="before")
-    @classmethod
-    def _positive(cls, value: Any, info: Any) -> Any:
-        return None if value is None else number(info.field_name, value, above=0)
-
-    @field_validator("weight_decay", mode="before")
-    @classmethod
-    def _decay(cls, value: Any) -> Any:
-        return number("weight_decay", value, minimum=0)
-
-    @field_validator("record_weights", mode="before")
-    @classmethod
-    def _flag(cls, value: Any) -> Any:
-        return bool(value)
-
-    @field_validator("optimizer", mode="before")
-    @classmethod
-    def _optimizer(cls, value: Any) -> Any:
-        value = _function("optimizer", value)
-        return value if callable(value) else choice("optimizer", value, OPTIMIZERS)
-
-    @field_validator("schedule", mode="before")
-    @classmethod
-    def _schedule(cls, value: Any) -> Any:
-        value = _function("schedule", value)
-        if value is None or callable(value):
-            return value
-        if not isinstance(value, dict) or "name" not in value:
-            raise InputError(f"schedule must be a function or a mapping such as {EXAMPLE}, got {value!r}")
-        scheduler = getattr(torch.optim.lr_scheduler, choice("schedule", value["name"], _schedulers()))
-        try:
-            inspect.signature(scheduler).bind(None, **_without_name(value))
-        except TypeError as error:
-            raise InputError(f"schedule {value['name']} has other options, got {value!r}: {error}") from error
-        return value
-
-    @field_validator("loss", mode="before")
-    @classmethod
-    def _loss(cls, value: Any) -> Any:
-        value = _function("loss", value)
-        known = [name for name, loss in LOSSES.items() if loss is value]
-        if known:
-            return known[0]
-        return value if value is None or callable(value) else choice("loss", value, LOSSES)
-
-    @field_validator("recorded_epochs", mode="before")
-    @classmethod
-    def _recorded(cls, value: Any) -> Any:
-        if isinstance(value, Iterable) and not isinstance(value, (str, bytes)):
-            return tuple(integer("recorded_epochs", epoch, minimum=0) for epoch in value)
-        return None if value is None else integer("recorded_epochs", value, minimum=0)
-
-    @field_validator("matrices", mode="before")
-    @classmethod
-    def _matrices(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            raise InputError(f"matrices must be a list of names, got the text {value!r}; write [{value!r}]")
-        if value is not None and not isinstance(value, Iterable):
-            raise InputError(f"matrices must be a list of names, got {value!r}")
-        return None if value is None else tuple(value)
+    matrices: Annotated[tuple[str, ...] | None, _check(_names)] = None
+    validation_every: Count = 1
 
     @field_serializer("optimizer", "schedule", "loss", when_used="json")
     def _described(self, value: Any) -> Any:
@@ -176,13 +181,7 @@ class TrainingConfig(Description):
         return 0.05 / hidden_size if self.learning_rate is None else self.learning_rate
 
     def make_optimizer(self, parameters: list[Any], hidden_size: int) -> torch.optim.Optimizer:
-        """Return the optimizer of `parameters`.
-
-        Raises
-        ------
-        InputError
-            If the user's function returns no torch optimizer.
-        """
+        """Return the optimizer of `parameters`; raise `InputError` if the user's function returns something else."""
         if isinstance(self.optimizer, str):
             make, options = OPTIMIZERS[self.optimizer]
             return make(parameters, lr=self.rate_for(hidden_size), weight_decay=self.weight_decay, **options)
@@ -197,52 +196,4 @@ class TrainingConfig(Description):
             return None
         if callable(self.schedule):
             return self.schedule(optimizer)
-        scheduler = getattr(torch.optim.lr_scheduler, self.schedule["name"])
-        return scheduler(optimizer, **_without_name(self.schedule))
-
-    def find_loss(self, task: object) -> Loss:
-        """Return the loss function: the option, or else the task's."""
-        return find_loss(self.loss, task)
-
-
-EXAMPLE = '{"name": "StepLR", "step_size": 100}'
-
-
-def make_config(config: TrainingConfig | None, options: dict[str, Any]) -> TrainingConfig:
-    """Return `config`, or one of `options`.
-
-    Raises
-    ------
-    InputError
-        If both are given, or an option is unknown.
-    """
-    if config is None:
-        for name in options:
-            choice("option", name, TrainingConfig.model_fields)
-        return TrainingConfig(**options)
-    if options:
-        raise InputError(f"options must be fields of config where config is given, got {', '.join(options)} beside it")
-    if not isinstance(config, TrainingConfig):
-        raise InputError(f"config must be a TrainingConfig, got {config!r}")
-    return config
-
-
-def _function(argument: str, value: Any) -> Any:
-    """Return the user's function that a reference or its JSON description names; other values as they are."""
-    if isinstance(value, dict) and set(value) == {"function", "source"}:
-        value = value["function"]
-    if isinstance(value, str) and ":" in value:
-        value = load_user_code(argument, value)
-        if not callable(value):
-            raise InputError(f"{argument} must be a function, got {type(value).__name__}")
-    return value
-
-
-def _without_name(schedule: dict[str, Any]) -> dict[str, Any]:
-    return {option: value for option, value in schedule.items() if option != "name"}
-
-
-def _schedulers() -> list[str]:
-    base = torch.optim.lr_scheduler.LRScheduler
-    found = vars(torch.optim.lr_scheduler).items()
-    return [name for name, kind in found if isinstance(kind, type) and issubclass(kind, base) and kind is not base]
+        return _scheduler(self.schedule["name"])(optimizer, **_without_name(self.schedule))

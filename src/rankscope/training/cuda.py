@@ -1,41 +1,27 @@
-"""Devices: finding a GPU, its free memory, and single-precision products without TF32."""
+"""Devices: finding a GPU, and single-precision products without TF32."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import psutil
 import torch
 
 from rankscope.errors import InputError
 
 
-def find_device(name: str | torch.device, argument: str = "device") -> torch.device:
-    """Return the device of this name.
-
-    Raises
-    ------
-    InputError
-        If this machine has no such device.
-    """
+def find_device(name: str | torch.device) -> torch.device:
+    """Return the device of this name; raise `InputError` if this machine has none."""
     try:
         device = torch.device(name)
     except (RuntimeError, TypeError):
         device = None
     if device is None or device.type not in ("cpu", "cuda"):
-        raise InputError(f"{argument} must be 'cpu', or 'cuda' with a number or without, got {str(name)!r}")
+        raise InputError(f"device must be 'cpu', or 'cuda' with a number or without, got {str(name)!r}")
     count = torch.cuda.device_count() if device.type == "cuda" and torch.cuda.is_available() else 0
     if device.type == "cuda" and (device.index or 0) >= count:
-        raise InputError(f"{argument} must exist, got {str(name)!r}, but torch {torch.__version__} finds {count} GPUs")
+        raise InputError(f"device must exist, got {str(name)!r}, but torch {torch.__version__} finds {count} GPUs")
     return device
-
-
-def free_bytes(device: torch.device) -> int:
-    """Return the free memory of a GPU, or of the machine."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    return int(psutil.virtual_memory().available)
 
 
 @contextmanager

@@ -23,7 +23,8 @@ from rankscope.tasks.trials import Trials, as_trials
 from rankscope.training import state_file
 from rankscope.training.config import TrainingConfig
 from rankscope.training.gradients import Gradient
-from rankscope.training.state_file import Contents, TrainingState
+from rankscope.training.state import TrainingState
+from rankscope.training.state_file import Contents
 
 LARGEST_STEP = 1e30
 """A longer step would take single-precision weights out of range."""
@@ -36,25 +37,9 @@ Validate = Callable[[TrainingState], tuple[float, float]]
 """Returns validation loss and accuracy."""
 
 
-@dataclass
-class Files:
-    """State files of a training.
-
-    Attributes
-    ----------
-    paths
-        One for each network; none: nothing is saved.
-    seconds
-        Time between two saves.
-    """
-
-    paths: Sequence[str | os.PathLike[str]] = ()
-    seconds: float = 60.0
-
-
 @dataclass(frozen=True)
 class _Begun:
-    """The networks that learn and what an interruption needs to return them to the beginning of an epoch."""
+    """What an interruption needs to return to the beginning of an epoch."""
 
     states: Sequence[TrainingState] = ()
     epochs: Sequence[int] = ()
@@ -71,12 +56,13 @@ def fit(
     validate: Validate | None = None,
     callbacks: Sequence[Callback] = (),
     progress: Progress | None = None,
-    files: Files | None = None,
+    paths: Sequence[str | os.PathLike[str]] = (),
+    seconds: float = 60.0,
 ) -> None:
     """Train until every state has a status.
 
     An interruption or an error undoes the epoch that it cut short, and saves. If it hits while weights are being
-    changed, the last file remains.
+    changed, the last file remains; a pass over finite data is undone there too.
 
     Parameters
     ----------
@@ -88,8 +74,12 @@ def fit(
         `epochs` is the total, None to train until the batches end.
     validate
         Called after every `validation_every` epochs.
+    progress
+        Receives the mean loss of several networks.
+    paths, seconds
+        State file of each network, or none, and the time between two saves.
     """
-    run = _Run(states, gradient, config, validate, files or Files())
+    run = _Run(states, gradient, config, validate, paths)
     started = saved = time.perf_counter()
     before = [state.seconds for state in states]
     try:
@@ -97,25 +87,21 @@ def fit(
             run.begin(learning)
             trained = run.epoch(learning)
             now = time.perf_counter()
-            for state, seconds in zip(states, before, strict=True):
-                state.seconds = seconds + (now - started) / len(states)
+            for state, earlier in zip(states, before, strict=True):
+                state.seconds = earlier + (now - started) / len(states)
             for state in trained:
                 for callback in callbacks:
                     if callback(state) is True and state.status is None:
                         state.status = "stopped"
-            if now - saved >= run.files.seconds:
+            if now - saved >= seconds:
                 run.save()
                 saved = time.perf_counter()
             if progress is not None and trained:
-                loss = trained[0].records.losses[-1]
-                if len(trained) > 1:
-                    loss = float(np.mean([state.records.losses[-1] for state in trained]))
                 done = trained[0].epoch
-                progress(done, config.epochs or done, loss)
+                progress(done, config.epochs or done, float(np.mean([state.records.losses[-1] for state in trained])))
         run.save()
     except BaseException:
-        if run.undo():
-            run.save()
+        run.undo()
         raise
 
 
@@ -128,14 +114,14 @@ class _Run:
         gradient: Gradient,
         config: TrainingConfig,
         validate: Validate | None,
-        files: Files,
+        paths: Sequence[str | os.PathLike[str]],
     ) -> None:
-        self.files = files
         self._states, self._gradient, self._config, self._validate = states, gradient, config, validate
+        self._paths = paths
         self._buffers = [buffer for state in states for buffer in state.network.buffers()]
         self._begun = _Begun()
         self._dirty = False  # weights, records and status belong to different epochs
-        self._in_file: dict[int, tuple[int, object]] = {}
+        self._saved: dict[int, tuple[int, object]] = {}
 
     def begin(self, learning: Sequence[TrainingState]) -> None:
         """Keep what `undo` needs."""
@@ -144,7 +130,7 @@ class _Run:
             [state.epoch for state in learning],
             [state.rng.bit_generator.state for state in learning],
             [(buffer, buffer.clone()) for buffer in self._buffers],
-            [state_file.copied(state) for state in learning if state.finite and self.files.paths],
+            [state_file.contents(state) for state in learning if state.finite and self._paths],
         )
 
     def epoch(self, learning: Sequence[TrainingState]) -> Sequence[TrainingState]:
@@ -223,29 +209,29 @@ class _Run:
                 state.scheduler.step(*([loss] if plateau else []))
         self._dirty = False
 
-    def undo(self) -> bool:
-        """Return to the beginning of an epoch that was cut short; return whether the states can now be saved."""
+    def save(self) -> None:
+        """Write the state files that are out of date."""
+        for i, path in enumerate(self._paths):
+            state = self._states[i]
+            if self._saved.get(i) != (state.epoch, state.status):
+                state_file.write(path, state_file.contents(state))
+                self._saved[i] = (state.epoch, state.status)
+
+    def undo(self) -> None:
+        """Return to the beginning of an epoch that was cut short, and save it."""
         begun = self._begun
         if self._dirty:
             for state, kept in zip(begun.states, begun.passes, strict=False):
                 state_file.put_back(state, kept)
-                state_file.write(self.files.paths[self._states.index(state)], kept)
-            return False
+                state_file.write(self._paths[self._states.index(state)], kept)
+            return
         cut = [i for i, state in enumerate(begun.states) if state.epoch == begun.epochs[i]]
         for i in cut:
             begun.states[i].rng.bit_generator.state = begun.rngs[i]
             begun.states[i].records.drop_from(begun.epochs[i])
         for buffer, value in begun.buffers if cut else ():
             buffer.copy_(value)
-        return True
-
-    def save(self) -> None:
-        """Write the state files that are out of date."""
-        for i, path in enumerate(self.files.paths):
-            state = self._states[i]
-            if self._in_file.get(i) != (state.epoch, state.status):
-                state_file.save(path, state)
-                self._in_file[i] = (state.epoch, state.status)
+        self.save()
 
 
 def _clip(state: TrainingState, norm: float, largest: float) -> None:

@@ -13,44 +13,27 @@ import torch
 
 
 def fused_adam_step(optimizer: torch.optim.Optimizer) -> Callable[[], object]:
-    """Return a function that does what `optimizer.step()` does.
+    """Return a function that does what `optimizer.step()` does; the gradients must stay in the same memory.
 
-    Parameters
-    ----------
-    optimizer
-        Any; the fast way is taken for a plain fused Adam on a CPU. The gradients must stay in the same memory.
+    It is faster for a plain fused Adam on a CPU whose moments exist, and `optimizer.step` itself for others.
     """
     group = optimizer.param_groups[0]
+    weights = [p for p in group["params"] if p.grad is not None]
     plain = (
         type(optimizer) is torch.optim.Adam
         and len(optimizer.param_groups) == 1
         and group["fused"]
         and not (group["amsgrad"] or group["maximize"] or group["differentiable"] or group["capturable"])
-        and all(weights.device.type == "cpu" for weights in group["params"])
+        and all(p.device.type == "cpu" and p in optimizer.state for p in weights)
         and hasattr(torch, "_fused_adam_")
     )
-    return _FusedAdam(optimizer) if plain else optimizer.step
-
-
-class _FusedAdam:
-    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
-        self._optimizer = optimizer
-        self._lists: list[list[torch.Tensor]] | None = None
+    if not plain:
+        return optimizer.step
+    means, squares, steps = ([optimizer.state[p][name] for p in weights] for name in ("exp_avg", "exp_avg_sq", "step"))
+    gradients = [p.grad for p in weights]
 
     @torch.no_grad()
-    def __call__(self) -> None:
-        if self._lists is None:
-            self._optimizer.step()  # makes the moments
-            weights = [p for p in self._optimizer.param_groups[0]["params"] if p.grad is not None]
-            moments = [self._optimizer.state[p] for p in weights]
-            self._lists = [
-                weights,
-                [p.grad for p in weights],
-                *([each[name] for each in moments] for name in ("exp_avg", "exp_avg_sq", "step")),
-            ]
-            return
-        weights, gradients, means, squares, steps = self._lists
-        group = self._optimizer.param_groups[0]
+    def step() -> None:
         torch._foreach_add_(steps, 1)
         torch._fused_adam_(
             weights,
@@ -67,3 +50,5 @@ class _FusedAdam:
             amsgrad=False,
             maximize=False,
         )
+
+    return step

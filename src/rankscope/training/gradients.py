@@ -13,7 +13,7 @@ import torch
 from rankscope.errors import InputError
 from rankscope.tasks.trials import Trials
 from rankscope.training.loss import Loss, outputs_on
-from rankscope.training.state_file import TrainingState
+from rankscope.training.state import TrainingState
 
 LossAndNorm = tuple[float, float]
 

@@ -24,7 +24,7 @@ from rankscope.tasks.trials import Trials
 from rankscope.training.fused_step import fused_adam_step
 from rankscope.training.gradients import Gradient, LossAndNorm
 from rankscope.training.loss import Loss, squared_loss
-from rankscope.training.state_file import TrainingState
+from rankscope.training.state import TrainingState
 from rankscope.validation import RngLike
 
 
@@ -76,10 +76,13 @@ class ManualGradient(Gradient):
 
     def step(self, states: Sequence[TrainingState]) -> None:
         """Update the weights, unless the training diverges."""
-        if states:
-            if self._step is None:
-                self._step = fused_adam_step(states[0].optimizer)
+        if not states:
+            return
+        if self._step is not None:
             self._step()
+        else:
+            states[0].optimizer.step()  # makes the moments
+            self._step = fused_adam_step(states[0].optimizer)
 
     @torch.no_grad()
     def loss_and_norm(self, trials: Trials, rng: RngLike) -> LossAndNorm:

@@ -15,6 +15,8 @@ from rankscope.linalg import leading_eigenvalues, leading_singular_values
 from rankscope.networks.protocol import Network, matrices_of
 from rankscope.training.history import History, MatrixHistory, Status
 
+CURVES = ("losses", "gradient_norms", "validation_losses", "validation_accuracies")
+
 
 @dataclass
 class MatrixRecords:
@@ -22,13 +24,8 @@ class MatrixRecords:
 
     initial: Tensor
     singular_values: list[Tensor] = field(default_factory=list)
-    eigenvalues: list[Tensor] = field(default_factory=list)  # (k, 2), real and imaginary: safetensors has no complex
+    eigenvalues: list[Tensor] = field(default_factory=list)  # (k, 2), real and imaginary parts
     weights: list[Tensor] = field(default_factory=list)
-
-    @property
-    def is_square(self) -> bool:
-        """Whether the matrix has eigenvalues."""
-        return self.initial.shape[0] == self.initial.shape[1]
 
 
 @dataclass
@@ -43,10 +40,8 @@ class Recorder:
         Epochs at which the matrices are recorded.
     singular_count, eigenvalue_count, keep_weights
         As in `TrainingConfig`.
-    losses, gradient_norms
-        One entry an epoch.
-    validation_losses, validation_accuracies
-        One entry an epoch, NaN where there was no validation; empty for tasks without validation data.
+    losses, gradient_norms, validation_losses, validation_accuracies, recorded_epochs
+        As in `History`.
     """
 
     matrices: dict[str, MatrixRecords]
@@ -59,6 +54,18 @@ class Recorder:
     validation_losses: list[float] = field(default_factory=list)
     validation_accuracies: list[float] = field(default_factory=list)
     recorded_epochs: list[int] = field(default_factory=list)
+
+    def kept_of(self, record: MatrixRecords) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+        """Return what is recorded of a matrix, with shape and type of one entry."""
+        rows, columns = record.initial.shape
+        kept: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
+            "singular_values": ((min(self.singular_count, rows, columns),), record.initial.dtype)
+        }
+        if self.eigenvalue_count and rows == columns:
+            kept["eigenvalues"] = ((min(self.eigenvalue_count, rows), 2), torch.float64)
+        if self.keep_weights:
+            kept["weights"] = ((rows, columns), record.initial.dtype)
+        return kept
 
     def record_matrices(self, epoch: int, network: Network) -> None:
         """Record the matrices of `network` if `epoch` is in the schedule."""
@@ -76,9 +83,10 @@ class Recorder:
                 # The decomposition needs finite numbers. The loss of this epoch will show the divergence.
                 leading = torch.full((min(self.singular_count, *change.shape),), torch.nan, dtype=change.dtype)
             records.singular_values.append(leading)
-            if self.eigenvalue_count and records.is_square:
+            kept = self.kept_of(records)
+            if "eigenvalues" in kept:
                 records.eigenvalues.append(torch.view_as_real(leading_eigenvalues(now, self.eigenvalue_count)))
-            if self.keep_weights:
+            if "weights" in kept:
                 records.weights.append(now.cpu().clone())
 
     def drop_from(self, epoch: int) -> None:
@@ -95,26 +103,20 @@ class Recorder:
         return History(
             **curves,
             recorded_epochs=np.array(self.recorded_epochs, dtype=np.int64),
-            matrices={name: self._finished(records) for name, records in self.matrices.items()},
+            matrices={
+                name: MatrixHistory(
+                    torch.stack(records.singular_values).double().numpy()
+                    if records.singular_values
+                    else np.empty((0, *self.kept_of(records)["singular_values"][0])),
+                    torch.view_as_complex(torch.stack(records.eigenvalues)).numpy() if records.eigenvalues else None,
+                    torch.stack(records.weights).numpy() if records.weights else None,
+                )
+                for name, records in self.matrices.items()
+            },
             status=status,
             learning_rate=learning_rate,
             seconds=seconds,
         )
-
-    def _finished(self, records: MatrixRecords) -> MatrixHistory:
-        k = min(self.singular_count, *records.initial.shape)
-        return MatrixHistory(
-            singular_values=(
-                torch.stack(records.singular_values).double().numpy() if records.singular_values else np.empty((0, k))
-            ),
-            eigenvalues=(
-                torch.view_as_complex(torch.stack(records.eigenvalues)).numpy() if records.eigenvalues else None
-            ),
-            weights=torch.stack(records.weights).numpy() if records.weights else None,
-        )
-
-
-CURVES = ("losses", "gradient_norms", "validation_losses", "validation_accuracies")
 
 
 def record_schedule(epochs: int, wanted: int | Sequence[int] | None, hidden_size: int = 256) -> frozenset[int]:

@@ -1,40 +1,40 @@
-"""Validate the arguments of a training and build its initial state."""
+"""Validate the arguments of a training, build its state, and continue it from a state file."""
 
 from __future__ import annotations
 
 import itertools
 import json
+import os
 from collections.abc import Iterable, Iterator, Sized
+from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from rankscope.errors import InputError
 from rankscope.networks.protocol import Network, architecture_of, hidden_size_of, matrices_of
 from rankscope.networks.rate import RateRNN
 from rankscope.tasks import describe
 from rankscope.tasks.trials import BuiltInTask, Task, Trials
-from rankscope.training.config import DEFAULT_EPOCHS, TrainingConfig, make_config
-from rankscope.training.loss import name_of_loss
+from rankscope.training import state_file
+from rankscope.training.config import DEFAULT_EPOCHS, TrainingConfig
+from rankscope.training.loss import Loss, name_of_loss
 from rankscope.training.prefetch import drawn_ahead
 from rankscope.training.recorder import MatrixRecords, Recorder, record_schedule
-from rankscope.training.state_file import TrainingState
-from rankscope.validation import integer
+from rankscope.training.state import TrainingState
+from rankscope.validation import RngLike, generator, integer
 
 
 def settle(
     config: TrainingConfig | None, task: Task | Iterable[Trials], epochs: int | None, options: dict[str, Any]
 ) -> TrainingConfig:
-    """Return the configuration with the number of epochs of this task.
-
-    Raises
-    ------
-    InputError
-        For options out of range, or a task that is none.
-    """
+    """Return `config`, or one of `options`, with the number of epochs of this task."""
     _check_task(task)
     given = config is not None or "epochs" in options
-    config = make_config(config, options)
+    if config is None:
+        config = TrainingConfig(**options)
+    elif options:
+        raise InputError(f"options must be fields of config where config is given, got {', '.join(options)} beside it")
+    elif not isinstance(config, TrainingConfig):
+        raise InputError(f"config must be a TrainingConfig, got {config!r}")
     if epochs is not None:
         return config.model_copy(update={"epochs": integer("epochs", epochs, minimum=1)})
     if given or isinstance(task, Task):
@@ -43,14 +43,19 @@ def settle(
 
 
 def begin(
-    network: Network, task: Task | Iterable[Trials], rng: np.random.Generator, config: TrainingConfig
+    network: Network,
+    task: Task | Iterable[Trials],
+    rng: RngLike,
+    config: TrainingConfig,
+    loss: Loss,
+    path: str | os.PathLike[str] | None,
 ) -> TrainingState:
-    """Return the state before the first epoch.
+    """Return the state before the first epoch, or where the state file at `path` left it.
 
     Raises
     ------
     InputError
-        If the network has nothing to train, or cannot be recorded as configured.
+        If the network has nothing to train, or cannot be recorded as configured, or the state file is refused.
     """
     N = hidden_size_of(network)
     initial = {name: matrix.detach().clone() for name, matrix in matrices_of(network, config.matrices).items()}
@@ -61,7 +66,7 @@ def begin(
         keep_weights=config.record_weights,
         eigenvalue_count=config.eigenvalues,
     )
-    if config.eigenvalues and not any(record.is_square for record in records.matrices.values()):
+    if config.eigenvalues and not any(matrix.shape[0] == matrix.shape[1] for matrix in initial.values()):
         raise InputError(
             f"eigenvalues must be 0 as none of the matrices {list(initial)} is square, got {config.eigenvalues}"
         )
@@ -75,23 +80,28 @@ def begin(
         "architecture": architecture_of(network),
         "weights": {name: [str(w.dtype), *w.shape] for name, w in network.state_dict().items()},
         "task": _described(task),
-        "loss": name_of_loss(config.find_loss(task)),
+        "loss": name_of_loss(loss),
         "matrices": list(initial),
     }
-    return TrainingState(
+    state = TrainingState(
         network,
         optimizer,
-        rng,
+        generator(rng),
         records,
         settings=json.loads(json.dumps(settings)),
         learning_rate=config.rate_for(N),
         scheduler=config.make_scheduler(optimizer),
         finite=hasattr(task, "batches"),
     )
+    if path is not None and Path(path).exists():
+        state_file.restore(path, state, config.epochs)
+    if state.status is None:
+        state.batches = _batches(task, config.batch_size, state)
+    return state
 
 
-def batches_of(task: Any, batch_size: int, state: TrainingState) -> Iterator[Iterable[Trials]]:
-    """Yield the batches of each epoch, from `state.epoch` on, drawn from `state.rng`."""
+def _batches(task: Any, batch_size: int, state: TrainingState) -> Iterator[Iterable[Trials]]:
+    """Return the batches of each epoch, from `state.epoch` on, drawn from `state.rng`."""
     noiseless = isinstance(state.network, RateRNN) and state.network.noise_std == 0
     if state.finite:
         return iter(lambda: task.batches(batch_size, state.rng), None)

@@ -1,17 +1,17 @@
 """State file of a training: everything needed to continue it bit for bit.
 
 The file is safetensors: weights, optimizer state and records as tensors; random state, learning rates and settings as
-JSON in the metadata. It is replaced atomically, so an interrupted write leaves the previous file.
+JSON in the metadata. It is replaced atomically, so an interrupted write leaves the previous file. It may be damaged or
+come from an untrusted source, so all of it is checked before the training that continues from it is changed.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -21,73 +21,29 @@ from torch import Tensor
 
 from rankscope.errors import InputError
 from rankscope.io.atomic import replacing
-from rankscope.networks.protocol import Network, matrices_of
-from rankscope.tasks.trials import Trials
-from rankscope.training.history import History, Status
-from rankscope.training.recorder import CURVES, Recorder
-from rankscope.training.state_checks import check_tensors, generator_at, keyed, read_metadata, restore_schedule
+from rankscope.networks.protocol import matrices_of
+from rankscope.training.history import Status
+from rankscope.training.recorder import CURVES
+from rankscope.training.state import TrainingState
 
 FORMAT = "rankscope.training.v2"
-RECORDED = ("singular_values", "eigenvalues", "weights")
+OPTIMIZER_ENTRIES = {
+    "adam": {"step", "exp_avg", "exp_avg_sq"},
+    "adamw": {"step", "exp_avg", "exp_avg_sq"},
+    "rmsprop": {"step", "square_avg"},
+    "sgd": set(),
+}
+"""State that each named optimizer keeps of a parameter."""
+LARGEST_POSITIONS = {"pos": 624, "buffer_pos": 4}
+"""Positions of a generator within its block of numbers: numpy does not check them, and reads beyond the block."""
 
 Contents = tuple[dict[str, Tensor], dict[str, str]]
 """Tensors and metadata of a state file."""
-
-
-@dataclass
-class TrainingState:
-    """Everything that changes while a network is trained.
-
-    Attributes
-    ----------
-    batches
-        Yields the batches of each epoch: one for a task that draws trials, those of a pass for finite data.
-    finite
-        Whether an epoch is a pass over finite data, in several steps.
-    settings
-        Description of the training. A state file with other settings is refused.
-    learning_rate
-        Initial learning rate.
-    epoch
-        Number of completed epochs.
-    """
-
-    network: Network
-    optimizer: torch.optim.Optimizer
-    rng: np.random.Generator
-    records: Recorder
-    settings: dict[str, Any]
-    learning_rate: float
-    scheduler: Any = None
-    batches: Iterator[Iterable[Trials]] = field(default_factory=lambda: iter(()))
-    finite: bool = False
-    epoch: int = 0
-    seconds: float = 0.0
-    status: Status | None = None
-
-    @property
-    def parameters(self) -> list[Tensor]:
-        """The trained parameters, in the optimizer's order."""
-        return [weights for group in self.optimizer.param_groups for weights in group["params"]]
-
-    def extend(self, total: int | None) -> None:
-        """Continue a finished training if it has more epochs now."""
-        if self.status in ("finished", "exhausted") and self.epoch != total:
-            self.status = None
-
-    def history(self) -> History:
-        """Return the history of a training that has ended."""
-        assert self.status is not None
-        return self.records.finish(self.status, self.learning_rate, self.seconds)
-
-
-def save(path: str | os.PathLike[str], state: TrainingState) -> None:
-    """Write `state` to `path`."""
-    write(path, contents(state))
+Path = str | os.PathLike[str]
 
 
 def contents(state: TrainingState) -> Contents:
-    """Return the tensors and the metadata of a file with `state`.
+    """Return copies of all that a file of `state` holds.
 
     Raises
     ------
@@ -95,12 +51,7 @@ def contents(state: TrainingState) -> Contents:
         If the optimizer's state is more than tensors.
     """
     records = state.records
-    tensors: dict[str, Tensor] = {f"network.{k}": v.detach() for k, v in state.network.state_dict().items()}
-    for key, _, record in keyed(records):
-        tensors[f"initial{key}"] = record.initial
-        for name in RECORDED:
-            if rows := getattr(record, name):
-                tensors[f"{name}{key}"] = torch.stack(rows)
+    tensors: dict[str, Tensor] = {f"network.{name}": value for name, value in state.network.state_dict().items()}
     for index, parameter in enumerate(state.parameters):
         for name, value in state.optimizer.state.get(parameter, {}).items():
             # SGD without momentum keeps a buffer that is None.
@@ -109,9 +60,22 @@ def contents(state: TrainingState) -> Contents:
             elif value is not None:
                 kind = type(state.optimizer).__name__
                 raise InputError(f"optimizer must keep tensors to be saved, got {type(value).__name__} in {kind}")
+    for matrix, record in records.matrices.items():
+        tensors[f"initial.{matrix}"] = record.initial
+        for name in records.kept_of(record):
+            if rows := getattr(record, name):
+                tensors[f"{name}.{matrix}"] = torch.stack(rows)
     for name in CURVES:
         tensors[name] = torch.tensor(getattr(records, name), dtype=torch.float64)
     tensors["recorded_epochs"] = torch.tensor(records.recorded_epochs, dtype=torch.int64)
+    schedule = {}
+    if state.scheduler is not None:
+        # The options of the optimizer that a scheduler changes: learning rates, momentum, betas.
+        groups = [
+            {name: value for name, value in group.items() if isinstance(value, (float, tuple))}
+            for group in state.optimizer.param_groups
+        ]
+        schedule = {"scheduler": state.scheduler.state_dict(), "groups": groups}
     metadata = {
         "format": FORMAT,
         "settings": json.dumps(state.settings),
@@ -119,32 +83,28 @@ def contents(state: TrainingState) -> Contents:
         "seconds": repr(state.seconds),
         "status": state.status or "",
         "rng": json.dumps(state.rng.bit_generator.state, default=_plain),
-        "schedule": json.dumps(_schedule(state)),
+        "schedule": json.dumps(schedule),
     }
-    return tensors, metadata
+    copies = {
+        name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()
+    }
+    return copies, metadata
 
 
-def copied(state: TrainingState) -> Contents:
-    """Return `contents` in memory of their own."""
-    tensors, metadata = contents(state)
-    return {name: tensor.clone() for name, tensor in tensors.items()}, metadata
+def write(path: Path, found: Contents) -> None:
+    """Write a state file, atomically."""
+    with replacing(path) as temporary:
+        save_file(found[0], temporary, metadata=found[1])
 
 
 def put_back(state: TrainingState, found: Contents) -> None:
-    """Give network and generator the state that `contents` returned before."""
+    """Return network and generator to where they were when `contents` returned `found`."""
     tensors, metadata = found
-    state.network.load_state_dict({k.removeprefix("network."): v for k, v in _under(tensors, "network.").items()})
-    state.rng.bit_generator.state = generator_at("", state.rng.bit_generator, json.loads(metadata["rng"])).state
+    state.network.load_state_dict(_under("network.", tensors))
+    state.rng.bit_generator.state = _generator_at("", state.rng.bit_generator, json.loads(metadata["rng"]))
 
 
-def write(path: str | os.PathLike[str], found: Contents) -> None:
-    """Write a state file, atomically."""
-    tensors, metadata = found
-    with replacing(path) as temporary:
-        save_file({k: v.contiguous().cpu().clone() for k, v in tensors.items()}, temporary, metadata=metadata)
-
-
-def restore(path: str | os.PathLike[str], state: TrainingState, total: int | None) -> None:
+def restore(path: Path, state: TrainingState, total: int | None) -> None:
     """Bring `state` to where the state file at `path` left it.
 
     Parameters
@@ -158,59 +118,55 @@ def restore(path: str | os.PathLike[str], state: TrainingState, total: int | Non
         If the file is not a state file, is damaged, belongs to a training with other settings or of another network,
         or is beyond `total`. `state` is then unchanged.
     """
-    tensors, metadata = _read(Path(path))
-    known = read_metadata(path, metadata)
-    # The parameters of a user's task may be unknown, so they cannot be compared.
-    unknown = {"task"} if None in (state.settings["task"], known.settings.get("task")) else set()
+    tensors, metadata = _read(path)
+    try:
+        settings, random_state = json.loads(metadata["settings"]), json.loads(metadata["rng"])
+        schedule = json.loads(metadata["schedule"])
+        epoch, seconds, status = int(metadata["epoch"]), float(metadata["seconds"]), metadata["status"]
+    except (KeyError, ValueError, RecursionError) as error:
+        raise _damaged(path, f"its metadata cannot be read: {error!r:.200}") from error
+    if not all(isinstance(value, dict) for value in (settings, random_state, schedule)):
+        raise _damaged(path, "its settings, random state and schedule must be JSON objects")
+    if epoch < 0 or not 0 <= seconds < math.inf or status not in ("", *get_args(Status)):
+        raise _damaged(path, f"it has epoch {epoch}, {seconds} seconds, status {status[:20]!r}")
     for name, value in state.settings.items():
-        if name not in unknown and known.settings.get(name) != value:
+        saved = settings.get(name)
+        # The parameters of a user's task may be unknown, so they cannot be compared.
+        if saved != value and not (name == "task" and None in (saved, value)):
             raise InputError(
-                f"checkpoint {path} belongs to a training with {name} = {known.settings.get(name)!r:.200}, "
+                f"checkpoint {path} belongs to a training with {name} = {saved!r:.200}, "
                 f"not {value!r}; remove it or name another"
             )
-    records, parameters = state.records, state.parameters
-    check_tensors(path, tensors, known.epoch, state.network, parameters, state.settings["optimizer"], records)
+    _check_tensors(path, tensors, epoch, state)
     _check_network(path, tensors, state)
-    if total is not None and known.epoch > total:
-        raise InputError(f"epochs must be >= {known.epoch}, which checkpoint {path} has, got {total}")
-    random_state = generator_at(path, state.rng.bit_generator, known.random_state).state
-    restore_schedule(path, metadata.get("schedule", ""), state.optimizer, state.scheduler)
-    state.network.load_state_dict({k.removeprefix("network."): v for k, v in _under(tensors, "network.").items()})
+    if total is not None and epoch > total:
+        raise InputError(f"epochs must be >= {epoch}, which checkpoint {path} has, got {total}")
+    position = _generator_at(path, state.rng.bit_generator, random_state)
+    if state.scheduler is not None:
+        _restore_schedule(path, schedule, state)
+    state.network.load_state_dict(_under("network.", tensors))
     layout = state.optimizer.state_dict()
     layout["state"] = {}
-    for key, value in _under(tensors, "optimizer.").items():
-        _, index, name = key.split(".", 2)
-        parameter = parameters[int(index)]
-        if value.shape == parameter.shape:
-            # The fused optimizers need the memory layout of the weights.
-            value = torch.empty_like(parameter, requires_grad=False).copy_(value)
-        layout["state"].setdefault(int(index), {})[name] = value
+    for index, parameter in enumerate(state.parameters):
+        kept = _under(f"optimizer.{index}.", tensors)
+        for name, tensor in kept.items():
+            if tensor.shape == parameter.shape:
+                # The fused optimizers need the memory layout of the weights.
+                kept[name] = torch.empty_like(parameter, requires_grad=False).copy_(tensor)
+        if kept:
+            layout["state"][index] = kept
     state.optimizer.load_state_dict(layout)
-    state.rng.bit_generator.state = random_state
-    for name in CURVES:
+    state.rng.bit_generator.state = position
+    records = state.records
+    for name in (*CURVES, "recorded_epochs"):
         setattr(records, name, tensors[name].tolist())
-    records.recorded_epochs = tensors["recorded_epochs"].tolist()
-    for key, _, record in keyed(records):
-        record.initial = tensors[f"initial{key}"].to(record.initial.device)
-        for name in RECORDED:
-            setattr(record, name, list(tensors.get(f"{name}{key}", ())))
-    state.epoch, state.seconds = known.epoch, known.seconds
-    state.status = known.status or None  # type: ignore[assignment]
-
-
-def _check_network(path: object, tensors: dict[str, Tensor], state: TrainingState) -> None:
-    """Raise `InputError` unless the network is as it was before the training, or as the file holds it."""
-    now = matrices_of(state.network, state.records.matrices)
-    for key, name, _ in keyed(state.records):
-        kept = (tensors[f"initial{key}"], tensors.get(f"network.{name}"))
-        if not any(saved is not None and torch.equal(now[name].cpu(), saved) for saved in kept):
-            ours = state.network.state_dict().items()
-            if all(torch.equal(value.cpu(), tensors[f"network.{k}"]) for k, value in ours):
-                return
-            raise InputError(
-                f"network must be the one that checkpoint {path} began with or left behind, got other {name}; "
-                "remove the checkpoint or name another"
-            )
+    for matrix, record in records.matrices.items():
+        record.initial = tensors[f"initial.{matrix}"].to(record.initial.device)
+        for name in records.kept_of(record):
+            setattr(record, name, list(tensors.get(f"{name}.{matrix}", ())))
+    state.epoch, state.seconds, state.status = epoch, seconds, status or None  # type: ignore[assignment]
+    if status in ("finished", "exhausted") and epoch != total:
+        state.status = None  # it continues to more epochs
 
 
 def _read(path: Path) -> Contents:
@@ -224,22 +180,119 @@ def _read(path: Path) -> Contents:
         raise InputError(f"checkpoint {path} is not a readable safetensors file: {error}") from error
 
 
-def _schedule(state: TrainingState) -> dict[str, Any]:
-    """Return the scheduler's state and the options of the optimizer that a scheduler changes; {} without scheduler."""
-    if state.scheduler is None:
-        return {}
-    groups = [
-        {name: value for name, value in group.items() if isinstance(value, (float, tuple))}
-        for group in state.optimizer.param_groups
-    ]
-    return {"scheduler": state.scheduler.state_dict(), "groups": groups}
+def _check_tensors(path: Path, tensors: Mapping[str, Tensor], epoch: int, state: TrainingState) -> None:
+    """Raise `InputError` unless the file has exactly the tensors of this training after `epoch` epochs."""
+    records = state.records
+    expected = {f"network.{name}": _form(value) for name, value in state.network.state_dict().items()}
+    for index, parameter in enumerate(state.parameters):
+        found = _under(f"optimizer.{index}.", tensors)
+        named = OPTIMIZER_ENTRIES.get(str(state.settings["optimizer"]))
+        for name in (named if found else ()) if named is not None else found:
+            form = _form(parameter)
+            if named is not None and name == "step":
+                form = ((), torch.float32)
+            elif named is None and not found[name].ndim:
+                form = _form(found[name])  # any number of a user's optimizer
+            expected[f"optimizer.{index}.{name}"] = form
+    for name in CURVES:
+        rows = 0 if name.startswith("validation") and not tensors.get(name, torch.empty(0)).numel() else epoch
+        expected[name] = ((rows,), torch.float64)
+    count = tensors["recorded_epochs"].numel() if "recorded_epochs" in tensors else 0
+    expected["recorded_epochs"] = ((count,), torch.int64)
+    for matrix, record in records.matrices.items():
+        expected[f"initial.{matrix}"] = _form(record.initial)
+        for name, (shape, dtype) in records.kept_of(record).items() if count else ():
+            expected[f"{name}.{matrix}"] = ((count, *shape), dtype)
+    for name, (shape, dtype) in expected.items():
+        if name not in tensors or _form(tensors[name]) != (shape, dtype):
+            got = f"{tensors[name].dtype} of shape {tuple(tensors[name].shape)}" if name in tensors else "none"
+            raise _damaged(path, f"{name} must be {dtype} of shape {shape}, got {got}")
+    if unknown := tensors.keys() - expected.keys():
+        raise _damaged(path, f"this training has no {min(unknown)[:100]!r}")
 
 
-def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+def _check_network(path: Path, tensors: Mapping[str, Tensor], state: TrainingState) -> None:
+    """Raise `InputError` unless the network is as it was before the training, or as the file holds it."""
+    parameters = state.network.named_parameters()
+    if all(torch.equal(value.cpu(), tensors[f"network.{name}"]) for name, value in parameters):
+        return
+    for name, now in matrices_of(state.network, state.records.matrices).items():
+        if not torch.equal(now.cpu(), tensors[f"initial.{name}"]):
+            raise InputError(
+                f"network must be the one that checkpoint {path} began with or left behind, got other {name}; "
+                "remove the checkpoint or name another"
+            )
+
+
+def _restore_schedule(path: Path, saved: dict[str, Any], state: TrainingState) -> None:
+    """Restore the scheduler, and the learning rate and other numbers that it set in the optimizer."""
+    groups = state.optimizer.param_groups
+    try:
+        if set(saved["scheduler"]) - set(state.scheduler.state_dict()):
+            raise ValueError("it belongs to another scheduler")
+        changes = [
+            {name: _like(group[name], value) for name, value in numbers.items()}
+            for group, numbers in zip(groups, saved["groups"], strict=True)
+        ]
+        state.scheduler.load_state_dict(saved["scheduler"])
+    except (LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise _damaged(path, f"its schedule cannot be used: {error!r:.200}") from error
+    for group, change in zip(groups, changes, strict=True):
+        group.update(change)
+
+
+def _like(ours: Any, saved: Any) -> Any:
+    """Return a saved number, or tuple of numbers (betas), for an option of the optimizer that is `ours`."""
+    if isinstance(ours, tuple) and isinstance(saved, list) and len(ours) == len(saved):
+        return tuple(_like(one, value) for one, value in zip(ours, saved, strict=True))
+    if not isinstance(ours, float) or not isinstance(saved, float) or not math.isfinite(saved):
+        raise ValueError(f"expected a finite number, got {saved!r:.40}")
+    return saved
+
+
+def _generator_at(path: Path, generator: np.random.BitGenerator, saved: Mapping[str, Any]) -> Any:
+    """Return a saved random state in numpy's form, after setting another generator of this kind to it."""
+    ours, theirs = type(generator).__name__, saved.get("bit_generator")
+    if theirs != ours:
+        raise InputError(f"checkpoint {path} continues a {str(theirs)[:40]} generator, got a {ours} one as rng")
+    trial = type(generator)()
+    try:
+        plain = _arrays(saved)
+        for name, most in LARGEST_POSITIONS.items():
+            for holder in (plain, plain["state"]):
+                if name in holder and not 0 <= int(holder[name]) <= most:
+                    raise ValueError(f"{name} must be from 0 to {most}, got {holder[name]!r:.40}")
+        trial.state = plain
+    except (LookupError, ValueError, TypeError, OverflowError, AttributeError, RecursionError) as error:
+        raise _damaged(path, f"its random state cannot be used: {error!r:.200}") from error
+    return trial.state
 
 
 def _plain(value: Any) -> Any:
+    """Return a value of a random state as JSON."""
     if isinstance(value, np.ndarray):
         return {"array": value.tolist(), "dtype": str(value.dtype)}
     return value.item()
+
+
+def _arrays(value: Any) -> Any:
+    """Return what `_plain` made JSON of."""
+    if not isinstance(value, dict):
+        return value
+    if set(value) == {"array", "dtype"}:
+        if value["dtype"] not in ("uint32", "uint64"):
+            raise ValueError(f"numbers of type {value['dtype']!r:.40}")
+        return np.array(value["array"], dtype=value["dtype"])
+    return {name: _arrays(entry) for name, entry in value.items()}
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _form(tensor: Tensor) -> tuple[tuple[int, ...], torch.dtype]:
+    return tuple(tensor.shape), tensor.dtype
+
+
+def _damaged(path: Path, what: str) -> InputError:
+    return InputError(f"checkpoint {path} is damaged: {what}; remove it to begin anew")

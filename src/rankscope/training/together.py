@@ -6,9 +6,9 @@ results agree with `train` to the rounding of the batched products.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,14 +18,14 @@ from rankscope.linalg.threads import threads_for
 from rankscope.networks.ensemble import can_run_together
 from rankscope.networks.rate import RateRNN
 from rankscope.tasks.trials import Task
-from rankscope.training import state_file
 from rankscope.training.batched import BatchedGradient, stacked
 from rankscope.training.config import TrainingConfig
 from rankscope.training.cuda import find_device, full_precision
-from rankscope.training.fit import Callback, Files, Progress, fit
+from rankscope.training.fit import Callback, Progress, fit
 from rankscope.training.history import History
-from rankscope.training.setup import batches_of, begin, settle
-from rankscope.validation import RngLike, generator, number
+from rankscope.training.loss import find_loss
+from rankscope.training.setup import begin, settle
+from rankscope.validation import RngLike, number
 
 
 def train_together(
@@ -54,10 +54,9 @@ def train_together(
     rngs
         Source of trials of each network.
     device
-        "cuda" or "cpu"; by default where the networks are. Afterwards they are back where they were.
+        "cuda" or "cpu"; by default where the networks are, and where they are afterwards.
     checkpoints
-        State file of each network, the same files as those of `train`: a network can be continued alone, or in other
-        company.
+        State file of each network, as of `train`: a network can be continued alone, or with others.
 
     Returns
     -------
@@ -67,10 +66,9 @@ def train_together(
     Raises
     ------
     InputError
-        For an argument out of range, networks that differ in kind, a missing device, or a state file of another
-        training.
+        For an argument out of range, networks that differ in kind, or a state file of another training.
     """
-    first = check_alike(networks)
+    first = _check_alike(networks)
     if len(rngs) != len(networks):
         raise InputError(f"rngs must have one source for each of {len(networks)} networks, got {len(rngs)}")
     if checkpoints and len(checkpoints) != len(networks):
@@ -79,30 +77,26 @@ def train_together(
         raise InputError(f"task must draw trials for networks that are trained together, got {task!r}")
     where = find_device(first.recurrent_weights.device if device is None else device)
     config = settle(config, task, epochs, options)
-    loss = config.find_loss(task)
-    files = Files(checkpoints, number("checkpoint_seconds", checkpoint_seconds, minimum=0))
+    loss = find_loss(config.loss, task)
+    number("checkpoint_seconds", checkpoint_seconds, minimum=0)
     with stacked(networks, where) as stacks, full_precision(), threads_for(first.hidden_size):
-        states = [begin(network, task, generator(rng), config) for network, rng in zip(networks, rngs, strict=True)]
-        for state, path in zip(states, checkpoints, strict=False):
-            if Path(path).exists():
-                state_file.restore(path, state, config.epochs)
-                state.extend(config.epochs)
-        for state in states:
-            state.batches = batches_of(task, config.batch_size, state)
-        if any(state.status is None for state in states):
-            gradient = BatchedGradient(states, stacks, config, loss)
-            fit(states, gradient, config, callbacks=callbacks, progress=progress, files=files)
+        each = itertools.zip_longest(networks, rngs, checkpoints)
+        states = [begin(network, task, rng, config, loss, path) for network, rng, path in each]
+        gradient = BatchedGradient(states, stacks, config, loss)
+        fit(
+            states,
+            gradient,
+            config,
+            callbacks=callbacks,
+            progress=progress,
+            paths=checkpoints,
+            seconds=checkpoint_seconds,
+        )
         return [state.history() for state in states]
 
 
-def check_alike(networks: Sequence[RateRNN]) -> RateRNN:
-    """Return the first of networks that can be trained together.
-
-    Raises
-    ------
-    InputError
-        If they cannot.
-    """
+def _check_alike(networks: Sequence[RateRNN]) -> RateRNN:
+    """Return the first of these networks; raise `InputError` if they cannot be trained together."""
     if isinstance(networks, RateRNN) or not len(networks) or not all(type(n) is RateRNN for n in networks):
         raise InputError(f"networks must be a list of RateRNN, at least one, got {networks!r:.200}")
     first = networks[0]

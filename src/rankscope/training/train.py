@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from rankscope.linalg.threads import threads_for
 from rankscope.networks.protocol import Network, check_network, hidden_size_of
 from rankscope.tasks.trials import Task, Trials
-from rankscope.training import state_file
 from rankscope.training.config import TrainingConfig
-from rankscope.training.fit import Callback, Files, Progress, fit
+from rankscope.training.fit import Callback, Progress, fit
 from rankscope.training.gradients import AutogradGradient
 from rankscope.training.history import History
-from rankscope.training.loss import validate
+from rankscope.training.loss import find_loss, validate
 from rankscope.training.manual_gradient import ManualGradient
-from rankscope.training.setup import batches_of, begin, settle
-from rankscope.validation import RngLike, generator, number
+from rankscope.training.setup import begin, settle
+from rankscope.validation import RngLike, number
 
 
 def train(
@@ -77,16 +75,10 @@ def train(
     """
     check_network("network", network)
     config = settle(config, task, epochs, options)
-    loss = config.find_loss(task)
-    files = Files(
-        () if checkpoint is None else (checkpoint,), number("checkpoint_seconds", checkpoint_seconds, minimum=0)
-    )
-    state = begin(network, task, generator(rng), config)
-    if checkpoint is not None and Path(checkpoint).exists():
-        state_file.restore(checkpoint, state, config.epochs)
-        state.extend(config.epochs)
+    loss = find_loss(config.loss, task)
+    number("checkpoint_seconds", checkpoint_seconds, minimum=0)
+    state = begin(network, task, rng, config, loss, checkpoint)
     if state.status is None:
-        state.batches = batches_of(task, config.batch_size, state)
         manual = ManualGradient.fits(network, loss)
         gradient = ManualGradient(network) if manual else AutogradGradient(loss)  # type: ignore[arg-type]
         validation = list(task.validation()) if hasattr(task, "validation") else None
@@ -98,6 +90,7 @@ def train(
                 validate=None if validation is None else lambda state: validate(state.network, validation, loss),
                 callbacks=callbacks,
                 progress=progress,
-                files=files,
+                paths=() if checkpoint is None else (checkpoint,),
+                seconds=checkpoint_seconds,
             )
     return state.history()

@@ -1,0 +1,58 @@
+"""`TrainingState`: everything that changes while a network is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rankscope.networks.protocol import Network
+from rankscope.tasks.trials import Trials
+from rankscope.training.history import History, Status
+from rankscope.training.recorder import Recorder
+
+
+@dataclass
+class TrainingState:
+    """Everything that changes while a network is trained.
+
+    Attributes
+    ----------
+    settings
+        Description of the training. A state file with other settings is refused.
+    learning_rate
+        Initial learning rate.
+    batches
+        Yields the batches of each epoch: one for a task that draws trials, those of a pass for finite data.
+    finite
+        Whether an epoch is a pass over finite data, in several steps.
+    epoch
+        Number of completed epochs.
+    """
+
+    network: Network
+    optimizer: torch.optim.Optimizer
+    rng: np.random.Generator
+    records: Recorder
+    settings: dict[str, Any]
+    learning_rate: float
+    scheduler: Any = None
+    batches: Iterator[Iterable[Trials]] = field(default_factory=lambda: iter(()))
+    finite: bool = False
+    epoch: int = 0
+    seconds: float = 0.0
+    status: Status | None = None
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """The trained parameters, in the optimizer's order."""
+        return [weights for group in self.optimizer.param_groups for weights in group["params"]]
+
+    def history(self) -> History:
+        """Return the history of a training that has ended."""
+        assert self.status is not None
+        return self.records.finish(self.status, self.learning_rate, self.seconds)
