@@ -17,7 +17,6 @@ from rankscope.validation import choice
 
 PAPER_EPOCHS = {"flipflop": 1000, "mante": 2000, "romo": 6000}
 PAPER_SIZE, QUICK_SIZE = 256, 128
-NAMES = {"flipflop": "flip-flop", "mante": "Mante", "romo": "Romo"}
 MEASURED = ("learning", "norms", "evaluation", "truncation", "shuffle", "spectra", "trial")
 
 

@@ -7,8 +7,9 @@ about networks that the run does not contain (a preset without that gain, for ex
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from rankscope.errors import InputError
 
 Array = NDArray[np.float64]
+NAMES = {"flipflop": "flip-flop", "mante": "Mante", "romo": "Romo"}
 VERDICTS = {True: "holds", False: "fails", None: "not in this run"}
 
 
@@ -30,32 +32,57 @@ class Finding:
     holds: bool | None
 
 
+NOT_IN_THIS_RUN = Finding("not in this run", None)
+
+
 @dataclass(frozen=True)
 class Claim:
-    """A checkable statement."""
+    """A checkable statement.
+
+    Parameters
+    ----------
+    name, statement
+        As in the table of `rankscope check`; placeholders in braces are filled in by `at`.
+    paper
+        The paper's value, or task -> value.
+    check
+        (dataset, **where) -> Finding.
+    """
 
     name: str
     statement: str
-    paper: str
-    check: Callable[[xr.Dataset], Finding]
+    paper: str | Mapping[str, str]
+    check: Callable[..., Finding]
+
+    def at(self, **where: Any) -> Claim:
+        """Return the claim at one place of the grid; `{task}` in the statement becomes the title of the task."""
+        task = where.get("task")
+        titles = where | {"task": NAMES.get(str(task), task)}
+        paper = self.paper if isinstance(self.paper, str) else self.paper[str(task)]
+        return Claim(self.name.format(**where), self.statement.format(**titles), paper, partial(self.check, **where))
 
 
-NOT_IN_THIS_RUN = Finding("not in this run", None)
+def claim(name: str, statement: str, paper: str | Mapping[str, str]) -> Callable[[Callable[..., Finding]], Claim]:
+    """Return a decorator that turns a check into a `Claim`."""
+    return partial(Claim, name, statement, paper)
+
+
+def all_of(found: Mapping[float, Any], text: Callable[[Any], str], holds: Callable[[Any], bool]) -> Finding:
+    """Return the finding that something holds of the value at every gain, given gain -> value."""
+    if not found:
+        return NOT_IN_THIS_RUN
+    texts = (f"{text(value)} at g = {gain:g}" for gain, value in found.items())
+    return Finding(", ".join(texts), all(holds(value) for value in found.values()))
 
 
 def check_claims(claims: tuple[Claim, ...], dataset: xr.Dataset) -> list[dict[str, Any]]:
     """Return a row for every claim: name, statement, paper, measured, verdict ("holds", "fails", "not in this run")."""
-    findings = [claim.check(dataset) for claim in claims]
-    return [
-        {
-            "claim": claim.name,
-            "statement": claim.statement,
-            "paper": claim.paper,
-            "measured": finding.measured,
-            "verdict": VERDICTS[finding.holds],
-        }
-        for claim, finding in zip(claims, findings, strict=True)
-    ]
+    rows = []
+    for one in claims:
+        finding = one.check(dataset)
+        row = {"claim": one.name, "statement": one.statement, "paper": one.paper}
+        rows.append(row | {"measured": finding.measured, "verdict": VERDICTS[finding.holds]})
+    return rows
 
 
 def values(dataset: xr.Dataset, variable: str, **where: Any) -> Array:
@@ -103,9 +130,7 @@ def _select(dataset: xr.Dataset, variable: str, where: dict[str, Any]) -> xr.Dat
 
 def mean_and_error(found: Array) -> str:
     """Return "mean ± standard error"."""
-    if found.size < 2:
-        return f"{found.mean():.3g}"
-    return f"{found.mean():.3g} ± {standard_error(found):.2g}"
+    return f"{found.mean():.3g}" + (f" ± {standard_error(found):.2g}" if found.size > 1 else "")
 
 
 def standard_error(found: Array) -> float:

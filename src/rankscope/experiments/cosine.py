@@ -10,15 +10,13 @@ single eigenvalue of that direction stays real.
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
 from rankscope.experiments.base import Experiment, seed_of
-from rankscope.experiments.claims import NOT_IN_THIS_RUN, Claim, Finding, mean_and_error, values
-from rankscope.experiments.linear import DESCENT, LINEAR_NETWORK, MEASURED
+from rankscope.experiments.claims import NOT_IN_THIS_RUN, Finding, claim, mean_and_error, values
+from rankscope.experiments.linear import MEASURED, linear_job
 from rankscope.sweep import Job
 from rankscope.tasks import Cosine
 
@@ -36,30 +34,35 @@ UNDAMPED = (np.exp(2j * np.pi * STEP / PERIOD) - 1 + STEP) / STEP
 def jobs() -> list[Job]:
     """Return a job for each gain and sample."""
     return [
-        Job(
-            task="cosine",
-            network=LINEAR_NETWORK | {"gain": gain, "hidden_size": SIZE, "input_is_output": True},
-            training=DESCENT | {"epochs": EPOCHS, "learning_rate": rate, "recorded_epochs": RECORDS, "eigenvalues": 5},
-            measurements=(*MEASURED, "trial"),
-            seed=seed_of("cosine", gain, sample),
-            labels={"sample": sample},
+        linear_job(
+            "cosine",
+            {"gain": gain, "hidden_size": SIZE, "input_is_output": True},
+            seed_of("cosine", gain, sample),
+            {"sample": sample},
+            (*MEASURED, "trial"),
+            epochs=EPOCHS,
+            learning_rate=rate,
+            recorded_epochs=RECORDS,
+            eigenvalues=5,
         )
         for gain, rate in RATES.items()
         for sample in range(SAMPLES)
     ]
 
 
-def never_without_w0(dataset: xr.Dataset) -> Finding:
-    """Check that no network learns at g = 0."""
+@claim("needs W0", "the cosine is not learned from g = 0, in 1000 epochs", "not in 1000 epochs")
+def _never_without_w0(dataset: xr.Dataset) -> Finding:
     epochs, networks = _convergence(dataset, gain=0.0)
     return Finding(f"{epochs.size} of {networks} converged", not epochs.size) if networks else NOT_IN_THIS_RUN
 
 
-def learned(dataset: xr.Dataset, gain: float) -> Finding:
-    """Check that all networks of a gain learn, within a third of the epochs of the paper's network.
-
-    Ours have a standard deviation of about 10 %, and the figure is read to 10 %.
-    """
+@claim(
+    "learned at g = {gain:g}",
+    "it is learned from g = {gain:g} (within a third of the paper's epochs)",
+    f"near epoch {PAPER_EPOCH}",
+)
+def _learned(dataset: xr.Dataset, gain: float) -> Finding:
+    # Ours have a standard deviation of about 10 %, and the figure is read to 10 %.
     epochs, networks = _convergence(dataset, gain)
     if not networks:
         return NOT_IN_THIS_RUN
@@ -74,12 +77,14 @@ def _convergence(dataset: xr.Dataset, gain: float) -> tuple[NDArray[np.float64],
     return epochs, losses.size
 
 
-def undamped_pair(dataset: xr.Dataset, gain: float) -> Finding:
-    """Check that the leading eigenvalues end within 0.05 of those of the undamped oscillation in steps of dt.
-
-    An amplitude that grows or decays at a rate of 0.05 is off by 22 % in the mean square over the two periods of the
-    loss, which is about the error at which a network counts as converged.
-    """
+@claim(
+    "undamped pair at g = {gain:g}",
+    "W has a pair of eigenvalues for an undamped oscillation of that period (g = {gain:g})",
+    "near 1 ± 1.26i",
+)
+def _undamped_pair(dataset: xr.Dataset, gain: float) -> Finding:
+    # Within 0.05: an amplitude that grows or decays at that rate is off by 22 % in the mean square over the two periods
+    # of the loss, which is about the error at which a network counts as converged.
     if "eigenvalue_real_history" not in dataset:
         return NOT_IN_THIS_RUN
     first = dataset.isel(record=-1).sel(leading_eigenvalue=1)
@@ -95,27 +100,5 @@ COSINE = Experiment(
     name="cosine",
     description="Linear network without input learns to oscillate: outputs and eigenvalues (paper supplement)",
     presets={"quick": jobs, "paper": jobs},
-    claims=(
-        Claim(
-            "needs W0", "the cosine is not learned from g = 0, in 1000 epochs", "not in 1000 epochs", never_without_w0
-        ),
-        *(
-            Claim(
-                f"learned at g = {gain:g}",
-                f"it is learned from g = {gain:g} (within a third of the paper's epochs)",
-                f"near epoch {PAPER_EPOCH}",
-                partial(learned, gain=gain),
-            )
-            for gain in (0.4, 0.8)
-        ),
-        *(
-            Claim(
-                f"undamped pair at g = {gain:g}",
-                f"W has a pair of eigenvalues for an undamped oscillation of that period (g = {gain:g})",
-                "near 1 ± 1.26i",
-                partial(undamped_pair, gain=gain),
-            )
-            for gain in (0.4, 0.8)
-        ),
-    ),
+    claims=(_never_without_w0, *(one.at(gain=gain) for one in (_learned, _undamped_pair) for gain in (0.4, 0.8))),
 )

@@ -12,9 +12,9 @@ import numpy as np
 import xarray as xr
 
 from rankscope.experiments.base import Experiment, seed_of
-from rankscope.experiments.claims import NOT_IN_THIS_RUN, Claim, Finding, mean_and_error, values
-from rankscope.experiments.linear import DESCENT, LINEAR_NETWORK, MEASURED
-from rankscope.experiments.linear_agreement import comparisons
+from rankscope.experiments.claims import NOT_IN_THIS_RUN, Finding, claim, mean_and_error, values
+from rankscope.experiments.linear import linear_job
+from rankscope.experiments.linear_agreement import comparison_at, comparisons
 from rankscope.sweep import Job
 from rankscope.theory import InfiniteWidth
 
@@ -31,19 +31,15 @@ FAILS = (0.8, 4.0)
 def jobs() -> list[Job]:
     """Return a job for each target, gain and sample."""
     return [
-        Job(
-            task={"name": "fixed_point", "target": target, "duration": DURATION},
-            network=LINEAR_NETWORK | {"gain": gain, "hidden_size": SIZE},
-            training=DESCENT
-            | {
-                "epochs": EPOCHS,
-                "learning_rate": rate * (1 - gain**2) ** 2,
-                "recorded_epochs": EPOCHS,
-                "eigenvalues": 5,
-            },
-            measurements=MEASURED,
-            seed=seed_of("divergence", target, gain, sample),
-            labels={"sample": sample, "target": target},
+        linear_job(
+            {"name": "fixed_point", "target": target, "duration": DURATION},
+            {"gain": gain, "hidden_size": SIZE},
+            seed_of("divergence", target, gain, sample),
+            {"sample": sample, "target": target},
+            epochs=EPOCHS,
+            learning_rate=rate * (1 - gain**2) ** 2,
+            recorded_epochs=EPOCHS,
+            eigenvalues=5,
         )
         for target, rate in RATES.items()
         for gain in GAINS
@@ -51,8 +47,12 @@ def jobs() -> list[Job]:
     ]
 
 
-def fails_at_one_place(dataset: xr.Dataset) -> Finding:
-    """Check that networks diverge at g = 0.8, target 4, and nowhere else."""
+@claim(
+    "fails",
+    "learning diverges at g = 0.8, target 4 (in some networks), and nowhere else",
+    "blows up near epoch 50",
+)
+def _fails_at_one_place(dataset: xr.Dataset) -> Finding:
     there = {(c.gain, c.target): c for c in comparisons(dataset)}
     if FAILS not in there:
         return NOT_IN_THIS_RUN
@@ -66,8 +66,12 @@ def fails_at_one_place(dataset: xr.Dataset) -> Finding:
     return Finding(text, here.size > 0 and elsewhere == 0)
 
 
-def outlier_crosses(dataset: xr.Dataset) -> Finding:
-    """Check that the outlier went beyond 1 in every network that diverged, and in no other."""
+@claim(
+    "outlier crosses 1",
+    "the largest eigenvalue of W went beyond 1 in every network that diverged, and in no other",
+    "as its outlier reaches 1",
+)
+def _outlier_crosses(dataset: xr.Dataset) -> Finding:
     if "eigenvalue_real_history" not in dataset:
         return NOT_IN_THIS_RUN
     highest = dataset["eigenvalue_real_history"].sel(leading_eigenvalue=1).max("record")
@@ -81,29 +85,28 @@ def outlier_crosses(dataset: xr.Dataset) -> Finding:
     return Finding(text, bool(failed.min() > 1 > others.max()))
 
 
-def outlier_at_the_end(dataset: xr.Dataset) -> Finding:
-    """Check that the outlier ends near 0.88 at g = 0.6, target 2.
-
-    The paper shows one network, so the tolerance is two standard deviations of ours.
-    """
-    for comparison in comparisons(dataset):
-        if (comparison.gain, comparison.target) == (0.6, 2.0) and comparison.measured["outlier"].size > 1:
-            x = comparison.measured["outlier"]
-            text = f"{mean_and_error(x)} (exact theory {comparison.theory['outlier']:.3f})"
-            return Finding(text, bool(abs(x.mean() - 0.88) < 2 * x.std(ddof=1)))
-    return NOT_IN_THIS_RUN
+@claim("outlier", "the outlier of W ends near 0.88 at g = 0.6, target 2", "0.88")
+def _outlier_at_the_end(dataset: xr.Dataset) -> Finding:
+    # The paper shows one network, so the tolerance is two standard deviations of ours.
+    found = comparison_at(dataset, 0.6, 2.0)
+    if found is None or found.measured["outlier"].size < 2:
+        return NOT_IN_THIS_RUN
+    x = found.measured["outlier"]
+    text = f"{mean_and_error(x)} (exact theory {found.theory['outlier']:.3f})"
+    return Finding(text, bool(abs(x.mean() - 0.88) < 2 * x.std(ddof=1)))
 
 
-def settles_as_the_theory_says(dataset: xr.Dataset) -> Finding:
-    """Check that most networks settle where a step is shorter than 2 / curvature in the exact theory, and only there.
-
-    A network has settled if its last loss is below a millionth of the first one.
-    """
+@claim(
+    "steps too long",
+    "most networks settle where a step is shorter than 2 / curvature in the exact theory, and only there",
+    "(not in the paper)",
+)
+def _settles_as_the_theory_says(dataset: xr.Dataset) -> Finding:
     relative = dataset.isel(epoch=-1)["loss"] / dataset.isel(epoch=0)["loss"]
     texts, holds = [], True
     for comparison in comparisons(dataset):
         left = values(dataset.assign(left=relative), "left", gain=comparison.gain, target=comparison.target)
-        settled = int(np.sum(left < 1e-6))
+        settled = int(np.sum(left < 1e-6))  # the last loss relative to the first one
         holds &= (settled > comparison.networks / 2) == comparison.settles
         texts.append(
             f"{settled} of {comparison.networks} at {comparison} ({'shorter' if comparison.settles else 'longer'})"
@@ -115,25 +118,5 @@ DIVERGENCE = Experiment(
     name="divergence",
     description="Linear network, large targets: learning fails when the outlier of W reaches 1 (paper supplement)",
     presets={"quick": jobs, "paper": jobs},
-    claims=(
-        Claim(
-            "fails",
-            "learning diverges at g = 0.8, target 4 (in some networks), and nowhere else",
-            "blows up near epoch 50",
-            fails_at_one_place,
-        ),
-        Claim(
-            "outlier crosses 1",
-            "the largest eigenvalue of W went beyond 1 in every network that diverged, and in no other",
-            "as its outlier reaches 1",
-            outlier_crosses,
-        ),
-        Claim("outlier", "the outlier of W ends near 0.88 at g = 0.6, target 2", "0.88", outlier_at_the_end),
-        Claim(
-            "steps too long",
-            "most networks settle where a step is shorter than 2 / curvature in the exact theory, and only there",
-            "(not in the paper)",
-            settles_as_the_theory_says,
-        ),
-    ),
+    claims=(_fails_at_one_place, _outlier_crosses, _outlier_at_the_end, _settles_as_the_theory_says),
 )

@@ -6,28 +6,34 @@ few of its directions are needed.
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 import xarray as xr
 
-from rankscope.experiments.base import NAMES, PAPER_SIZE, QUICK_SIZE, Experiment, nonlinear_jobs, up_to
-from rankscope.experiments.claims import NOT_IN_THIS_RUN, Claim, Finding, by_gain, mean_and_error, values
+from rankscope.experiments.base import PAPER_SIZE, QUICK_SIZE, Experiment, nonlinear_jobs, up_to
+from rankscope.experiments.claims import NOT_IN_THIS_RUN, Claim, Finding, by_gain, claim, mean_and_error, values
 
 GAINS = {"flipflop": up_to(2.1), "mante": up_to(2.7), "romo": up_to(3.0)}
 QUICK_GAINS = {task: [0.0, 0.6, 1.2, 1.8] for task in GAINS}
 # Read off the paper's figures by eye: convergence at g = 0 and at the best gain; |dW| at g = 0 and 1.8; ranks.
 CONVERGENCE = {
-    "flipflop": ("100", "40 at g about 0.9"),
-    "mante": ("370", "40 at g about 1.2"),
-    "romo": ("about 3000", "60 at g about 2"),
+    "flipflop": "100 at g = 0, 40 at g about 0.9",
+    "mante": "370 at g = 0, 40 at g about 1.2",
+    "romo": "about 3000 at g = 0, 60 at g about 2",
 }
-NORM = {"flipflop": ("1.85", "0.6"), "mante": ("2.0", "0.75"), "romo": ("3.4 to 4.3", "1.0")}
+NORM = {
+    "flipflop": "1.85 at g = 0, 0.6 at g = 1.8",
+    "mante": "2.0 at g = 0, 0.75 at g = 1.8",
+    "romo": "3.4 to 4.3 at g = 0, 1.0 at g = 1.8",
+}
 RANK = {"flipflop": "2 at g = 0, 4 to 6 at g = 0.9", "mante": "4 to 5", "romo": "6 to 7"}
 
 
-def fastest_in_between(dataset: xr.Dataset, task: str) -> Finding:
-    """Check that some g > 0 learns at least twice as fast as g = 0."""
+@claim(
+    "{task}: fastest in between",
+    "{task} is learned at least twice as fast at some g > 0 as at g = 0 (epochs to converge)",
+    CONVERGENCE,
+)
+def _fastest_in_between(dataset: xr.Dataset, task: str) -> Finding:
     epochs = by_gain(dataset, "convergence_epoch", task=task)
     at_zero = epochs.pop(0.0, np.empty(0))
     if not epochs:
@@ -38,8 +44,8 @@ def fastest_in_between(dataset: xr.Dataset, task: str) -> Finding:
     return Finding(text, not at_zero.size or bool(epochs[best].mean() < at_zero.mean() / 2))
 
 
-def change_shrinks(dataset: xr.Dataset, task: str) -> Finding:
-    """Check that |dW| at g = 1.8 is below 60 % of that at g = 0."""
+@claim("{task}: change shrinks", "|dW| at g = 1.8 is below 60 % of that at g = 0", NORM)
+def _change_shrinks(dataset: xr.Dataset, task: str) -> Finding:
     weak, strong = (values(dataset, "change_norm", task=task, gain=gain) for gain in (0.0, 1.8))
     if not weak.size or not strong.size:
         return NOT_IN_THIS_RUN
@@ -47,8 +53,12 @@ def change_shrinks(dataset: xr.Dataset, task: str) -> Finding:
     return Finding(text, bool(strong.mean() < 0.6 * weak.mean()))
 
 
-def tied_to_its_connectivity(dataset: xr.Dataset, task: str) -> Finding:
-    """Check that shuffling W0 has no effect at g = 0, and undoes learning from g = 0.6 on."""
+@claim(
+    "{task}: tied to its W0",
+    "loss after shuffling W0 / initial loss is 0 at g = 0 and about 1 from g = 0.6 on",
+    "0 at g = 0, about 1 for g >= 0.6",
+)
+def _tied_to_its_connectivity(dataset: xr.Dataset, task: str) -> Finding:
     losses = by_gain(dataset, "shuffled_loss", task=task)
     at_zero = losses.get(0.0, np.empty(0))
     means = [float(x.mean()) for gain, x in losses.items() if gain >= 0.6]
@@ -69,36 +79,6 @@ def few_directions(dataset: xr.Dataset, task: str) -> Finding:
     return Finding(text, bool(ranks[most].mean() <= 10))
 
 
-def _claims(task: str) -> tuple[Claim, ...]:
-    (slow, fast), (weak, strong) = CONVERGENCE[task], NORM[task]
-    return (
-        Claim(
-            f"{task}: fastest in between",
-            f"{NAMES[task]} is learned at least twice as fast at some g > 0 as at g = 0 (epochs to converge)",
-            f"{slow} at g = 0, {fast}",
-            partial(fastest_in_between, task=task),
-        ),
-        Claim(
-            f"{task}: change shrinks",
-            "|dW| at g = 1.8 is below 60 % of that at g = 0",
-            f"{weak} at g = 0, {strong} at g = 1.8",
-            partial(change_shrinks, task=task),
-        ),
-        Claim(
-            f"{task}: tied to its W0",
-            "loss after shuffling W0 / initial loss is 0 at g = 0 and about 1 from g = 0.6 on",
-            "0 at g = 0, about 1 for g >= 0.6",
-            partial(tied_to_its_connectivity, task=task),
-        ),
-        Claim(
-            f"{task}: few directions",
-            "a handful of directions suffices (functional rank at most 10 of N, at every gain)",
-            RANK[task],
-            partial(few_directions, task=task),
-        ),
-    )
-
-
 GAIN = Experiment(
     name="gain",
     description="Three tasks, all gains, five networks each (paper Fig. 2)",
@@ -106,5 +86,19 @@ GAIN = Experiment(
         "quick": lambda: nonlinear_jobs(QUICK_GAINS, 3, [QUICK_SIZE]),
         "paper": lambda: nonlinear_jobs(GAINS, 5, [PAPER_SIZE]),
     },
-    claims=tuple(claim for task in GAINS for claim in _claims(task)),
+    claims=tuple(
+        one.at(task=task)
+        for task in GAINS
+        for one in (
+            _fastest_in_between,
+            _change_shrinks,
+            _tied_to_its_connectivity,
+            Claim(
+                "{task}: few directions",
+                "a handful of directions suffices (functional rank at most 10 of N, at every gain)",
+                RANK,
+                few_directions,
+            ),
+        )
+    ),
 )

@@ -8,13 +8,14 @@ stronger random connectivity, a change that depends on its W0), and can be solve
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from rankscope.experiments.base import Experiment, seed_of
-from rankscope.experiments.claims import NOT_IN_THIS_RUN, Claim, Finding, values
-from rankscope.experiments.linear_agreement import BY_EYE, agreement, comparisons, judged, probability
+from rankscope.experiments.claims import NOT_IN_THIS_RUN, Finding, claim, values
+from rankscope.experiments.linear_agreement import BY_EYE, comparisons, exact_theory, judged, probability
 from rankscope.sweep import Job
 from rankscope.theory import ThirdOrder
 
@@ -24,27 +25,40 @@ GAINS = [round(0.1 * step, 1) for step in range(10)]
 QUICK_GAINS = (0.0, 0.3, 0.6, 0.8)
 PAPER_SIZE, QUICK_SIZE = 1024, 256
 EPOCHS = 200
-LINEAR_NETWORK = {"kind": "rate", "nonlinearity": "identity", "trained": ["recurrent"]}
-DESCENT = {"optimizer": "sgd", "batch_size": 1}
 MEASURED = ("learning", "norms", "evaluation", "shuffle", "outlier")
+
+
+def linear_job(
+    task: str | Mapping[str, Any],
+    network: Mapping[str, Any],
+    seed: int,
+    labels: Mapping[str, Any],
+    measurements: tuple[str, ...] = MEASURED,
+    **training: Any,
+) -> Job:
+    """Return a job of a linear network whose recurrent weights learn by gradient descent."""
+    return Job(
+        task=task,
+        network={"kind": "rate", "nonlinearity": "identity", "trained": ["recurrent"], **network},
+        training={"optimizer": "sgd", "batch_size": 1, **training},
+        measurements=measurements,
+        seed=seed,
+        labels=dict(labels),
+    )
 
 
 def linear_jobs(gains: Iterable[float], rates: Mapping[float, float], samples: int, N: int) -> list[Job]:
     """Return a job for each target, gain and sample."""
     return [
-        Job(
-            task={"name": "fixed_point", "target": target},
-            network=LINEAR_NETWORK | {"gain": gain, "hidden_size": N},
-            training=DESCENT
-            | {
-                "epochs": EPOCHS,
-                "learning_rate": rate * (1 - gain**2) ** 2,
-                "recorded_epochs": EPOCHS,
-                "singular_values": 32,
-            },
-            measurements=MEASURED,
-            seed=seed_of("linear", target, gain, N, sample),
-            labels={"sample": sample, "target": target},
+        linear_job(
+            {"name": "fixed_point", "target": target},
+            {"gain": gain, "hidden_size": N},
+            seed_of("linear", target, gain, N, sample),
+            {"sample": sample, "target": target},
+            epochs=EPOCHS,
+            learning_rate=rate * (1 - gain**2) ** 2,
+            recorded_epochs=EPOCHS,
+            singular_values=32,
         )
         for target, rate in rates.items()
         for gain in gains
@@ -58,18 +72,20 @@ PRESETS = {
 }
 
 
-def learned(dataset: xr.Dataset) -> Finding:
-    """Check that every network converged, wherever the steps are short enough to settle."""
+@claim("learned", "every network learns: its loss falls below 5 % of the initial one", "all")
+def _learned(dataset: xr.Dataset) -> Finding:
+    # Wherever steps are short enough to settle.
     there = [comparison for comparison in comparisons(dataset) if comparison.settles]
     done, networks = sum(c.measured["s1"].size for c in there), sum(c.networks for c in there)
     return Finding(f"{done} of {networks} converged", done == networks) if there else NOT_IN_THIS_RUN
 
 
-def early_learning(dataset: xr.Dataset) -> Finding:
-    """Check the first singular value half-way to convergence against the paper's theory, to the accuracy of its figure.
-
-    The paper's theory is an expansion in learning time, valid early.
-    """
+@claim(
+    "early learning",
+    "the paper's third-order theory gives s1 of dW half-way to convergence (within 10 %)",
+    "theory and simulation coincide early",
+)
+def _early_learning(dataset: xr.Dataset) -> Finding:
     ratios = {}
     for comparison in comparisons(dataset):
         convergence = comparison.theory["convergence_epoch"]
@@ -94,18 +110,8 @@ LINEAR = Experiment(
     description="Linear network, one number to learn: loss and singular values with theory (paper Fig. 3)",
     presets=PRESETS,
     claims=(
-        Claim("learned", "every network learns: its loss falls below 5 % of the initial one", "all", learned),
-        Claim(
-            "early learning",
-            "the paper's third-order theory gives s1 of dW half-way to convergence (within 10 %)",
-            "theory and simulation coincide early",
-            early_learning,
-        ),
-        Claim(
-            "exact theory",
-            "convergence time, s1 and s2 of dW are those of the exact theory of infinitely many units",
-            "(not in the paper)",
-            lambda dataset: agreement(dataset, ("convergence_epoch", "s1", "s2")),
-        ),
+        _learned,
+        _early_learning,
+        exact_theory("convergence time, s1 and s2 of dW", "convergence_epoch", "s1", "s2"),
     ),
 )

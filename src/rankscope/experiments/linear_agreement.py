@@ -16,11 +16,11 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy.special import stdtr
 
-from rankscope.experiments.claims import NOT_IN_THIS_RUN, Finding, standard_error, values
+from rankscope.experiments.claims import NOT_IN_THIS_RUN, Claim, Finding, standard_error, values
 from rankscope.theory import InfiniteWidth
 from rankscope.training.convergence import convergence_epoch
 
-SCALARS = ("convergence_epoch", "average_gradient", "change_norm", "outlier", "shuffled_loss")
+SCALARS = ("convergence_epoch", "change_norm", "average_gradient", "shuffled_loss", "outlier")
 # Differences below these mean nothing: an epoch is a whole number; a vanished loss is rounding; and a direction that is
 # absent shows the rounding of W in single precision, eps sqrt(N).
 RESOLUTION = {"convergence_epoch": 1.0, "shuffled_loss": 1e-3, "s1": 1e-6, "s2": 1e-6, "s3": 1e-6}
@@ -96,6 +96,21 @@ def predicted(gain: float, target: float, rate: float, epochs: int) -> tuple[dic
         "outlier": outlier if outlier > BEYOND_THE_BULK * gain else np.nan,
         "shuffled_loss": float(last["shuffled_loss"]),
     }, rate < theory.stable_learning_rate
+
+
+def comparison_at(dataset: xr.Dataset, gain: float, target: float) -> Comparison | None:
+    """Return the comparison of one gain and target; None if the run has none."""
+    return next((one for one in comparisons(dataset) if (one.gain, one.target) == (gain, target)), None)
+
+
+def exact_theory(subject: str, *quantities: str) -> Claim:
+    """Return the claim that quantities agree with the exact theory."""
+    return Claim(
+        "exact theory",
+        f"{subject} are those of the exact theory of infinitely many units",
+        "(not in the paper)",
+        lambda dataset: agreement(dataset, quantities),
+    )
 
 
 def agreement(dataset: xr.Dataset, quantities: Sequence[str]) -> Finding:

@@ -14,9 +14,17 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from rankscope.experiments.base import Experiment
-from rankscope.experiments.claims import NOT_IN_THIS_RUN, Claim, Finding, mean_and_error, standard_error
+from rankscope.experiments.claims import NOT_IN_THIS_RUN, Claim, Finding, claim, mean_and_error, standard_error
 from rankscope.experiments.linear import PRESETS
-from rankscope.experiments.linear_agreement import BY_EYE, UNLIKELY, agreement, comparisons, probability
+from rankscope.experiments.linear_agreement import (
+    BY_EYE,
+    SCALARS,
+    UNLIKELY,
+    comparison_at,
+    comparisons,
+    exact_theory,
+    probability,
+)
 
 
 def follows_a_power(dataset: xr.Dataset, quantity: str, power: int) -> Finding:
@@ -55,8 +63,13 @@ def _exponent(at: dict[float, NDArray[np.float64]]) -> tuple[float, float]:
     return float(x @ y / (x @ x)), float(error / (x @ x))
 
 
-def shuffled_loss(dataset: xr.Dataset) -> Finding:
-    """Check the loss after shuffling W0 against g^4 (2 - g^2)^2 of the initial one, to 0.1, at the smallest target."""
+@claim(
+    "tied to its W0",
+    "loss after shuffling W0 / initial loss goes as g^4 (2 - g^2)^2 at the smallest target",
+    "g^4 (2 - g^2)^2",
+)
+def _shuffled_loss(dataset: xr.Dataset) -> Finding:
+    # To an accuracy of 0.1.
     there = [comparison for comparison in comparisons(dataset) if comparison.measured["shuffled_loss"].size]
     if not there:
         return NOT_IN_THIS_RUN
@@ -71,12 +84,12 @@ def shuffled_loss(dataset: xr.Dataset) -> Finding:
 
 def size_of_change(dataset: xr.Dataset, gain: float, target: float, paper: float) -> Finding:
     """Check |dW| against the paper's figure, to the accuracy of reading it."""
-    for comparison in comparisons(dataset):
-        if (comparison.gain, comparison.target) == (gain, target) and comparison.measured["change_norm"].size:
-            x, exact = comparison.measured["change_norm"], comparison.theory["change_norm"]
-            text = f"{mean_and_error(x)} (exact theory {exact:.3f})"
-            return Finding(text, probability(x, paper, BY_EYE * paper) > UNLIKELY)
-    return NOT_IN_THIS_RUN
+    found = comparison_at(dataset, gain, target)
+    if found is None or not found.measured["change_norm"].size:
+        return NOT_IN_THIS_RUN
+    x = found.measured["change_norm"]
+    text = f"{mean_and_error(x)} (exact theory {found.theory['change_norm']:.3f})"
+    return Finding(text, probability(x, paper, BY_EYE * paper) > UNLIKELY)
 
 
 LAWS = (
@@ -99,12 +112,7 @@ LINEAR_GAIN = Experiment(
             )
             for name, quantity, power, law in LAWS
         ),
-        Claim(
-            "tied to its W0",
-            "loss after shuffling W0 / initial loss goes as g^4 (2 - g^2)^2 at the smallest target",
-            "g^4 (2 - g^2)^2",
-            shuffled_loss,
-        ),
+        _shuffled_loss,
         *(
             Claim(
                 f"|dW| at g = {gain:g}",
@@ -114,13 +122,6 @@ LINEAR_GAIN = Experiment(
             )
             for gain, paper in ((0.0, 0.85), (0.6, 0.43))
         ),
-        Claim(
-            "exact theory",
-            "all of these, and the outlier of W, are those of the exact theory of infinitely many units",
-            "(not in the paper)",
-            lambda dataset: agreement(
-                dataset, ("convergence_epoch", "change_norm", "average_gradient", "shuffled_loss", "outlier")
-            ),
-        ),
+        exact_theory("all of these, and the outlier of W,", *SCALARS),
     ),
 )

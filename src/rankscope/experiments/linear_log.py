@@ -13,13 +13,13 @@ import numpy as np
 import xarray as xr
 
 from rankscope.experiments.base import Experiment
-from rankscope.experiments.claims import NOT_IN_THIS_RUN, Claim, Finding
+from rankscope.experiments.claims import NOT_IN_THIS_RUN, Finding, claim
 from rankscope.experiments.linear import PRESETS
-from rankscope.experiments.linear_agreement import agreement, comparisons
+from rankscope.experiments.linear_agreement import comparisons, exact_theory
 
 
-def rank_one(dataset: xr.Dataset) -> Finding:
-    """Check that the first direction has 99 % of |dW|^2 at the smallest target, at every gain."""
+@claim("rank one", "dW is about of rank one at the smallest target (99 % of |dW|^2)", "rank one")
+def _rank_one(dataset: xr.Dataset) -> Finding:
     there = [comparison for comparison in comparisons(dataset) if comparison.measured["s1"].size]
     if not there:
         return NOT_IN_THIS_RUN
@@ -34,8 +34,8 @@ def rank_one(dataset: xr.Dataset) -> Finding:
     return Finding(text, shares[least] > 0.99)
 
 
-def second_grows(dataset: xr.Dataset) -> Finding:
-    """Check that s2 / s1 grows with the target at every gain, and is larger at the largest g than at g = 0."""
+@claim("second direction", "s2 / s1 of dW grows with the target, and with g", "s2 of higher order, z_hat^3")
+def _second_grows(dataset: xr.Dataset) -> Finding:
     ratios = {
         (c.gain, c.target): float(np.mean(c.measured["s2"] / c.measured["s1"]))
         for c in comparisons(dataset)
@@ -58,18 +58,8 @@ LINEAR_LOG = Experiment(
     description="The networks of linear: s1 to s5 of dW on a logarithmic scale (paper supplement)",
     presets=PRESETS,
     claims=(
-        Claim("rank one", "dW is about of rank one at the smallest target (99 % of |dW|^2)", "rank one", rank_one),
-        Claim(
-            "second direction",
-            "s2 / s1 of dW grows with the target, and with g",
-            "s2 of higher order, z_hat^3",
-            second_grows,
-        ),
-        Claim(
-            "exact theory",
-            "s1, s2 and s3 of dW are those of the exact theory of infinitely many units",
-            "(not in the paper)",
-            lambda dataset: agreement(dataset, ("s1", "s2", "s3")),
-        ),
+        _rank_one,
+        _second_grows,
+        exact_theory("s1, s2 and s3 of dW", "s1", "s2", "s3"),
     ),
 )

@@ -16,7 +16,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from rankscope.experiments.base import PAPER_SIZE, Experiment, seed_of
-from rankscope.experiments.claims import NOT_IN_THIS_RUN, Claim, Finding
+from rankscope.experiments.claims import NOT_IN_THIS_RUN, Claim, Finding, claim
 from rankscope.sweep import Job
 from rankscope.tasks.neurogym import PARAMETERS, STEPS
 
@@ -62,8 +62,8 @@ def _job(environment: str, gain: float, hidden_size: int, epochs: int, sample: i
     )
 
 
-def all_are_tasks(dataset: xr.Dataset) -> Finding:
-    """Check that no network failed or diverged."""
+@claim("all are tasks", "every environment can be trained on, and no network diverges", "-")
+def _all_are_tasks(dataset: xr.Dataset) -> Finding:
     if "status" not in dataset or "score" not in dataset:
         return NOT_IN_THIS_RUN
     status = np.atleast_1d(dataset["status"].values)
@@ -91,8 +91,12 @@ def best_networks(dataset: xr.Dataset) -> dict[str, tuple[float, float, bool]]:
     return found
 
 
-def most_are_learned(dataset: xr.Dataset) -> Finding:
-    """Check that three in four environments are learned, of those whose trials determine the answer."""
+@claim(
+    "most are learned",
+    "three in four are learned: the best score is more than half-way from chance to perfect",
+    "-",
+)
+def _most_are_learned(dataset: xr.Dataset) -> Finding:
     found = {name: done for name, (_, _, done) in best_networks(dataset).items() if name not in NOT_IN_THE_TRIAL}
     if not found:
         return NOT_IN_THIS_RUN
@@ -101,8 +105,8 @@ def most_are_learned(dataset: xr.Dataset) -> Finding:
     return Finding(text + (f"; not {', '.join(missed)}" if missed else ""), len(missed) <= len(found) / 4)
 
 
-def unknowable_is_not_learned(dataset: xr.Dataset) -> Finding:
-    """Check that a task whose answer depends on earlier trials stays below half-way."""
+@claim("the unknowable is not", "not HierarchicalReasoning, whose rule depends on the trials before", "-")
+def _unknowable_is_not_learned(dataset: xr.Dataset) -> Finding:
     found = {name: best for name, best in best_networks(dataset).items() if name in NOT_IN_THE_TRIAL}
     if not found:
         return NOT_IN_THIS_RUN
@@ -110,8 +114,12 @@ def unknowable_is_not_learned(dataset: xr.Dataset) -> Finding:
     return Finding(text, not any(done for _, _, done in found.values()))
 
 
-def few_directions(dataset: xr.Dataset) -> Finding:
-    """Check that, of the networks that learned, nine in ten keep 95 % of their score at rank ten."""
+@claim(
+    "few directions",
+    f"where learned, rank {FEW} of the change keeps 95 % of the score above chance (nine in ten networks)",
+    "a handful of directions",
+)
+def _few_directions(dataset: xr.Dataset) -> Finding:
     if not {"score", "chance", "score_rank"} <= set(dataset):
         return NOT_IN_THIS_RUN
     ranks = dataset["score_rank"].values[learned(dataset).values]
@@ -147,25 +155,10 @@ NEUROGYM = Experiment(
         "paper": lambda: neurogym_jobs(GAINS, 1, PAPER_SIZE, EPOCHS),
     },
     claims=(
-        Claim("all are tasks", "every environment can be trained on, and no network diverges", "-", all_are_tasks),
-        Claim(
-            "most are learned",
-            "three in four are learned: the best score is more than half-way from chance to perfect",
-            "-",
-            most_are_learned,
-        ),
-        Claim(
-            "the unknowable is not",
-            "not HierarchicalReasoning, whose rule depends on the trials before",
-            "-",
-            unknowable_is_not_learned,
-        ),
-        Claim(
-            "few directions",
-            f"where learned, rank {FEW} of the change keeps 95 % of the score above chance (nine in ten networks)",
-            "a handful of directions",
-            few_directions,
-        ),
+        _all_are_tasks,
+        _most_are_learned,
+        _unknowable_is_not_learned,
+        _few_directions,
         Claim(
             "faster with connectivity",
             "most environments are learned faster from strong random connectivity",

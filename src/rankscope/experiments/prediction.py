@@ -14,7 +14,7 @@ import xarray as xr
 
 from rankscope.errors import InputError
 from rankscope.experiments.base import seed_of
-from rankscope.experiments.linear import DESCENT, LINEAR_NETWORK
+from rankscope.experiments.linear import linear_job
 from rankscope.sweep import Job
 from rankscope.sweep.processes import OnProgress, Report, run_side_by_side
 from rankscope.theory import InfiniteWidth, ThirdOrder
@@ -89,20 +89,17 @@ def jobs_to_compare(gain: float, target: float, until: float, networks: int, hid
     outlier = float(theory.solve([np.inf])["outlier"].fillna(gain).item())
     duration = max(SHORTEST_TRIAL, math.ceil(SETTLING / (1 - outlier)))
     return [
-        Job(
-            task={"name": "fixed_point", "target": target, "duration": duration},
-            network=LINEAR_NETWORK | {"gain": gain, "hidden_size": hidden_size},
-            training=DESCENT
-            | {
-                "epochs": steps + 1,
-                "learning_rate": rate,
-                "recorded_epochs": RECORDS,
-                "singular_values": 5,
-                "eigenvalues": 1,
-            },
-            measurements=("shuffle",),
-            seed=seed_of("prediction", seed, target, gain, hidden_size, sample),
-            labels={"sample": sample},
+        linear_job(
+            {"name": "fixed_point", "target": target, "duration": duration},
+            {"gain": gain, "hidden_size": hidden_size},
+            seed_of("prediction", seed, target, gain, hidden_size, sample),
+            {"sample": sample},
+            ("shuffle",),
+            epochs=steps + 1,
+            learning_rate=rate,
+            recorded_epochs=RECORDS,
+            singular_values=5,
+            eigenvalues=1,
         )
         for sample in range(integer("networks", networks, minimum=1))
     ]

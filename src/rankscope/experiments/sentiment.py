@@ -59,10 +59,15 @@ def sentiment_jobs(epochs: int = EPOCHS, data: str = "snippets", **network: Any)
     ]
 
 
-def of_networks(check: Callable[[list[xr.Dataset]], Finding], *needed: str) -> Callable[[xr.Dataset], Finding]:
-    """Return a check of a run, given a check of its networks that did not diverge."""
+def claim_of_networks(
+    name: str, statement: str, paper: str, *needed: str
+) -> Callable[[Callable[[list[xr.Dataset]], Finding]], Claim]:
+    """Return a decorator that makes a claim on a run from a check of its networks that did not diverge."""
 
-    def of_run(dataset: xr.Dataset) -> Finding:
+    def claim_of(check: Callable[[list[xr.Dataset]], Finding]) -> Claim:
+        return Claim(name, statement, paper, lambda dataset: of_run(dataset, check))
+
+    def of_run(dataset: xr.Dataset, check: Callable[[list[xr.Dataset]], Finding]) -> Finding:
         if not {"status", "accuracy", *needed} <= set(dataset.variables):
             return NOT_IN_THIS_RUN
         dims = dataset["status"].dims
@@ -74,39 +79,62 @@ def of_networks(check: Callable[[list[xr.Dataset]], Finding], *needed: str) -> C
         except KeyError:  # networks with fewer units or layers have no such rank or weight
             return NOT_IN_THIS_RUN
 
-    return of_run
+    return claim_of
 
 
-def accuracy(networks: list[xr.Dataset]) -> Finding:
-    """Check the accuracy at the end."""
+@claim_of_networks(
+    "accuracy",
+    f"validation accuracy at the end (at least {LOWEST_ACCURACY}: word vectors of 50 numbers say less)",
+    f"about {PAPER_ACCURACY}",
+)
+def _accuracy(networks: list[xr.Dataset]) -> Finding:
     found = [float(network["accuracy"]) for network in networks]
     return Finding(_listed(found), bool(np.mean(found) >= LOWEST_ACCURACY))
 
 
-def change_is_low_rank(networks: list[xr.Dataset]) -> Finding:
-    """Check that ten directions of the change are within 1 % of the full accuracy."""
+@claim_of_networks(
+    "the change is of low rank",
+    f"dW of all inner weights truncated to rank {FEW} is within 1 % of the full accuracy",
+    "about 10",
+    "truncation_accuracy",
+    "functional_rank",
+)
+def _change_is_low_rank(networks: list[xr.Dataset]) -> Finding:
     lost = [_lost(network, "change", FEW) for network in networks]
     ranks = [float(network["functional_rank"]) for network in networks]
     text = f"loses {_listed([100 * x for x in lost])} % at rank {FEW}; within 1 % from rank {_listed(ranks)} on"
     return Finding(text, bool(np.mean(lost) <= TOLERANCE + 1e-9))
 
 
-def weights_are_not(networks: list[xr.Dataset]) -> Finding:
-    """Check that the weights themselves need more than 128 directions."""
+@claim_of_networks(
+    "the weights are not",
+    f"W truncated needs a rank above {MANY} for the same",
+    f"more than {MANY}",
+    "truncation_accuracy",
+    "functional_rank_trained",
+)
+def _weights_are_not(networks: list[xr.Dataset]) -> Finding:
     lost = [_lost(network, "trained", MANY) for network in networks]
     ranks = [float(network["functional_rank_trained"]) for network in networks]
     text = f"loses {_listed([100 * x for x in lost])} % at rank {MANY}; within 1 % from rank {_listed(ranks)} on"
     return Finding(text, not bool(np.any(np.array(ranks) <= MANY)))
 
 
-def largest(networks: list[xr.Dataset]) -> Finding:
-    """Check the largest singular value of the change of the second layer's recurrent weights."""
+@claim_of_networks(
+    "largest singular value",
+    f"of dW, recurrent weights of the second layer: about {PAPER_LARGEST} (within 10 %)",
+    f"about {PAPER_LARGEST}",
+    "singular_value",
+)
+def _largest(networks: list[xr.Dataset]) -> Finding:
     found = [float(_change(network)[0]) for network in networks]
     return Finding(_listed(found), bool(abs(np.mean(found) / PAPER_LARGEST - 1) <= BY_EYE))
 
 
-def fall(networks: list[xr.Dataset]) -> Finding:
-    """Check that fewer than ten singular values of that change are 0.5 or more."""
+@claim_of_networks(
+    "singular values fall", f"they are below {SMALL} within {FEW} ranks", f"within {FEW}", "singular_value"
+)
+def _fall(networks: list[xr.Dataset]) -> Finding:
     found = [int((_change(network) >= SMALL).sum()) for network in networks]
     return Finding(f"{_listed(found)} of them are not below {SMALL}", bool(np.mean(found) < FEW))
 
@@ -133,36 +161,5 @@ SENTIMENT = Experiment(
         "more-dropout": lambda: sentiment_jobs(input_dropout=0.5),
         "treebank": lambda: sentiment_jobs(data="treebank"),
     },
-    claims=(
-        Claim(
-            "accuracy",
-            f"validation accuracy at the end (at least {LOWEST_ACCURACY}: word vectors of 50 numbers say less)",
-            f"about {PAPER_ACCURACY}",
-            of_networks(accuracy),
-        ),
-        Claim(
-            "the change is of low rank",
-            f"dW of all inner weights truncated to rank {FEW} is within 1 % of the full accuracy",
-            "about 10",
-            of_networks(change_is_low_rank, "truncation_accuracy", "functional_rank"),
-        ),
-        Claim(
-            "the weights are not",
-            f"W truncated needs a rank above {MANY} for the same",
-            f"more than {MANY}",
-            of_networks(weights_are_not, "truncation_accuracy", "functional_rank_trained"),
-        ),
-        Claim(
-            "largest singular value",
-            f"of dW, recurrent weights of the second layer: about {PAPER_LARGEST} (within 10 %)",
-            f"about {PAPER_LARGEST}",
-            of_networks(largest, "singular_value"),
-        ),
-        Claim(
-            "singular values fall",
-            f"they are below {SMALL} within {FEW} ranks",
-            f"within {FEW}",
-            of_networks(fall, "singular_value"),
-        ),
-    ),
+    claims=(_accuracy, _change_is_low_rank, _weights_are_not, _largest, _fall),
 )

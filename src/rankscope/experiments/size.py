@@ -5,13 +5,11 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 import xarray as xr
 
-from rankscope.experiments.base import NAMES, PAPER_EPOCHS, Experiment, nonlinear_jobs
-from rankscope.experiments.claims import NOT_IN_THIS_RUN, Claim, Finding, values
+from rankscope.experiments.base import PAPER_EPOCHS, Experiment, nonlinear_jobs
+from rankscope.experiments.claims import NOT_IN_THIS_RUN, Finding, claim, values
 
 GAINS = dict.fromkeys(PAPER_EPOCHS, (0.0, 0.9, 1.8))
 SIZES = (64, 128, 256, 512, 1024)
@@ -31,8 +29,9 @@ def _listed(means: dict[int, float]) -> str:
     return ", ".join(f"{mean:.3g} at N = {N}" for N, mean in means.items())
 
 
-def norm_grows(dataset: xr.Dataset, task: str) -> Finding:
-    """Check that |W| is within 15 % of sqrt(g^2 N + |dW|^2) at g = 0.9."""
+@claim("{task}: |W| grows", "|W| grows as g sqrt(N) ({task}, g = 0.9)", "as sqrt(N)")
+def _norm_grows(dataset: xr.Dataset, task: str) -> Finding:
+    # To 15 %, of sqrt(g^2 N + |dW|^2).
     trained, change = _means(dataset, "trained_norm", task), _means(dataset, "change_norm", task)
     if len(trained) < 2:
         return NOT_IN_THIS_RUN
@@ -40,29 +39,17 @@ def norm_grows(dataset: xr.Dataset, task: str) -> Finding:
     return Finding(_listed(trained), all(abs(trained[N] / expected[N] - 1) < 0.15 for N in trained))
 
 
-def rank_does_not_grow(dataset: xr.Dataset, task: str) -> Finding:
-    """Check that the functional rank grows less than twofold while N grows fourfold or more."""
+@claim(
+    "{task}: rank does not grow",
+    "the functional rank does not grow with N (less than twofold, g = 0.9)",
+    "about constant",
+)
+def _rank_does_not_grow(dataset: xr.Dataset, task: str) -> Finding:
+    # While N grows fourfold or more.
     ranks = _means(dataset, "functional_rank", task)
     if len(ranks) < 2 or max(ranks) < 4 * min(ranks):
         return NOT_IN_THIS_RUN
     return Finding(_listed(ranks), ranks[max(ranks)] < 2 * ranks[min(ranks)] + 1)
-
-
-def _claims(task: str) -> tuple[Claim, ...]:
-    return (
-        Claim(
-            f"{task}: |W| grows",
-            f"|W| grows as g sqrt(N) ({NAMES[task]}, g = 0.9)",
-            "as sqrt(N)",
-            partial(norm_grows, task=task),
-        ),
-        Claim(
-            f"{task}: rank does not grow",
-            "the functional rank does not grow with N (less than twofold, g = 0.9)",
-            "about constant",
-            partial(rank_does_not_grow, task=task),
-        ),
-    )
 
 
 SIZE = Experiment(
@@ -73,5 +60,5 @@ SIZE = Experiment(
         "shorter": lambda: nonlinear_jobs(GAINS, 3, SHORTER_SIZES, RECORDS),
         "paper": lambda: nonlinear_jobs(GAINS, 5, SIZES, RECORDS),
     },
-    claims=tuple(claim for task in GAINS for claim in _claims(task)),
+    claims=tuple(one.at(task=task) for task in GAINS for one in (_norm_grows, _rank_does_not_grow)),
 )

@@ -6,19 +6,21 @@ singular values.
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 import xarray as xr
 
-from rankscope.experiments.base import NAMES, PAPER_EPOCHS, PAPER_SIZE, QUICK_SIZE, Experiment, nonlinear_jobs
-from rankscope.experiments.claims import NOT_IN_THIS_RUN, Claim, Finding, rows, values
+from rankscope.experiments.base import PAPER_EPOCHS, PAPER_SIZE, QUICK_SIZE, Experiment, nonlinear_jobs
+from rankscope.experiments.claims import NOT_IN_THIS_RUN, Finding, all_of, claim, rows, values
 
 GAINS = dict.fromkeys(PAPER_EPOCHS, (0.0, 0.9, 1.8))
 
 
-def bulk_stays(dataset: xr.Dataset, task: str) -> Finding:
-    """Check that nine in ten eigenvalues of the trained W lie within 1.1 g, at g = 0.9 and 1.8."""
+@claim(
+    "{task}: bulk stays",
+    "the bulk of W stays in the disc of radius g ({task}: 90 % of the eigenvalues within 1.1 g)",
+    "bulk in the disc, few outliers",
+)
+def _bulk_stays(dataset: xr.Dataset, task: str) -> Finding:
     shares = {}
     for gain in (0.9, 1.8):
         real, imag = (
@@ -26,14 +28,15 @@ def bulk_stays(dataset: xr.Dataset, task: str) -> Finding:
         )
         if real.size:
             shares[gain] = np.mean(np.hypot(real, imag) < 1.1 * gain)
-    if not shares:
-        return NOT_IN_THIS_RUN
-    text = ", ".join(f"{100 * share:.0f} % at g = {gain:g}" for gain, share in shares.items())
-    return Finding(text, all(share > 0.9 for share in shares.values()))
+    return all_of(shares, lambda share: f"{100 * share:.0f} %", lambda share: bool(share > 0.9))
 
 
-def rank_contrast(dataset: xr.Dataset, task: str) -> Finding:
-    """Check that W needs at least three times as many directions as dW for 80 % of its squared norm, at g > 0."""
+@claim(
+    "{task}: rank contrast",
+    "W is of full rank while dW is not (three times as many directions for 80 % of the squared norm)",
+    "dW low rank, W full rank",
+)
+def _rank_contrast(dataset: xr.Dataset, task: str) -> Finding:
     counts = {}
     for gain in (0.9, 1.8):
         few, many = (_directions(dataset, matrix, task, gain) for matrix in ("change", "trained"))
@@ -52,35 +55,17 @@ def _directions(dataset: xr.Dataset, matrix: str, task: str, gain: float) -> flo
     return float(np.mean(counts)) if counts else 0.0
 
 
-def outlier_near_one(dataset: xr.Dataset, task: str) -> Finding:
-    """Check that W at g = 0, without eigenvalues but 0 before, has one of real part 0.8 or more after learning."""
+@claim(
+    "{task}: outlier",
+    "learning puts eigenvalues near or beyond 1 (largest real part above 0.8 at g = 0)",
+    "outliers about the line Re = 1",
+)
+def _outlier_near_one(dataset: xr.Dataset, task: str) -> Finding:
+    # Before learning all eigenvalues are 0.
     real = values(dataset, "eigenvalue_real", matrix="trained", task=task, gain=0.0)
     if not real.size:
         return NOT_IN_THIS_RUN
     return Finding(f"largest real part {real.max():.2f} at g = 0", bool(real.max() > 0.8))
-
-
-def _claims(task: str) -> tuple[Claim, ...]:
-    return (
-        Claim(
-            f"{task}: bulk stays",
-            f"the bulk of W stays in the disc of radius g ({NAMES[task]}: 90 % of the eigenvalues within 1.1 g)",
-            "bulk in the disc, few outliers",
-            partial(bulk_stays, task=task),
-        ),
-        Claim(
-            f"{task}: rank contrast",
-            "W is of full rank while dW is not (three times as many directions for 80 % of the squared norm)",
-            "dW low rank, W full rank",
-            partial(rank_contrast, task=task),
-        ),
-        Claim(
-            f"{task}: outlier",
-            "learning puts eigenvalues near or beyond 1 (largest real part above 0.8 at g = 0)",
-            "outliers about the line Re = 1",
-            partial(outlier_near_one, task=task),
-        ),
-    )
 
 
 SPECTRA = Experiment(
@@ -90,5 +75,5 @@ SPECTRA = Experiment(
         "quick": lambda: nonlinear_jobs(GAINS, 1, [QUICK_SIZE]),
         "paper": lambda: nonlinear_jobs(GAINS, 1, [PAPER_SIZE]),
     },
-    claims=tuple(claim for task in GAINS for claim in _claims(task)),
+    claims=tuple(one.at(task=task) for task in GAINS for one in (_bulk_stays, _rank_contrast, _outlier_near_one)),
 )
