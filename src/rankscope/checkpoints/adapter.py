@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from rankscope.checkpoints.shards import open_file, read_json
+from rankscope.checkpoints.files import open_file, read_json
 from rankscope.checkpoints.source import Entry, Source, Unreadable
 from rankscope.errors import InputError
 
@@ -38,17 +38,8 @@ class Factors(NamedTuple):
 class Adapter(Source):
     """The folder of a LoRA adapter; `entries` are the weights that it changes, with the shapes of the changes.
 
-    Attributes
-    ----------
-    replaced
-        Weights that are stored whole (PEFT's `modules_to_save`).
-    skipped
-        Weights whose change is not the product of factors, with the reason.
-
-    Raises
-    ------
-    InputError
-        If the configuration or the file is missing, damaged, or not of LoRA.
+    `replaced` maps weights that are stored whole (PEFT's `modules_to_save`) to their names in the file, `skipped` those
+    whose change is not the product of factors to the reason.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -63,12 +54,12 @@ class Adapter(Source):
         self._file = open_file(found[0])
         self._transposed = self._config.get("fan_in_fan_out") is True
         self._patterns = self._pattern("alpha_pattern")
-        self._factors: dict[str, dict[str, str]] = {}
+        self._factors: dict[str, dict[str, str]] = {}  # weight -> {"A": name in the file, "B": name in the file}
         self.replaced: dict[str, str] = {}
         self.skipped: dict[str, str] = {}
         self._sort()
         self.entries: dict[str, Entry] = {}
-        for name, factors in list(self._factors.items()):
+        for name, factors in self._factors.items():
             self._describe(name, factors)
         self.entries |= {name: self._file.entries[stored] for name, stored in self.replaced.items()}
 
@@ -168,7 +159,7 @@ def _fit_together(A: tuple[int, ...], B: tuple[int, ...]) -> bool:
 
 
 def spread(factors: Factors, shape: tuple[int, ...]) -> Tensor:
-    """Return the product, in the shape of the weight."""
+    """Return the product of the factors in the shape of the weight."""
     try:
         return (factors.B @ factors.A).reshape(shape)
     except RuntimeError as error:

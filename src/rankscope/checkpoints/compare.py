@@ -31,31 +31,15 @@ IDENTICAL = "the same before and after"
 
 @dataclass(frozen=True)
 class ComparedMatrix:
-    """Measures of the change of one matrix, or of a block of it.
+    """Measures of the change of one matrix, or of a block of it."""
 
-    Attributes
-    ----------
-    name
-        Key of the tensor; for a block, with the block in brackets.
-    tensor, block
-        Key of the tensor, and the gate or head; None for the whole matrix.
-    shape
-        As stored. A convolution is measured as the matrix (out, in k k).
-    dtype
-        As stored, after learning.
-    initial_norm, relative_norm
-        |W0| and |dW| / |W0|; None where there is no W0, or it is zero.
-    measures
-        Ranks and singular values.
-    """
-
-    name: str
+    name: str  # key of the tensor; for a block, with the block in brackets
     tensor: str
-    block: str | None
-    shape: tuple[int, ...]
-    dtype: str
-    initial_norm: float | None
-    relative_norm: float | None
+    block: str | None  # gate or head; None for the whole matrix
+    shape: tuple[int, ...]  # as stored; a convolution is measured as the matrix (out, in k k)
+    dtype: str  # as stored, after learning
+    initial_norm: float | None  # |W0|; None where there is no W0
+    relative_norm: float | None  # |dW| / |W0|; None where there is no W0, or it is zero
     measures: Measures
 
     def row(self) -> dict[str, Any]:
@@ -72,13 +56,7 @@ class Comparison:
     skipped: tuple[Skipped, ...]
 
     def write_csv(self, path: str | os.PathLike[str]) -> Path:
-        """Write one row for each matrix, atomically; bounds as two columns, ten leading singular values as s1, s2, ...
-
-        Raises
-        ------
-        InputError
-            If the folder cannot be written to.
-        """
+        """Write one row for each matrix; bounds are two columns, and ten leading singular values s1, s2, ..."""
         rows = [_flat(matrix.row()) for matrix in self.matrices]
         headings = list(dict.fromkeys(key for row in rows for key in row)) or ["name"]
         with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
@@ -148,13 +126,7 @@ def inspect(
     exact: bool = False,
     on_progress: Progress | None = None,
 ) -> Comparison:
-    """Return what `compare` returns, as plain objects.
-
-    Parameters
-    ----------
-    on_progress
-        Called as (done, total, name) before each tensor.
-    """
+    """Return what `compare` returns, as plain objects; `on_progress` gets (done, total, name) before each tensor."""
     if heads is not None:
         integer("heads", heads, minimum=1)
     pair = open_pair(before, after)
@@ -163,7 +135,7 @@ def inspect(
     for done, names in enumerate(work):
         if on_progress is not None:
             on_progress(done, len(work), names.before)
-        for label, block in _blocks(names.before, pair.named_by, gates, heads, skipped):
+        for label, block in _blocks(names.before, pair.before or pair.after, gates, heads, skipped):
             try:
                 matrices.append(_compared(label, block, pair, names, exact))
             except Unreadable as error:
@@ -194,7 +166,10 @@ def _blocks(
 def _compared(label: str, block: Block | None, pair: Pair, names: Names, exact: bool) -> ComparedMatrix:
     """Measure one matrix or a block of it."""
     entry = pair.after.entries[names.after]
-    with threads_for(min(_shape(entry.shape, block))):
+    rows, columns = matrix_shape(entry.shape)
+    if block is not None:
+        rows, columns = len(range(rows)[block.rows]), len(range(columns)[block.columns])
+    with threads_for(min(rows, columns)):
         change = pair.change(names, block)
         if not change.norm:
             raise Unreadable(IDENTICAL)
@@ -209,11 +184,6 @@ def _compared(label: str, block: Block | None, pair: Pair, names: Names, exact: 
         relative_norm=change.norm / change.initial_norm if change.initial_norm else None,
         measures=measures,
     )
-
-
-def _shape(shape: tuple[int, ...], block: Block | None) -> tuple[int, int]:
-    rows, columns = matrix_shape(shape)
-    return (rows, columns) if block is None else (len(range(rows)[block.rows]), len(range(columns)[block.columns]))
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:

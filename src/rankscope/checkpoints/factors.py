@@ -26,10 +26,7 @@ from rankscope.validation import integer
 class LowRankFactors(Mapping[str, tuple[Tensor, Tensor]]):
     """Name of a weight -> A (rank, columns) and B (rows, rank), float32, with B @ A = dW truncated to that rank.
 
-    Attributes
-    ----------
-    rank
-        The rank. The factors of a smaller matrix are filled with zeros.
+    The factors of a matrix with fewer directions are padded with zeros.
     """
 
     def __init__(self, changes: Iterable[tuple[str, tuple[int, ...], Change]], rank: int) -> None:
@@ -116,8 +113,7 @@ def low_rank_factors(
         If `rank` is below 1, a layer is unknown, or one of the two is no checkpoint.
     """
     kept = integer("rank", rank, minimum=1)
-    pair = open_pair(before, after)
-    return LowRankFactors(_changes(pair, layers), kept)
+    return LowRankFactors(_changes(open_pair(before, after), layers), kept)
 
 
 def _changes(pair: Pair, layers: Iterable[str] | None) -> Iterator[tuple[str, tuple[int, ...], Change]]:

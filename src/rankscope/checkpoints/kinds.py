@@ -6,6 +6,7 @@ and GRU; `q_proj` and similar names are those of attention, with the heads stack
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -13,7 +14,7 @@ from typing import NamedTuple
 import torch
 
 from rankscope.checkpoints.source import Entry
-from rankscope.lowrank.gates import gates_of
+from rankscope.lowrank.matrices import gates_of
 
 EMBEDDING = re.compile(r"(?:\w+_)?(?:embed(?:ding|dings|s)?(?:_(?!out)\w+)?|emb|wte|wpe|shared)", re.I)
 """Names of embeddings. A layer inside a module of such a name (`time_embedding.linear_1`) is a matrix."""
@@ -41,7 +42,7 @@ def why_not(name: str, entry: Entry, names: Mapping[str, Entry]) -> str | None:
     if isinstance(dtype, str):
         return dtype
     if 0 in shape:
-        return f"it is empty, {_by(shape)}"
+        return f"it is empty, {by(shape)}"
     if dtype.is_complex:
         return "of complex numbers"
     if not dtype.is_floating_point:
@@ -62,10 +63,7 @@ def why_not(name: str, entry: Entry, names: Mapping[str, Entry]) -> str | None:
 
 def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
     """Return (rows, columns); a convolution (out, in, k, k) is unfolded to (out, in k k)."""
-    columns = 1
-    for size in shape[1:]:
-        columns *= size
-    return shape[0], columns
+    return shape[0], math.prod(shape[1:])
 
 
 def gates(name: str, names: Mapping[str, Entry]) -> list[Block]:
@@ -77,12 +75,8 @@ def gates(name: str, names: Mapping[str, Entry]) -> list[Block]:
 def heads(name: str, names: Mapping[str, Entry], count: int) -> list[Block]:
     """Return the blocks of attention weights that belong to each of `count` heads; none for other weights.
 
-    Keys and values may have fewer heads than queries, of the same size.
-
-    Raises
-    ------
-    ValueError
-        If the size is not a multiple of the number of heads.
+    Keys and values may have fewer heads than queries, of the same size. A size that is no multiple of the number of
+    heads raises `ValueError`.
     """
     shape = names[name].shape
     components = name.removesuffix("_weight").removesuffix(".weight").split(".")
@@ -91,12 +85,8 @@ def heads(name: str, names: Mapping[str, Entry], count: int) -> list[Block]:
         return []
     if kind in FUSED:
         size = _head_size(shape[0], 3 * count)
-        return [
-            Block(f"{which}{head}", slice(start, start + size), ALL)
-            for block, which in enumerate("qkv")
-            for head in range(count)
-            for start in [(block * count + head) * size]
-        ]
+        labels = [f"{which}{head}" for which in "qkv" for head in range(count)]
+        return [Block(label, slice(i * size, (i + 1) * size), ALL) for i, label in enumerate(labels)]
     if kind in OUTPUTS:
         size = _head_size(shape[1], count)
         return [Block(f"head {h}", ALL, slice(h * size, (h + 1) * size)) for h in range(count)]
@@ -116,7 +106,8 @@ def _head_size(size: int, count: int) -> int:
     return size // count
 
 
-def _by(shape: tuple[int, ...]) -> str:
+def by(shape: tuple[int, ...]) -> str:
+    """Return a shape as text, "4 x 3"."""
     return " x ".join(map(str, shape))
 
 

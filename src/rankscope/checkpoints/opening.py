@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from rankscope.checkpoints.adapter import CONFIG, Adapter
-from rankscope.checkpoints.shards import Shards, open_file
+from rankscope.checkpoints.files import Shards, open_file
 from rankscope.checkpoints.source import InMemory, Renamed, Source
 from rankscope.errors import InputError
 from rankscope.networks.network_file import INITIAL
@@ -25,15 +25,9 @@ USUAL = ("model", "pytorch_model", "diffusion_pytorch_model")
 
 
 def open_checkpoint(given: CheckpointLike, argument: str = "before") -> Source:
-    """Open a checkpoint.
+    """Open a safetensors file, a file of `torch.save`, an index of shards, a folder, a state dict or a module.
 
-    Parameters
-    ----------
-    given
-        A safetensors file, a file of `torch.save`, an index of shards, a folder with one of these or with a LoRA
-        adapter; or a state dict or a module.
-    argument
-        Name in messages.
+    A folder holds one of these files or a LoRA adapter. In messages the checkpoint is called `argument`.
 
     Raises
     ------
@@ -78,10 +72,11 @@ def _in_folder(folder: Path, argument: str) -> Path:
         if len(found) == 1 or len(usual) == 1:
             return (usual or found)[0]
         if found:
-            raise InputError(f"{argument} must be one checkpoint, got a folder with {_named(found)}; name one of them")
+            names = shortened([file.name for file in found], 4)
+            raise InputError(f"{argument} must be one checkpoint, got a folder with {names}; name one of them")
     raise InputError(f"{argument} must be a checkpoint, got the folder {str(folder)!r} without {', '.join(IN_FOLDERS)}")
 
 
-def _named(paths: Iterable[Path]) -> str:
-    names = [path.name for path in paths]
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+def shortened(names: Sequence[str], count: int) -> str:
+    """Return the first names as text, and the number of the others."""
+    return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")

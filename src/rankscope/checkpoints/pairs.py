@@ -1,9 +1,15 @@
-"""Two checkpoints as a pair: which matrices of one belong to which of the other, and the change of each."""
+"""Two checkpoints as a pair: which matrices of one belong to which of the other, and the change of each.
+
+Names may differ by the prefixes of wrappers: `module.` (DataParallel), `_orig_mod.` (torch.compile),
+`base_model.model.` (PEFT), or the attribute of a headless model inside the whole one. Names that are ambiguous without
+their prefixes are not matched.
+"""
 
 from __future__ import annotations
 
 import fnmatch
 import math
+from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -11,13 +17,14 @@ import torch
 from torch import Tensor
 
 from rankscope.checkpoints.adapter import Adapter
-from rankscope.checkpoints.kinds import ALL, Block, matrix_shape, why_not
-from rankscope.checkpoints.matching import match
-from rankscope.checkpoints.opening import CheckpointLike, halves, open_checkpoint
+from rankscope.checkpoints.kinds import ALL, Block, by, matrix_shape, why_not
+from rankscope.checkpoints.opening import CheckpointLike, halves, open_checkpoint, shortened
 from rankscope.checkpoints.source import Source, Unreadable
 from rankscope.errors import InputError
 from rankscope.lowrank.change import BLOCK, Change, FactoredChange
 from rankscope.validation import choice
+
+PREFIXES = ("module.", "_orig_mod.", "base_model.model.", "model.", "transformer.", "network.", "net.")
 
 
 class Skipped(NamedTuple):
@@ -40,19 +47,8 @@ class Pair(NamedTuple):
     before: Source | None
     after: Source
 
-    @property
-    def named_by(self) -> Source:
-        """The checkpoint whose names identify matrices."""
-        return self.before or self.after
-
     def change(self, names: Names, block: Block | None = None) -> Change:
-        """Return the change of a matrix or a block of it.
-
-        Raises
-        ------
-        Unreadable
-            If the values cannot be read, are not finite, or their change has no finite norm.
-        """
+        """Return the change of a matrix or a block of it; raise `Unreadable` if it cannot be read or has no norm."""
         rows, columns = (block.rows, block.columns) if block else (ALL, ALL)
 
         def read(source: Source, name: str) -> Tensor:
@@ -74,14 +70,31 @@ class Pair(NamedTuple):
         return change
 
 
-def open_pair(before: CheckpointLike, after: CheckpointLike | None) -> Pair:
-    """Open two checkpoints, or one that holds the weights before and after learning.
+def match(before: Iterable[str], after: Iterable[str]) -> list[tuple[str | None, str | None]]:
+    """Return pairs of names, in the order of `before`; None for a tensor that the other does not have."""
+    old, new = list(before), list(after)
+    same = set(old) & set(new)
+    left = {_bare(name): name for name in _unambiguous(name for name in old if name not in same)}
+    right = {_bare(name): name for name in _unambiguous(name for name in new if name not in same)}
+    partner = {name: name for name in same} | {left[bare]: right[bare] for bare in left.keys() & right.keys()}
+    taken = set(partner.values())
+    return [(name, partner.get(name)) for name in old] + [(None, name) for name in new if name not in taken]
 
-    Raises
-    ------
-    InputError
-        If they are no such pair.
-    """
+
+def _unambiguous(names: Iterable[str]) -> list[str]:
+    listed = list(names)
+    counts = Counter(_bare(name) for name in listed)
+    return [name for name in listed if counts[_bare(name)] == 1]
+
+
+def _bare(name: str) -> str:
+    while prefix := next((p for p in PREFIXES if name.startswith(p)), ""):
+        name = name[len(prefix) :]
+    return name
+
+
+def open_pair(before: CheckpointLike, after: CheckpointLike | None) -> Pair:
+    """Open two checkpoints, or one that holds the weights before and after learning."""
     old = open_checkpoint(before, "before")
     if after is None:
         if isinstance(old, Adapter):
@@ -101,13 +114,7 @@ def open_pair(before: CheckpointLike, after: CheckpointLike | None) -> Pair:
 
 
 def matrices_of(pair: Pair) -> tuple[list[Names], list[Skipped]]:
-    """Return all matrices that can be compared, and the tensors that cannot.
-
-    Raises
-    ------
-    InputError
-        If no name of one is in the other.
-    """
+    """Return all matrices that can be compared, and the tensors that cannot."""
     skipped = [Skipped(*one) for one in pair.after.skipped.items()] if isinstance(pair.after, Adapter) else []
     if pair.before is None:
         return _of_adapter(pair.after, skipped)
@@ -134,18 +141,7 @@ def matrices_of(pair: Pair) -> tuple[list[Names], list[Skipped]]:
 
 
 def select(pair: Pair, layers: Iterable[str] | None) -> list[Names]:
-    """Return the matrices that `layers` names, in the order of the checkpoint; all for None.
-
-    Parameters
-    ----------
-    layers
-        Keys, or patterns of keys such as "*.q_proj.weight".
-
-    Raises
-    ------
-    InputError
-        If one of them matches no matrix that can be compared.
-    """
+    """Return the matrices that `layers` (keys or patterns) names, in the order of the checkpoint; all for None."""
     if isinstance(layers, str):
         raise InputError(f"layers must be a list of names, got the text {layers!r}; write [{layers!r}]")
     found, skipped = matrices_of(pair)
@@ -181,8 +177,7 @@ def _why_not(old: Source, before: str, new: Source, after: str) -> str | None:
     first, second = old.entries[before], new.entries[after]
     reason = why_not(before, first, old.entries) or why_not(after, second, new.entries)
     if reason is None and first.shape != second.shape:
-        shapes = (" x ".join(map(str, entry.shape)) for entry in (first, second))
-        reason = "its shape is {} before and {} after".format(*shapes)
+        reason = f"its shape is {by(first.shape)} before and {by(second.shape)} after"
     return reason
 
 
@@ -197,5 +192,4 @@ def _norm(matrix: Tensor) -> float:
 
 
 def _some(source: Source) -> str:
-    names = list(source.entries)
-    return ", ".join(map(repr, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "") or "no tensors"
+    return shortened([repr(name) for name in source.entries], 3) or "no tensors"

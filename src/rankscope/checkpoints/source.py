@@ -56,28 +56,14 @@ class Unreadable(Exception):  # noqa: N818
 
 
 class Source(ABC):
-    """A checkpoint.
+    """A checkpoint."""
 
-    Attributes
-    ----------
-    label
-        Name in messages: the path, or the argument.
-    entries
-        Shape and type of every tensor, by name.
-    """
-
-    label: str
-    entries: Mapping[str, Entry]
+    label: str  # in messages: the path, or the argument
+    entries: Mapping[str, Entry]  # of every tensor, by name
 
     @abstractmethod
     def tensor(self, name: str) -> Tensor:
-        """Return a tensor, on the CPU.
-
-        Raises
-        ------
-        Unreadable
-            If it is damaged.
-        """
+        """Return a tensor, on the CPU, or raise `Unreadable` if it is damaged."""
 
     def release(self) -> None:
         """Close open files. Tensors that were returned stay valid."""
@@ -143,24 +129,17 @@ class Mapped(Source):
 
 
 class Renamed(Source):
-    """Some tensors of another source, under other names.
-
-    Parameters
-    ----------
-    names
-        New name -> old name.
-    """
+    """Some tensors of another source, under other names; `names` maps new to old ones."""
 
     def __init__(self, source: Source, names: Mapping[str, str], label: str) -> None:
         self.label = label
-        self.source = source
-        self._names = dict(names)
+        self._source, self._names = source, names
         self.entries = {new: source.entries[old] for new, old in names.items()}
 
     def tensor(self, name: str) -> Tensor:
         """Return a tensor by its new name."""
-        return self.source.tensor(self._names[name])
+        return self._source.tensor(self._names[name])
 
     def release(self) -> None:
         """Close the files of the other source."""
-        self.source.release()
+        self._source.release()

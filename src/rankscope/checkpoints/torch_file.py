@@ -29,13 +29,7 @@ LONGEST_NAME = 1000
 
 
 class TorchFile(Mapped):
-    """The weights in one file of `torch.save`.
-
-    Raises
-    ------
-    InputError
-        If it is not one, is truncated, holds code, or has several groups of tensors none of which is a known key.
-    """
+    """The weights in one file of `torch.save`."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(str(path))

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -32,20 +31,15 @@ DOUBLE_UP_TO = 2**24
 
 
 class Change:
-    """dW = W - W0 of one matrix.
+    """dW = W - W0 of one matrix, (post, pre).
 
     Computed in double precision, or in single precision where a matrix has more than 2^24 entries and is not stored in
     double precision.
 
-    Parameters
-    ----------
-    before, after
-        W0 and W, (post, pre), finite.
-
     Attributes
     ----------
     matrix
-        dW, (post, pre).
+        dW.
     norm, initial_norm
         Frobenius norms of dW and W0; `initial_norm` is None where W0 is not known.
     rounding
@@ -116,14 +110,7 @@ class Change:
 class FactoredChange(Change):
     """A change given as a product dW = B A, as a LoRA adapter stores it.
 
-    Parameters
-    ----------
-    B, A
-        (post, r) and (r, pre), finite, in double precision.
-    initial_norm
-        Norm of W0, or None where it is not known.
-    dtype
-        Floating type in which the factors are stored.
+    B (post, r) and A (r, pre) are in double precision, and were stored in `dtype`.
     """
 
     def __init__(self, B: Tensor, A: Tensor, initial_norm: float | None, dtype: torch.dtype) -> None:
@@ -161,14 +148,7 @@ def variance_explained(singular_values: ArrayLike) -> Array:
     return np.cumsum(s2) / total if total > 0 else np.ones_like(s2)
 
 
-class _Difference(NamedTuple):
-    matrix: Tensor
-    norm: float
-    initial_norm: float
-    rounding: float
-
-
-def _subtract(before: Tensor, after: Tensor) -> _Difference:
+def _subtract(before: Tensor, after: Tensor) -> tuple[Tensor, float, float, float]:
     """Return dW, the norms of dW and W0, and the level of rounding, in one pass over blocks of rows."""
     if before.ndim != 2 or before.shape != after.shape:
         raise InputError(f"after must have the shape of before, {tuple(before.shape)}, got {tuple(after.shape)}")
@@ -199,7 +179,7 @@ def _subtract(before: Tensor, after: Tensor) -> _Difference:
     # No singular value is above the norm, and no error above half a unit in the last place, sqrt(3) of its root mean
     # square; those of W0 and W together are at most sqrt(2) of both. For tiny matrices this bound is the smaller one.
     rounding = min(edge, math.sqrt(6 * float(in_rows.sum())))
-    return _Difference(matrix, math.sqrt(change), math.sqrt(initial), rounding)
+    return matrix, math.sqrt(change), math.sqrt(initial), rounding
 
 
 def _rounding_variance(values: Tensor, dtype: torch.dtype) -> Tensor:

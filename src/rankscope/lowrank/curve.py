@@ -33,10 +33,8 @@ class TruncationCurve:
 
     Attributes
     ----------
-    ranks
-        Increasing.
-    scores
-        One for each rank.
+    ranks, scores
+        Increasing ranks, and one score for each.
     full
         Score with nothing truncated.
     higher_is_better
@@ -101,23 +99,14 @@ def functional_rank(
     if criterion != "accuracy" and baseline is None and curve.ranks[0] != 0:
         raise InputError(f"curve must begin at rank 0 for criterion={criterion!r}, got ranks {list(curve.ranks)}")
     allowed = number("tolerance", TOLERANCES[criterion] if tolerance is None else tolerance, above=0)
-    enough = _enough(curve, criterion, allowed, baseline)
-    if criterion == "accuracy":
-        # All later ranks must be enough too.
-        enough = np.logical_and.accumulate(enough[::-1])[::-1]
-    return next((rank for rank, one in zip(curve.ranks, enough, strict=True) if one), None)
-
-
-def _enough(curve: TruncationCurve, criterion: str, tolerance: float, baseline: float | None) -> NDArray[np.bool_]:
-    """Return for each rank whether its score is enough; a score of NaN is not."""
     start = float(curve.scores[0]) if baseline is None else number("baseline", baseline)
-    if criterion == "loss":
-        below: NDArray[np.bool_] = curve.scores < tolerance * start
-        return below
     sign = 1 if curve.higher_is_better else -1
-    if criterion == "recovered":
-        threshold = sign * (curve.full - tolerance * (curve.full - start))
+    # A score of NaN is never enough.
+    if criterion == "loss":
+        enough = curve.scores < allowed * start
+    elif criterion == "recovered":
+        enough = sign * curve.scores >= sign * (curve.full - allowed * (curve.full - start))
     else:
-        threshold = sign * curve.full - tolerance - 1e-9  # 0.91 is within 0.01 of 0.92
-    reached: NDArray[np.bool_] = sign * curve.scores >= threshold
-    return reached
+        within = sign * curve.scores >= sign * curve.full - allowed - 1e-9  # 0.91 is within 0.01 of 0.92
+        enough = np.logical_and.accumulate(within[::-1])[::-1]  # all later ranks must be enough too
+    return next((rank for rank, one in zip(curve.ranks, enough, strict=True) if one), None)

@@ -1,9 +1,14 @@
-"""Changes of the matrices of a network, by name: whole matrices, or gates of recurrent weights in brackets."""
+"""Changes of the matrices of a network, by name: whole matrices, or gates of recurrent weights in brackets.
+
+torch stacks the weights of all gates of a layer in `weight_ih_l0` and `weight_hh_l0`. A gate is a block of rows, with
+its name in brackets: ``"rnn.weight_hh_l0[z]"``.
+"""
 
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -13,23 +18,18 @@ from torch import Tensor
 
 from rankscope.errors import InputError
 from rankscope.lowrank.change import Change
-from rankscope.lowrank.gates import BRACKETS, gates_of
+from rankscope.networks.gates import gates_by_count
 from rankscope.networks.protocol import Network, effective_parameters, recurrent_names
 from rankscope.validation import choice
 
+BRACKETS = re.compile(r"(.+)\[([^\[\]]+)\]")
+"""A matrix and one of its gates."""
+
+_RECURRENT = re.compile(r"(.*?\.?)weight_(ih|hh)((?:_l\d+)?(?:_reverse)?)")
+
 
 class Block(NamedTuple):
-    """A matrix of a network, or the rows of one of its gates.
-
-    Attributes
-    ----------
-    matrix
-        Name of the whole matrix.
-    rows
-        Rows of it; `slice(None)` for the whole.
-    gate
-        Name of the gate, or None.
-    """
+    """A matrix of a network, or the rows of one of its gates."""
 
     matrix: str
     rows: slice = slice(None)
@@ -91,6 +91,25 @@ def changes(
         If the networks do not fit together, a name is unknown, or a matrix holds values that are not finite.
     """
     return changes_of(before, after, blocks_of(after, matrices, gates))
+
+
+def gates_of(name: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, slice]:
+    """Return the rows of each gate of a matrix; empty for a matrix with one gate or of another layer.
+
+    The number of gates follows from the shapes of the network's other weights.
+    """
+    found = _RECURRENT.fullmatch(name)
+    if not found:
+        return {}
+    prefix, _, layer = found.groups()
+    # With a projection (torch's proj_size) the hidden size is no longer the number of columns of weight_hh.
+    sizes = [shapes[key] for key in (f"{prefix}weight_hr{layer}", f"{prefix}weight_hh{layer}") if key in shapes]
+    rows = shapes[name][0]
+    if not sizes or len(sizes[0]) != 2 or not sizes[0][1] or rows % sizes[0][1]:
+        return {}
+    hidden = sizes[0][1]
+    gates = gates_by_count(rows // hidden)
+    return {gate.letter: slice(i * hidden, (i + 1) * hidden) for i, gate in enumerate(gates)}
 
 
 def blocks_of(network: Network, matrices: Iterable[str] | None = None, gates: bool = False) -> list[Block]:

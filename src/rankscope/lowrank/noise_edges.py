@@ -43,70 +43,36 @@ Bounds = tuple[int, int]
 
 
 class Spectrum(NamedTuple):
-    """Singular values of a matrix, largest first: all of them, or the leading ones.
-
-    Attributes
-    ----------
-    shape
-        (m, n) of the matrix.
-    values
-        (k,). If `complete`, those not among them are zero.
-    square
-        The sum of the squares of all of them.
-    error
-        Each of the `LISTED` values is within this of one of the matrix.
-    method
-        "exact", "gram" (all values, from the smaller product of the matrix with itself: to 1e-8 of the largest),
-        "factors" or "randomized".
-    """
+    """Singular values of a matrix, largest first: all of them, or the leading ones."""
 
     shape: tuple[int, int]
     values: Array
-    complete: bool
-    square: float
-    error: float
-    method: str
+    complete: bool  # all values that are not listed are zero
+    square: float  # sum of the squares of all of them
+    error: float  # each of the `LISTED` values is within this of one of the matrix
+    method: str  # "exact", "gram" (from the smaller product of the matrix with itself), "factors" or "randomized"
 
 
 @dataclass(frozen=True)
 class Measures:
-    """Measures of one change. A rank that is not known exactly is None; its bounds are always known.
+    """Measures of one change. A rank that is not known exactly is None; its bounds are always known."""
 
-    Attributes
-    ----------
-    norm
-        |dW|, Frobenius.
-    stable_rank
-        |dW|^2 / s1^2.
-    rank_90, rank_95, rank_99
-        Number of leading singular values with that percentage of |dW|^2.
-    numerical_rank, rounding_noise
-        Number of singular values above the level of rounding, and this level.
-    random_edge, above_random_edge
-        The edge of a random matrix of the same size and norm, and the number of singular values above it.
-    noise_edge, standing_out
-        The edge of the noise without the values that stand out, and the number of these. Values below the level of
-        rounding do not stand out.
-    singular_values, singular_value_error, method
-        The leading singular values, and as in `Spectrum`.
-    """
-
-    norm: float
-    stable_rank: float
-    rank_90: int | None
+    norm: float  # |dW|, Frobenius
+    stable_rank: float  # |dW|^2 / s1^2
+    rank_90: int | None  # number of leading singular values with that percentage of |dW|^2
     rank_95: int | None
     rank_99: int | None
     rank_90_bounds: Bounds
     rank_95_bounds: Bounds
     rank_99_bounds: Bounds
-    numerical_rank: int | None
+    numerical_rank: int | None  # number of singular values above the level of rounding
     numerical_rank_bounds: Bounds
-    rounding_noise: float
-    random_edge: float
+    rounding_noise: float  # this level
+    random_edge: float  # edge of a random matrix of the same size and norm
     above_random_edge: int | None
-    noise_edge: float
-    standing_out: int | None
-    singular_values: tuple[float, ...]
+    noise_edge: float  # edge of the noise without the values that stand out
+    standing_out: int | None  # number of these, all above the level of rounding
+    singular_values: tuple[float, ...]  # the leading ones
     singular_value_error: float
     method: str
 
@@ -114,29 +80,28 @@ class Measures:
 def spectrum_of(change: Change, exact: bool = False) -> Spectrum:
     """Return the singular values of a change: all of them where that is fast or `exact`, else the leading ones."""
     m, n = change.shape
-    rounding = float(np.finfo(float).eps)
+    eps = float(np.finfo(float).eps)
     if isinstance(change, FactoredChange):
-        values = change.singular_values
-        return Spectrum((m, n), values, True, float(np.sum(values**2)), rounding * max(m, n) * values[0], "factors")
-    matrix = torch.from_numpy(change.matrix)
-    if min(m, n) <= EXACT_UP_TO and matrix.dtype == torch.float64:
-        values = torch.linalg.svdvals(matrix).numpy()
-        return Spectrum((m, n), values, True, float(np.sum(values**2)), rounding * max(m, n) * values[0], "exact")
-    if min(m, n) <= COMPLETE_UP_TO or exact:
-        values = torch.linalg.eigvalsh(_gram(matrix)).flip(0).clamp_min(0).sqrt().numpy()
-        return Spectrum((m, n), values, True, float(np.sum(values**2)), math.sqrt(rounding) * values[0], "gram")
-    found = leading_triplets(matrix, LISTED)
-    return Spectrum((m, n), found.s.double().numpy(), False, change.norm**2, float(found.error.max()), "randomized")
+        values, relative_error, method = change.singular_values, eps * max(m, n), "factors"
+    elif min(m, n) <= EXACT_UP_TO and change.matrix.dtype == np.float64:
+        values, relative_error, method = (
+            torch.linalg.svdvals(torch.from_numpy(change.matrix)).numpy(),
+            eps * max(m, n),
+            "exact",
+        )
+    elif min(m, n) <= COMPLETE_UP_TO or exact:
+        gram = _gram(torch.from_numpy(change.matrix))
+        values = torch.linalg.eigvalsh(gram).flip(0).clamp_min(0).sqrt().numpy()
+        relative_error, method = math.sqrt(eps), "gram"
+    else:
+        found = leading_triplets(torch.from_numpy(change.matrix), LISTED)
+        error = float(found.error.max())
+        return Spectrum((m, n), found.s.double().numpy(), False, change.norm**2, error, "randomized")
+    return Spectrum((m, n), values, True, float(np.sum(values**2)), relative_error * values[0], method)
 
 
 def measure(change: Change, exact: bool = False) -> Measures:
-    """Return the measures of a change that is not zero.
-
-    Parameters
-    ----------
-    exact
-        Compute all singular values of large matrices too.
-    """
+    """Return the measures of a change that is not zero; `exact` computes all singular values of large matrices too."""
     return measures_of(spectrum_of(change, exact), change.rounding)
 
 

@@ -26,15 +26,7 @@ Matrices = Mapping[str, Array]
 
 
 class Replacement:
-    """A copy of a network, in evaluation mode, whose matrices can be replaced.
-
-    Parameters
-    ----------
-    network
-        The network; it is not changed.
-    blocks
-        The matrices and gates that may be replaced.
-    """
+    """A copy of a network, in evaluation mode, in which these matrices and gates can be replaced."""
 
     def __init__(self, network: Network, blocks: Sequence[Block]) -> None:
         self._network = cast(nn.Module, copy.deepcopy(network)).eval()
@@ -82,14 +74,9 @@ def _assignable(network: nn.Module, name: str) -> Tensor:
 def metric_of_replacements(
     network: Network, blocks: Sequence[Block], trials: Trials, rng: RngLike, metric: Metric
 ) -> Callable[[Iterable[Matrices]], list[float]]:
-    """Return a function that evaluates a metric of the outputs for each of several sets of matrices.
+    """Return a function that evaluates a metric of outputs, targets and mask for each of several sets of matrices.
 
-    Parameters
-    ----------
-    rng
-        Source of the network's noise, the same for all sets.
-    metric
-        Function of outputs, targets and mask.
+    The network's noise, drawn from `rng`, is the same for all sets.
     """
     if isinstance(network, RateRNN) and [block.name for block in blocks] == ["recurrent_weights"]:
         return _of_rate_network(network, trials, rng, metric)

@@ -26,14 +26,10 @@ def shuffled_loss(
 
     Parameters
     ----------
-    before, after
-        The network before and after learning.
-    trials
-        Trials to evaluate on.
+    before, after, trials, loss
+        As in `truncation_curve`.
     rng
         Seed or Generator of the permutation, and of the network's noise.
-    loss
-        Loss as in `train`; by default "squared". Use that of the training.
     matrices
         As in `truncation_curve`; each is permuted by itself.
     """

@@ -46,19 +46,12 @@ def spectra(before: Network | Change, after: Network | None = None) -> xr.Datase
             [dW.singular_values if name == "change" else np.linalg.svdvals(M) for name, M in matrices.items()]
         )
         eigen = np.stack([eigenvalues(M) for M in matrices.values()])
+    dims = ("matrix", "eigenvalue")
     return xr.Dataset(
         {
             "singular_value": (("matrix", "singular_index"), singular, {"long_name": "singular value"}),
-            "eigenvalue_real": (
-                ("matrix", "eigenvalue"),
-                eigen.real,
-                {"long_name": "real part of the eigenvalue"},
-            ),
-            "eigenvalue_imag": (
-                ("matrix", "eigenvalue"),
-                eigen.imag,
-                {"long_name": "imaginary part of the eigenvalue"},
-            ),
+            "eigenvalue_real": (dims, eigen.real, {"long_name": "real part of the eigenvalue"}),
+            "eigenvalue_imag": (dims, eigen.imag, {"long_name": "imaginary part of the eigenvalue"}),
         },
         {"matrix": list(matrices), "singular_index": np.arange(1, singular.shape[1] + 1)},
     )

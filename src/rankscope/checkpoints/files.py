@@ -1,7 +1,8 @@
-"""Checkpoints in several files, with an index of the tensors in each.
+"""Safetensors files, and checkpoints in several files with an index of the tensors in each.
 
-The index is a JSON file in the format of Hugging Face: `{"weight_map": {"name of a tensor": "name of a file"}}`. As an
-index may come from an untrusted source, it can name files of its own folder only.
+The safetensors library checks that the header of a file describes exactly its bytes; nothing in such a file can run.
+An index is a JSON file in the format of Hugging Face: `{"weight_map": {"name of a tensor": "name of a file"}}`. As it
+may come from an untrusted source, it can name files of its own folder only.
 """
 
 from __future__ import annotations
@@ -10,37 +11,62 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from rankscope.checkpoints.safetensors_file import SafetensorsFile
-from rankscope.checkpoints.source import Entry, Source, Unreadable, in_order
+from rankscope.checkpoints.source import Entry, Mapped, Source, Unreadable, in_order
 from rankscope.checkpoints.torch_file import TorchFile
 from rankscope.errors import InputError
+from rankscope.io import tensor_file
+
+DTYPES = tensor_file.DTYPES | {"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2}
+
+
+class SafetensorsFile(Mapped):
+    """One safetensors file."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path))
+        self.path = path
+        self.entries = {}
+        try:
+            with self._open() as file:
+                for name in in_order(file.keys()):
+                    tensor = file.get_slice(name)
+                    kind = tensor.get_dtype()
+                    dtype = DTYPES.get(kind, f"of type {kind}, which is not read")
+                    self.entries[name] = Entry(tuple(tensor.get_shape()), dtype)
+        except (SafetensorError, OSError, ValueError) as error:
+            raise InputError(
+                f"{path} is not a readable safetensors file ({error}); if it should be one, copy it again, "
+                f"it has {path.stat().st_size} bytes"
+            ) from error
+
+    def _open(self) -> Any:
+        return safe_open(self.path, framework="pt")
+
+    def _view(self, opened: Any, name: str) -> Tensor:
+        tensor: Tensor = opened.get_tensor(name)
+        return tensor
 
 
 class Shards(Source):
-    """All files of an index as one checkpoint; one file is open at a time.
-
-    Raises
-    ------
-    InputError
-        If the index is damaged or names files outside its folder, or a file is missing or damaged.
-    """
+    """All files of an index as one checkpoint; one file is open at a time."""
 
     def __init__(self, index: Path) -> None:
         self.label = str(index)
-        placed = _weight_map(index)
-        self._file_of = placed
+        self._file_of = _weight_map(index)
         self._files: dict[str, Source] = {}
-        for file in sorted(set(placed.values())):
+        for file in sorted(set(self._file_of.values())):
             self._files[file] = open_file(index.parent / file)
             self._files[file].release()
         # A tensor that is in the index but not in its file stays listed, so that it is reported.
-        self.entries = {
-            name: self._files[file].entries.get(name, Entry((), f"not in {file}, where the index has it"))
-            for name in in_order(placed)
-            for file in [placed[name]]
-        }
+        self.entries = {}
+        for name in in_order(self._file_of):
+            file = self._file_of[name]
+            missing = Entry((), f"not in {file}, where the index has it")
+            self.entries[name] = self._files[file].entries.get(name, missing)
         self._last: Source | None = None
 
     def tensor(self, name: str) -> Tensor:
@@ -73,13 +99,7 @@ def open_file(path: Path) -> Source:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file.
-
-    Raises
-    ------
-    InputError
-        If there is none.
-    """
+    """Return the object in a JSON file, or raise `InputError`."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
