@@ -84,11 +84,8 @@ def spectrum_of(change: Change, exact: bool = False) -> Spectrum:
     if isinstance(change, FactoredChange):
         values, relative_error, method = change.singular_values, eps * max(m, n), "factors"
     elif min(m, n) <= EXACT_UP_TO and change.matrix.dtype == np.float64:
-        values, relative_error, method = (
-            torch.linalg.svdvals(torch.from_numpy(change.matrix)).numpy(),
-            eps * max(m, n),
-            "exact",
-        )
+        values = torch.linalg.svdvals(torch.from_numpy(change.matrix)).numpy()
+        relative_error, method = eps * max(m, n), "exact"
     elif min(m, n) <= COMPLETE_UP_TO or exact:
         gram = _gram(torch.from_numpy(change.matrix))
         values = torch.linalg.eigvalsh(gram).flip(0).clamp_min(0).sqrt().numpy()
