@@ -123,11 +123,6 @@ def test_gates_of_a_cell_and_of_an_lstm_with_a_projection():
     assert "weight_hr_l0" in frame.index
 
 
-def test_gates_inside_a_model_keep_their_prefix():
-    model = torch.nn.ModuleDict({"encoder": torch.nn.LSTM(3, 4), "readout": torch.nn.Linear(4, 2)})
-    assert "encoder.weight_hh_l0[f]" in rs.compare(model, nudged(model)).index
-
-
 @pytest.mark.parametrize("kind", [torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d])
 def test_convolutions_are_unfolded(kind):
     before = kind(4, 6, 3)

@@ -45,10 +45,6 @@ def test_small_ones_beside_a_large_one():
     assert (leading_singular_values(matrix, 256) >= 0).all()
 
 
-def test_of_zero():
-    assert torch.equal(leading_singular_values(torch.zeros(64, 64), 40), torch.zeros(40))
-
-
 def test_exact_where_many_are_wanted():
     matrix = gaussian(600, 600)
     torch.testing.assert_close(
@@ -119,18 +115,9 @@ def test_what_learning_leaves_is_found_beyond_rounding(N):
     assert float((values - exact).abs().max()) < torch.finfo(torch.float32).eps * N**0.5 * float(exact[0])
 
 
-@pytest.mark.parametrize(
-    ("matrix", "least", "most"), [(after_learning(1024).float(), 2, 5), (gaussian(600, 600), 14, 14)]
-)
-def test_products_are_spared_where_values_fall_off(matrix, least, most, monkeypatch):
-    qr, calls = torch.linalg.qr, []
-    monkeypatch.setattr(torch.linalg, "qr", lambda product: calls.append(product.shape) or qr(product))
-    leading_singular_values(matrix, 32)
-    assert least <= len(calls) <= most
-
-
-def test_zero():
-    assert torch.equal(leading_singular_values(torch.zeros(600, 600), 9), torch.zeros(9))
+@pytest.mark.parametrize("N", [64, 600])
+def test_zero(N):
+    assert torch.equal(leading_singular_values(torch.zeros(N, N), 9), torch.zeros(9))
 
 
 def test_equal_matrices_give_equal_answers():

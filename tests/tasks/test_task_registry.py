@@ -140,17 +140,12 @@ def test_parameters_are_stored_as_plain_numbers():
     assert task == make("mante", coherences=(1, -1))
 
 
-@every_task
 @pytest.mark.parametrize("batch_size", [0, -1, 2.0, "3", True, None])
-def test_an_impossible_batch_size_is_refused(name, batch_size):
+def test_impossible_arguments_of_sample_are_refused(batch_size):
     with pytest.raises(InputError, match="batch_size must be a whole number >= 1, got"):
-        make(name).sample(batch_size, rng=0)
-
-
-@every_task
-def test_an_impossible_rng_is_refused(name):
+        make("romo").sample(batch_size, rng=0)
     with pytest.raises(InputError, match="rng must be a seed"):
-        make(name).sample(1, rng="0")
+        make("romo").sample(1, rng="0")
 
 
 def test_unknown_names_get_the_nearest():

@@ -1,7 +1,5 @@
 """The contract: what Trials accept and refuse, how time is cut into steps, what counts as a task."""
 
-import pickle
-
 import numpy as np
 import pytest
 import torch
@@ -93,11 +91,6 @@ def test_from_arrays():
     assert trials.targets.tolist() == [[[3.5]]]
     assert trials.mask.tolist() == [[[1]]]
     assert trials.inputs.dtype == trials.targets.dtype == trials.mask.dtype == torch.float32
-
-
-def test_pickle():
-    trials = pickle.loads(pickle.dumps(some_trials()))
-    assert torch.equal(trials.targets, some_trials().targets)
 
 
 GOOD = {"inputs": torch.zeros(2, 3, 4), "targets": torch.zeros(2, 3, 1), "mask": torch.ones(2, 3, 1)}

@@ -13,12 +13,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rankscope.checkpoints.kinds import Block, gates, heads, matrix_shape
+from rankscope.checkpoints.kinds import ALL, Block, heads, matrix_shape
 from rankscope.checkpoints.opening import CheckpointLike
 from rankscope.checkpoints.pairs import Names, Pair, Skipped, matrices_of, open_pair
 from rankscope.checkpoints.source import Source, Unreadable
 from rankscope.io.atomic import replacing
 from rankscope.linalg.threads import threads_for
+from rankscope.lowrank.matrices import gates_of
 from rankscope.lowrank.noise_edges import Measures, measure
 from rankscope.validation import integer
 
@@ -153,7 +154,8 @@ def _blocks(
 ) -> Iterator[tuple[str, Block | None]]:
     """Yield a whole matrix and its blocks, with their names."""
     yield name, None
-    blocks = gates(name, source.entries) if with_gates else []
+    shapes = {key: entry.shape for key, entry in source.entries.items()}
+    blocks = [Block(gate, rows, ALL) for gate, rows in gates_of(name, shapes).items()] if with_gates else []
     if count is not None:
         try:
             blocks += heads(name, source.entries, count)

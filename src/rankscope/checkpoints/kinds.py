@@ -14,7 +14,6 @@ from typing import NamedTuple
 import torch
 
 from rankscope.checkpoints.source import Entry
-from rankscope.lowrank.matrices import gates_of
 
 EMBEDDING = re.compile(r"(?:\w+_)?(?:embed(?:ding|dings|s)?(?:_(?!out)\w+)?|emb|wte|wpe|shared)", re.I)
 """Names of embeddings. A layer inside a module of such a name (`time_embedding.linear_1`) is a matrix."""
@@ -64,12 +63,6 @@ def why_not(name: str, entry: Entry, names: Mapping[str, Entry]) -> str | None:
 def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
     """Return (rows, columns); a convolution (out, in, k, k) is unfolded to (out, in k k)."""
     return shape[0], math.prod(shape[1:])
-
-
-def gates(name: str, names: Mapping[str, Entry]) -> list[Block]:
-    """Return the blocks of rows of an RNN's weights that belong to its gates; none if it has one gate only."""
-    shapes = {key: entry.shape for key, entry in names.items()}
-    return [Block(gate, rows, ALL) for gate, rows in gates_of(name, shapes).items()]
 
 
 def heads(name: str, names: Mapping[str, Entry], count: int) -> list[Block]:

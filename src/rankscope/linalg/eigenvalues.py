@@ -14,20 +14,9 @@ from rankscope.validation import integer
 
 
 def leading_eigenvalues(matrix: Tensor, count: int) -> Tensor:
-    """Return the `count` eigenvalues with the largest real part, largest first.
+    """Return the `count` eigenvalues of a real matrix (N, N) with the largest real part: (min(count, N),) complex128.
 
-    Parameters
-    ----------
-    matrix
-        (N, N), real. It is decomposed in double precision: an eigenvalue of a random matrix moves much further than
-        the rounding of its entries.
-    count
-        Number of eigenvalues, at most N.
-
-    Returns
-    -------
-    Tensor
-        (min(count, N),) complex128, the upper one of a conjugate pair first. NaN where `matrix` is not finite.
+    The largest is first, and of a conjugate pair the upper one. All are NaN where `matrix` is not finite.
 
     Raises
     ------
@@ -39,6 +28,7 @@ def leading_eigenvalues(matrix: Tensor, count: int) -> Tensor:
     count = min(integer("count", count, minimum=1), len(matrix))
     if not bool(torch.isfinite(matrix).all()):
         return torch.full((count,), complex(torch.nan, torch.nan), dtype=torch.complex128)
+    # An eigenvalue of a random matrix moves much further than the rounding of its entries.
     values: Tensor = torch.linalg.eigvals(matrix.double()).cpu()
     upper_first = values[torch.argsort(-values.imag, stable=True)]
     return upper_first[torch.argsort(-upper_first.real, stable=True)][:count]

@@ -28,22 +28,12 @@ class Triplets(NamedTuple):
 
 
 def leading_triplets(matrix: Tensor, count: int) -> Triplets:
-    r"""Return approximations of the `count` largest singular values and their vectors.
+    r"""Return approximations of the `count` (at most min(m, n)) largest singular values and vectors of a matrix (m, n).
 
-    Parameters
-    ----------
-    matrix
-        (m, n), float32 or float64.
-    count
-        Number of triplets, at most min(m, n).
-
-    Returns
-    -------
-    Triplets
-        No value is above the true one of its place. Each is within its `error` of a singular value: with
-        $A v = s u$ to rounding and $r = A^T u - s v$, the symmetric matrix of the blocks $A$ and $A^T$ has an
-        eigenvalue within $|r| / \sqrt 2$ of $s$. The rounding of the type of `matrix` is added to it. The block is
-        drawn from a fixed seed, so that equal matrices give equal results.
+    No value is above the true one of its place. Each is within its `error` of a singular value: with $A v = s u$ to
+    rounding and $r = A^T u - s v$, the symmetric matrix of the blocks $A$ and $A^T$ has an eigenvalue within
+    $|r| / \sqrt 2$ of $s$. The rounding of the type of `matrix` is added to it. The block is drawn from a fixed seed,
+    so that equal matrices give equal results.
     """
     count = min(integer("count", count, minimum=1), *matrix.shape)
     width = min(2 * count + 8, *matrix.shape)

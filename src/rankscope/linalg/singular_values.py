@@ -24,23 +24,13 @@ SETTLED = 1e-3
 
 
 def leading_singular_values(matrix: Tensor, count: int) -> Tensor:
-    """Return the `count` largest singular values, largest first.
+    """Return the `count` largest singular values of a matrix (m, n), largest first: (min(count, m, n),).
 
-    Parameters
-    ----------
-    matrix
-        (m, n).
-    count
-        Number of values, at most min(m, n).
-
-    Returns
-    -------
-    Tensor
-        (min(count, m, n),). For min(m, n) <= 512 or large `count`, exact to 1e-8 of the largest value. Otherwise from
-        block power iterations that start from a fixed Gaussian block, so that equal matrices give equal results. They
-        end when no value grows by more than 0.1 %, or by more than the rounding of the largest, eps sqrt(N) s1;
-        failing that, all blocks together span a Krylov space (Musco & Musco 2015, algorithms 1 and 2). Never above the
-        true values, and within 1 % of them, or eps sqrt(N) s1, up to N = 2048 even if they do not decay.
+    For min(m, n) <= 512 or large `count`, they are exact to 1e-8 of the largest value. Otherwise they come from block
+    power iterations that start from a fixed Gaussian block, so that equal matrices give equal results. These end when
+    no value grows by more than 0.1 %, or by more than the rounding of the largest, eps sqrt(N) s1; failing that, all
+    blocks together span a Krylov space (Musco & Musco 2015, algorithms 1 and 2). The values are never above the true
+    ones, and within 1 % of them, or eps sqrt(N) s1, up to N = 2048 even if they do not decay.
 
     Raises
     ------
@@ -73,7 +63,6 @@ def leading_singular_values(matrix: Tensor, count: int) -> Tensor:
 
 
 def _exact(matrix: Tensor) -> Tensor:
-    """Return all singular values, largest first."""
     if matrix.dtype != torch.float32 or matrix.device.type != "cpu" or min(matrix.shape) > EXACT_UP_TO:
         values: Tensor = torch.linalg.svdvals(matrix)
         return values

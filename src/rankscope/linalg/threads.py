@@ -21,15 +21,7 @@ LARGEST_SINGLE_THREADED = 512
 
 @contextmanager
 def threads_for(size: int) -> Iterator[None]:
-    """Limit torch and BLAS to one thread within a `with` block, unless matrices are large.
-
-    The counts that were set before are restored at the end.
-
-    Parameters
-    ----------
-    size
-        Rows of the largest square matrix in the computation.
-    """
+    """Limit torch and BLAS to one thread within a `with` block, unless the largest square matrix has many rows."""
     if size > LARGEST_SINGLE_THREADED:
         yield
         return

@@ -166,7 +166,9 @@ def find_functional_rank(
     truncated = _Truncation(before, after, matrices, truncate, jointly=True)
     evaluate = _evaluation(truncated, trials, score, rng, loss)
     names = truncated.names
-    candidates = truncated.checked(range(truncated.numerical_rank + 1) if ranks is None else ranks)
+    if ranks is None:
+        ranks = range(max(change.numerical_rank for change in truncated.changes.values()) + 1)
+    candidates = truncated.checked(ranks)
     start, full = evaluate(truncated.sets(names, [0, None]))
     for when, value in (("at rank 0", start), ("with nothing truncated", full)):
         if not np.isfinite(value):
@@ -207,20 +209,14 @@ class _Truncation:
             )
         self.names = tuple(block.name for block in self.blocks)
         self.groups = [self.names] if jointly else [(name,) for name in self.names]
-        changes = changes_of(before, after, self.blocks)
+        self.changes = changes_of(before, after, self.blocks)
         if truncate == "weights":
-            weights = {name: torch.from_numpy(change.after) for name, change in changes.items()}
-            changes = {name: Change(torch.zeros_like(W), W) for name, W in weights.items()}
-        self._changes = changes
-
-    @property
-    def numerical_rank(self) -> int:
-        """The largest rank that a change has above rounding."""
-        return max(change.numerical_rank for change in self._changes.values())
+            weights = {name: torch.from_numpy(change.after) for name, change in self.changes.items()}
+            self.changes = {name: Change(torch.zeros_like(W), W) for name, W in weights.items()}
 
     def checked(self, ranks: Iterable[int] | None) -> list[int]:
         """Return increasing ranks that exist."""
-        largest = max(min(change.shape) for change in self._changes.values())
+        largest = max(min(change.shape) for change in self.changes.values())
         if ranks is None:
             return [rank for rank in RANKS if rank <= largest]
         wanted = sorted({integer("rank", rank, minimum=0, maximum=largest) for rank in ranks})
@@ -230,7 +226,7 @@ class _Truncation:
 
     def sets(self, names: Sequence[str], ranks: Iterable[int | None]) -> Iterator[Matrices]:
         """Yield the matrices at increasing ranks, changed in place from one to the next; none for None."""
-        matrices = {name: self._changes[name].before.copy() for name in names}
+        matrices = {name: self.changes[name].before.copy() for name in names}
         reached = 0
         for rank in ranks:
             if rank is None:
@@ -238,7 +234,7 @@ class _Truncation:
                 continue
             for name, matrix in matrices.items():
                 if rank > reached:
-                    matrix += self._changes[name].directions(reached, rank)
+                    matrix += self.changes[name].directions(reached, rank)
             reached = rank
             yield matrices
 
