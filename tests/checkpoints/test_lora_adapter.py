@@ -109,7 +109,7 @@ def test_what_is_no_plain_change_is_skipped_with_its_reason(tmp_path):
         {
             LAYER: (B, A),
             "bad": (B[:, :2], A),
-            "odd": (torch.ones(3, 2, 2), torch.ones(2, 4)),
+            "odd": odd,
             "nan": (B * torch.nan, A),
             "zero": (0 * B, A),
             "dora": (B, A),
