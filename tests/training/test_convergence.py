@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import rankscope as rs
 from rankscope import convergence_epoch
 from rankscope.errors import InputError
 
@@ -53,11 +52,3 @@ def test_it_is_the_first(losses, fraction):
 def test_refused(losses, fraction, message):
     with pytest.raises(InputError, match=message):
         convergence_epoch(losses, fraction)
-
-
-def test_of_a_history():
-    task = rs.tasks.FixedPoint(duration=10)
-    network = rs.RateRNN.initialize(task, hidden_size=16, gain=0.5, rng=0)
-    history = rs.train(network, task, 150, 0, batch_size=1)
-    epoch = convergence_epoch(history.losses)
-    assert history.losses[epoch] < 0.05 * history.losses[0] <= history.losses[:epoch].min()

@@ -1,4 +1,4 @@
-"""What is recorded and when: before the update, at the epochs asked for, as labelled data."""
+"""Recorded spectra and weights: the schedule, the state before the update, and the Dataset."""
 
 import numpy as np
 import pytest
@@ -46,7 +46,7 @@ def test_schedule(epochs, wanted, expected):
 
 
 @given(st.integers(1, 3000), st.integers(1, 300))
-def test_so_many_evenly_spaced_epochs(epochs, count):
+def test_the_schedule_is_evenly_spaced(epochs, count):
     schedule = sorted(record_schedule(epochs, count))
     assert len(schedule) == min(count, epochs)
     assert schedule[0] == 0
@@ -90,10 +90,6 @@ def test_records_are_of_the_weights_before_the_update():
     assert not np.array_equal(history.weights[-1], after.recurrent_weights.detach())
 
 
-def test_weights_are_kept_only_when_asked_for():
-    assert trained(recorded_epochs=3)[2].weights is None
-
-
 def test_eigenvalues_of_the_weights_before_the_update():
     _, _, history = trained(recorded_epochs=[0, 1, 11], record_weights=True, eigenvalues=4)
     assert history.eigenvalues.shape == (3, 4)
@@ -103,10 +99,6 @@ def test_eigenvalues_of_the_weights_before_the_update():
         np.testing.assert_allclose(found.real, np.sort(exact.real)[:-5:-1], atol=1e-12)
         assert all(np.abs(exact - value).min() < 1e-12 for value in found)
     assert trained(3)[2].eigenvalues is None
-
-
-def test_at_most_n_eigenvalues():
-    assert trained(3, recorded_epochs=2, eigenvalues=40)[2].eigenvalues.shape == (2, 16)
 
 
 def test_weights_that_are_not_finite_have_no_spectrum():
@@ -119,21 +111,18 @@ def test_weights_that_are_not_finite_have_no_spectrum():
     assert np.isnan(history.eigenvalues).all()
 
 
-def test_at_most_n_singular_values_even_if_none_are_recorded():
-    assert trained(3)[2].singular_values.shape == (1, 16)
+def test_shapes_types_and_derived_numbers():
+    history = trained(3)[2]
+    assert history.losses.dtype == history.gradient_norms.dtype == history.singular_values.dtype == np.float64
+    assert history.losses.shape == history.gradient_norms.shape == (history.epochs,) == (3,)
+    assert history.singular_values.shape == (1, 16)
+    assert history.weights is history.eigenvalues is history.diverged_epoch is None
+    assert history.learning_rate == 0.05 / 16
+    assert history.seconds > 0
     empty = trained(3, recorded_epochs=0)[2]
     assert empty.singular_values.shape == (0, 16)
     assert empty.recorded_epochs.shape == (0,)
-
-
-def test_types_and_derived_numbers():
-    history = trained(5)[2]
-    assert history.losses.dtype == history.gradient_norms.dtype == history.singular_values.dtype == np.float64
-    assert history.recorded_epochs.dtype == np.int64
-    assert history.losses.shape == history.gradient_norms.shape == (5,)
-    assert history.epochs == 5
-    assert history.diverged_epoch is None
-    assert history.seconds > 0
+    assert trained(3, recorded_epochs=2, eigenvalues=40)[2].eigenvalues.shape == (2, 16)
 
 
 def test_dataset():
@@ -161,7 +150,3 @@ def test_dataset():
     assert data.attrs == {"status": "finished", "training_seconds": history.seconds}
     assert all(variable.attrs["long_name"] for variable in data.data_vars.values())
     assert not {"recurrent_weights_history", "eigenvalue_real_history"} & set(trained(3)[2].to_dataset())
-
-
-def test_the_learning_rate_that_nobody_gave():
-    assert trained(1)[2].learning_rate == 0.05 / 16

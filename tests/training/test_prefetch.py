@@ -1,4 +1,4 @@
-"""Trials drawn ahead are the trials drawn one by one, and leave the source of randomness where it would be."""
+"""Trials drawn ahead equal trials drawn one by one, and leave the generator in the same state."""
 
 import itertools
 
@@ -41,7 +41,7 @@ def test_a_training_that_ends_anywhere_is_the_same(monkeypatch, options):
     assert with_it[2] == without[2]
 
 
-def test_noise_comes_from_the_same_source_so_nothing_is_drawn_ahead(monkeypatch):
+def test_nothing_is_drawn_ahead_for_noisy_networks(monkeypatch):
     monkeypatch.setattr(setup, "drawn_ahead", lambda *_: pytest.fail("drawn ahead"))
     losses, _, _ = train(2, noise_std=0.1)
     assert len(losses) == 2

@@ -1,4 +1,4 @@
-"""A training that was stopped anywhere goes on bit for bit: weights, optimizer, randomness and records."""
+"""An interrupted training continues bit for bit: weights, optimizer, randomness and records."""
 
 import signal
 import sys
@@ -17,7 +17,6 @@ from rankscope.training import state_file
 
 TASK = FlipFlop(duration=12)
 EPOCHS = 5
-GENERATORS = [np.random.PCG64, np.random.MT19937, np.random.Philox, np.random.SFC64]
 OPTIONS = {
     "batch_size": 3,
     "recorded_epochs": [0, 2, 3],
@@ -92,10 +91,16 @@ class Stopping:
         return trials
 
 
-@pytest.mark.parametrize("kind", GENERATORS)
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-@pytest.mark.parametrize("drawn", [False, True])
-def test_goes_on_after_an_interruption_in_the_task(tmp_path, kind, optimizer, drawn):
+@pytest.mark.parametrize(
+    ("kind", "optimizer", "drawn"),
+    [
+        (np.random.PCG64, "adam", False),
+        (np.random.MT19937, "sgd", True),
+        (np.random.Philox, "adamw", False),
+        (np.random.SFC64, "rmsprop", True),
+    ],
+)
+def test_continues_after_an_interruption_in_the_task(tmp_path, kind, optimizer, drawn):
     options = {"optimizer": optimizer, "learning_rate": 0.02}
     expected = run(tmp_path / "whole", rng=fresh(kind), **options)
     for stops in ([0], [1], [EPOCHS - 1], [2, 1, 1]):
@@ -103,7 +108,7 @@ def test_goes_on_after_an_interruption_in_the_task(tmp_path, kind, optimizer, dr
         for at in stops:
             with pytest.raises(KeyboardInterrupt):
                 run(path, task=Stopping(at, drawn), rng=fresh(kind), **options)
-        # the state of the generator given does not matter any more
+        # the state of the given generator has no influence
         rng = fresh(kind)
         rng.normal(size=3)
         history = run(path, rng=rng, **options)
@@ -111,7 +116,7 @@ def test_goes_on_after_an_interruption_in_the_task(tmp_path, kind, optimizer, dr
 
 
 @pytest.mark.parametrize("at", [1, 2, EPOCHS])
-def test_goes_on_after_an_error_in_progress(tmp_path, whole, at):
+def test_continues_after_an_error_in_progress(tmp_path, whole, at):
     def failing(done, total, loss):
         if done == at:
             raise RuntimeError("the disk of the callback is full")
@@ -125,7 +130,7 @@ def test_goes_on_after_an_error_in_progress(tmp_path, whole, at):
 
 @pytest.mark.parametrize("engine", ["fused", "plain"])
 @pytest.mark.parametrize("at", [0, 3])
-def test_goes_on_after_an_interruption_of_the_backward_pass(tmp_path, at, engine):
+def test_continues_after_an_interruption_of_the_backward_pass(tmp_path, at, engine):
     def watched():
         net = network(engine=engine)
         net.recurrent_weights.register_hook(lambda gradient: None)
@@ -147,7 +152,7 @@ def test_goes_on_after_an_interruption_of_the_backward_pass(tmp_path, at, engine
 
 
 def interrupted_at_line(count, call):
-    """Run `call`, pressing Ctrl-C before the `count`-th line of the training room; return whether it came to that."""
+    """Run `call`, with Ctrl-C before the `count`-th line of rankscope/training; return whether it got there."""
     seen = 0
 
     def enter(frame, event, _):
@@ -174,8 +179,8 @@ def interrupted_at_line(count, call):
     return False
 
 
-@pytest.mark.parametrize(("every", "stride"), [(0, 7), (60, 2)])
-def test_ctrl_c_before_any_line_costs_nothing(tmp_path, every, stride):
+@pytest.mark.parametrize(("every", "stride"), [(0, 11), (60, 3)])
+def test_ctrl_c_before_any_line_loses_nothing(tmp_path, every, stride):
     options = {"epochs": 2, "recorded_epochs": [1], "checkpoint_seconds": every}
     expected = run(tmp_path / "whole", **options)
     stopped_with_a_file = 0
@@ -224,7 +229,7 @@ def test_an_iterable_goes_on_where_it_was(tmp_path, kind):
     ("reason", "options"),
     [("stopped", {"stop_below": 2.0}), ("diverged", {"optimizer": "sgd", "learning_rate": 1e30})],
 )
-def test_what_ended_for_a_reason_stays_ended(tmp_path, reason, options):
+def test_stopped_and_diverged_trainings_do_not_continue(tmp_path, reason, options):
     path = tmp_path / "ended"
     expected = run(path, **options)
     assert expected.status == reason
@@ -232,15 +237,15 @@ def test_what_ended_for_a_reason_stays_ended(tmp_path, reason, options):
     assert_same_training(path, run(path, **options), path, expected)
 
 
-def test_it_is_saved_as_often_as_asked(tmp_path):
+def test_time_between_two_saves(tmp_path):
     epochs = {0: [], 60: []}
     for every, found in epochs.items():
         path = tmp_path / str(every)
 
-        def look(done, total, loss, path=path, found=found):
+        def read(done, total, loss, path=path, found=found):
             found.append(int(contents(path)[0]["epoch"]) if path.exists() else None)
 
-        run(path, checkpoint_seconds=every, progress=look)
+        run(path, checkpoint_seconds=every, progress=read)
     assert epochs == {0: [1, 2, 3, 4, 5], 60: [None] * 5}
 
 
@@ -281,7 +286,7 @@ def kill_in_training(run, path):
     assert program.returncode == -signal.SIGKILL, errors
 
 
-def test_a_killed_process_leaves_a_file_to_go_on_from(tmp_path):
+def test_a_training_continues_after_its_process_was_killed(tmp_path):
     path = tmp_path / "killed"
     kill_in_training(run, path)
     reached = int(contents(path)[0]["epoch"])

@@ -1,4 +1,4 @@
-"""Training networks that are not RateRNNs: gated ones, and anybody's torch modules."""
+"""Training gated networks and any torch module."""
 
 import copy
 
@@ -85,11 +85,6 @@ def test_a_frozen_part_stays():
         rs.train(net, TASK, 2, 0)
 
 
-def test_the_default_learning_rate_is_that_of_the_size():
-    assert rs.train(gated(), TASK, 1, 0).learning_rate == 0.05 / 6
-    assert rs.train(Own(5), TASK, 1, 0).learning_rate == 0.05 / 5
-
-
 def exact(before, after, name):
     change = after.state_dict()[name] - before.state_dict()[name]
     return torch.linalg.svdvals(change.double()).numpy()
@@ -124,7 +119,7 @@ def test_each_recorded_matrix_has_its_history():
         history.to_dataset("rnn.weight_hh_11")
 
 
-def test_the_matrices_that_are_asked_for():
+def test_matrices_by_name_and_pattern():
     net = Own()
     history = rs.train(net, TASK, 3, 0, matrices=["ta*", "core"], eigenvalues=2, recorded_epochs=3)
     assert list(history.matrices) == ["take", "core"]
@@ -156,7 +151,7 @@ def test_goes_on_bit_for_bit(tmp_path, kind):
     expected = rs.train(whole, TASK, 5, 0, **options)
 
     def stop(done, total, loss):
-        torch.rand(1)  # what others draw from torch's generator makes no difference
+        torch.rand(1)  # other draws from torch's generator have no influence
         if done == 3:
             raise KeyboardInterrupt
 
@@ -176,7 +171,7 @@ def test_goes_on_bit_for_bit(tmp_path, kind):
 
 
 class Counting(Own):
-    """Its scale depends on how often it was run."""
+    """Its scale depends on the number of forward passes."""
 
     def __init__(self):
         super().__init__()
@@ -187,8 +182,8 @@ class Counting(Own):
         return super().forward(inputs) * (1 + 1 / self.runs)
 
 
-def test_a_half_epoch_leaves_no_trace_in_what_running_changes(tmp_path):
-    def impatient(outputs, targets, mask):
+def test_an_interrupted_epoch_restores_the_buffers(tmp_path):
+    def interrupting(outputs, targets, mask):
         if len(outputs) == 3:
             raise KeyboardInterrupt
         return rs.squared_loss(outputs, targets, mask)
@@ -196,16 +191,16 @@ def test_a_half_epoch_leaves_no_trace_in_what_running_changes(tmp_path):
     path = tmp_path / "checkpoint"
     trials = [TASK.sample(4, rng=rng) for rng in range(4)]
     whole, interrupted, resumed = Counting(), Counting(), Counting()
-    expected = rs.train(whole, trials, loss=impatient)
+    expected = rs.train(whole, trials, loss=interrupting)
     with pytest.raises(KeyboardInterrupt):
-        rs.train(interrupted, [*trials[:2], TASK.sample(3, rng=0)], epochs=4, checkpoint=path, loss=impatient)
+        rs.train(interrupted, [*trials[:2], TASK.sample(3, rng=0)], epochs=4, checkpoint=path, loss=interrupting)
     assert float(interrupted.runs) == 2
-    found = rs.train(resumed, trials, checkpoint=path, loss=impatient)
+    found = rs.train(resumed, trials, checkpoint=path, loss=interrupting)
     np.testing.assert_array_equal(found.losses, expected.losses)
     assert float(resumed.runs) == 4
 
 
-def test_randomness_of_a_module_matters_and_is_that_of_rng():
+def test_the_randomness_of_a_module_comes_from_rng():
     losses = [rs.train(NETWORKS[kind](), TASK, 3, rng).losses for kind in ("dropout", "noise") for rng in (0, 0, 1)]
     quiet = rs.train(Own(), TASK, 3, 0).losses
     for one, same, other in (losses[:3], losses[3:]):
@@ -222,7 +217,7 @@ def test_evaluating_leaves_dropout_out_and_the_mode_as_it_was():
     assert not any(module.training for module in twin.modules())
 
 
-def test_checkpoints_of_other_networks_are_refused(tmp_path):
+def test_state_files_of_other_networks_are_refused(tmp_path):
     path = tmp_path / "checkpoint"
     rs.train(gated("gru", 2), TASK, 2, 0, checkpoint=path)
     other = gated("gru", 2)
@@ -281,12 +276,6 @@ class Fixed(Own):
         (nn.Linear(2, 3), r"must have one shape \(batch, time, out\)"),
     ],
 )
-def test_what_is_no_such_network(network, message):
+def test_networks_that_are_refused(network, message):
     with pytest.raises(InputError, match=message):
         rs.train(network, TASK, 2, 0)
-
-
-def test_a_gated_network_learns_the_flip_flop():
-    net = rs.GatedRNN.initialize(FlipFlop(channels=1, duration=20), "lstm", 24, rng=0)
-    history = rs.train(net, FlipFlop(channels=1, duration=20), 120, 0, learning_rate=0.02)
-    assert rs.convergence_epoch(history.losses) is not None
