@@ -131,23 +131,31 @@ class FlipFlop(BuiltInTask):
         return self._paint(onsets, channels, signs)
 
     def _paint(self, onsets: NDArray[np.int64], channels: NDArray[np.int64], signs: NDArray[np.int64]) -> Trials:
-        """Turn pulses, given as (batch, pulse) arrays with onsets in steps, into trials."""
-        # Time is divided into segments, from one onset to the next. The content of a segment is written once and
-        # repeated for its steps.
-        batch, steps = len(onsets), self.steps
-        starts = np.zeros((batch, onsets.shape[1] + 1), dtype=np.int64)
-        np.minimum(onsets, steps, out=starts[:, 1:])  # a pulse after the end has a segment of length 0
-        lengths = np.diff(starts, axis=1, append=steps).ravel()
-        # The segment before the first pulse has no pulse: its age must stay negative.
-        starts[:, 0] = steps
-        held = np.zeros((*starts.shape, self.channels), dtype=np.float32)
-        np.put_along_axis(held[:, 1:], channels[..., None], signs[..., None], axis=2)
-        state = np.repeat(held.reshape(-1, self.channels), lengths, axis=0).reshape(batch, steps, -1)
-        onset = np.repeat(starts.ravel(), lengths).reshape(batch, steps, 1)
-        age = np.arange(steps)[:, None] - onset  # steps since the onset of the last pulse
-        mask = np.repeat((age >= self._delay).astype(np.float32), self.channels, axis=2)
-        inputs = state * np.where(age < self._width, np.float32(self.amplitude), np.float32(0))
-        return Trials.from_arrays(inputs, state * mask * np.float32(self.target), mask)
+        """Turn pulses, given as (batch, pulse) arrays with onsets in steps, into trials.
+
+        Time is divided into phases: before the first pulse, and from each onset, end of a pulse and decision to the
+        next of these. The content of a phase is written once and repeated for its steps.
+        """
+        (batch, pulses), steps = onsets.shape, self.steps
+        ages = (0, *sorted((self._width, self._delay)))  # at the start of each phase of a pulse
+        starts = onsets[..., None] + np.array(ages)
+        np.minimum(starts[:, :-1], onsets[:, 1:, None], out=starts[:, :-1])
+        bounds = np.zeros((batch, len(ages) * pulses + 2), dtype=np.int64)
+        np.minimum(starts.reshape(batch, -1), steps, out=bounds[:, 1:-1])
+        bounds[:, -1] = steps
+        lengths = (bounds[:, 1:] - bounds[:, :-1]).ravel()
+        signed = np.where(channels[..., None] == np.arange(self.channels), signs[..., None], 0).astype(np.float32)
+        content = np.zeros((3, batch, len(ages) * pulses + 1, self.channels), dtype=np.float32)
+        inputs, targets, mask = content[:, :, 1:]
+        for number, age in enumerate(ages):
+            phase = slice(number, None, len(ages))
+            if age < self._width:
+                inputs[:, phase] = signed * np.float32(self.amplitude)
+            if age >= self._delay:
+                targets[:, phase] = signed * np.float32(self.target)
+                mask[:, phase] = 1
+        rows = content.reshape(3, -1, self.channels)
+        return Trials.from_arrays(*(np.repeat(row, lengths, axis=0).reshape(batch, steps, -1) for row in rows))
 
     @cached_property
     def _first(self) -> int:

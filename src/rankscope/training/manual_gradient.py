@@ -19,6 +19,7 @@ from rankscope.networks.parameters import PARAMETERS
 from rankscope.networks.protocol import Network
 from rankscope.networks.rate import RateRNN
 from rankscope.networks.recurrence import Weights, silent_steps
+from rankscope.networks.squared_loss import SquaredLoss
 from rankscope.networks.workspace import WorkspaceKey
 from rankscope.tasks.trials import Trials
 from rankscope.training.fused_step import fused_adam_step
@@ -48,6 +49,8 @@ class ManualGradient(Gradient):
         # The largest first, so that it has the alignment of a separate tensor.
         ordered = sorted(parts, key=lambda name: -int(parts[name].numel()))
         self._step: Callable[[], object] | None = None
+        self._compiled: dict[tuple[int, int], SquaredLoss] = {}
+        self._compiled_fits = network.noise_std == 0 and SquaredLoss.fits(self._weights, network.dynamics)
         self._vector = network.recurrent_weights.new_empty(sum(parts[name].numel() for name in ordered))
         self._into: dict[str, Tensor] = {}
         begin = 0
@@ -100,6 +103,8 @@ class ManualGradient(Gradient):
         """
         network, plan, weights = self._network, self._plan, self._weights
         inputs = network.checked(trials.inputs)
+        if self._compiled_fits:
+            return self._compiled_loss(inputs, trials), float(torch.linalg.vector_norm(self._vector))
         noise = network.draw_noise(inputs, rng)
         batch, steps, _ = inputs.shape
         silent = silent_steps(inputs, weights, network.dynamics, noise)
@@ -119,6 +124,19 @@ class ManualGradient(Gradient):
                 assert gradient is not None
                 self._into[name].copy_(gradient)
         return loss, float(torch.linalg.vector_norm(self._vector))
+
+    def _compiled_loss(self, inputs: Tensor, trials: Trials) -> float:
+        batch, steps, _ = inputs.shape
+        if (
+            trials.targets.shape != (batch, steps, len(self._weights.output))
+            or trials.mask.shape != trials.targets.shape
+        ):
+            squared_loss(inputs.new_empty(batch, steps, len(self._weights.output)), trials.targets, trials.mask)
+        if (batch, steps) not in self._compiled:
+            self._compiled = {
+                (batch, steps): SquaredLoss(self._weights, self._network.dynamics, batch, steps, self._into)
+            }
+        return self._compiled[batch, steps](inputs, trials.targets.to(inputs), trials.mask.to(inputs))
 
     def _output_buffer(self, batch: int, steps: int) -> Tensor:
         shape = (batch, steps, self._weights.output.shape[0])

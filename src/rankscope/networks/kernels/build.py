@@ -21,7 +21,6 @@ import functools
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from rankscope.networks.kernels.gemm import module
@@ -41,7 +40,7 @@ class AffineKernel:
     Parameters
     ----------
     weight
-        (N, K) float32 matrix. It is packed here; later changes have no effect.
+        (N, K) float32 matrix. It is packed here; later changes have an effect after `pack`.
     scale
         Factor of the weight.
     """
@@ -51,7 +50,16 @@ class AffineKernel:
         assert kernels is not None
         self._kernels = kernels
         self._columns, self._depth = weight.shape
-        self._panels = _panels(weight, kernels.tile.columns, scale)
+        self._weight, self._scale = weight, scale
+        self._panels = weight.new_empty(weight.numel())
+        self.pack()
+
+    def pack(self) -> None:
+        """Pack the present values of the weight."""
+        self._pack(self._weight, self._scale, self._panels)
+
+    def _pack(self, weight: Tensor, scale: float, panels: Tensor) -> None:
+        self._kernels.pack(*weight.shape, weight.data_ptr(), *weight.stride(), scale, panels.data_ptr())
 
     def __call__(
         self, x: Tensor, addend: Tensor, state: Tensor | None = None, leak: float = 0.0, out: Tensor | None = None
@@ -94,9 +102,15 @@ class TimeLoopKernel(AffineKernel):
     """
 
     def __init__(self, weight: Tensor, channels: Tensor, scale: float = 1.0, channels_scale: float = 1.0) -> None:
-        super().__init__(weight, scale)
+        self._channel_weights, self._channels_scale = channels, channels_scale
         self._channels = channels.shape[1]
-        self._channel_panels = _panels(channels, self._kernels.tile.columns, channels_scale)
+        self._channel_panels = channels.new_empty(channels.numel())
+        super().__init__(weight, scale)
+
+    def pack(self) -> None:
+        """Pack the present values of both weights."""
+        super().pack()
+        self._pack(self._channel_weights, self._channels_scale, self._channel_panels)
 
     def forward(
         self, phi: str, u: Tensor, initial: Tensor, states: Tensor, rates: Tensor, leak: float, readout: Tensor,
@@ -162,15 +176,6 @@ class TimeLoopKernel(AffineKernel):
         )
 
 
-def _panels(weight: Tensor, width: int, scale: float) -> Tensor:
-    """Return the transpose of scale * `weight` (N, K) packed as (N / width, K, width), panel by panel."""
-    columns, depth = weight.shape
-    # By strides, so that it is one pass over memory also where `weight` is a transposed view.
-    down, along = weight.stride()
-    view = weight.as_strided((columns // width, depth, width), (width * down, along, down))
-    return torch.mul(view, scale, out=weight.new_empty(view.shape))
-
-
 class Extra(NamedTuple):
     """A few channels (rows, C) beside a tall matrix (rows, N), and the total (C, N) to which their product is added."""
 
@@ -203,6 +208,7 @@ class Kernels:
 
     tile: Tile
     affine: Any
+    pack: Any
     accumulate: Any
     forward: dict[str, Any]
     adjoint: dict[str, Any]
@@ -251,6 +257,7 @@ def compile_kernels(tile: Tile) -> Kernels:
     return Kernels(
         tile,
         function("affine", *sizes, *[_POINTER] * 2, _INTEGER, *[_POINTER] * 6, _FLOAT),
+        function("pack", *sizes[:2], _POINTER, *sizes[:2], _FLOAT, _POINTER),
         function("accumulate", *sizes, *[_POINTER] * 3, *extra, *extra),
         {phi: function(f"forward_{phi}", *forward, *readout) for phi in COMPILED},
         {phi: function(f"adjoint_{phi}", *adjoint) for phi in COMPILED},

@@ -17,7 +17,7 @@ SLICE = 48
 
 
 def module(tile: Tile) -> str:
-    """Return all kernels as LLVM assembly: "affine", "accumulate", and "forward_", "adjoint_" + each of `COMPILED`."""
+    """Return all kernels as LLVM assembly: "affine", "pack", "accumulate", and the time loops of each of `COMPILED`."""
     vector = f"<{tile.lanes} x float>"
     bits = 32 * tile.lanes
     by_panel = ["affine", *(f"{loop}_{phi}" for loop in ("forward", "adjoint") for phi in COMPILED)]
@@ -25,6 +25,7 @@ def module(tile: Tile) -> str:
         [
             *(tile_function(kernel, tile, rows) for kernel in (*by_panel, "accumulate") for rows in tile.heights),
             *(_over_panels(kernel, tile) for kernel in by_panel),
+            _pack(tile),
             _accumulate_channels(tile),
             _accumulate(tile),
             *(read_out_tile(tile, rows) for rows in tile.heights),
@@ -77,6 +78,50 @@ def _over_panels(kernel: str, tile: Tile) -> str:
             "}",
         ]
     )
+
+
+def _pack(tile: Tile) -> str:
+    """Return the loop that packs scale * w, w[column, k] at w + column * down + k * along, into panels."""
+    return f"""
+define void @pack(i64 %columns, i64 %depth, ptr %w, i64 %down, i64 %along, float %scale, ptr %panels) #0 {{
+entry:
+  br label %panel
+panel:
+  %column = phi i64 [0, %entry], [%next_column, %panel_done]
+  %to_panel = phi ptr [%panels, %entry], [%to_next_panel, %panel_done]
+  %panel_offset = mul i64 %column, %down
+  %from_panel = getelementptr float, ptr %w, i64 %panel_offset
+  br label %row
+row:
+  %k = phi i64 [0, %panel], [%next_k, %row_done]
+  %to_row = phi ptr [%to_panel, %panel], [%to_next_row, %row_done]
+  %row_offset = mul i64 %k, %along
+  %from_row = getelementptr float, ptr %from_panel, i64 %row_offset
+  br label %entries
+entries:
+  %j = phi i64 [0, %row], [%next_j, %entries]
+  %offset = mul i64 %j, %down
+  %from = getelementptr float, ptr %from_row, i64 %offset
+  %entry_of_w = load float, ptr %from, align 4
+  %scaled = fmul float %entry_of_w, %scale
+  %to = getelementptr float, ptr %to_row, i64 %j
+  store float %scaled, ptr %to, align 4
+  %next_j = add i64 %j, 1
+  %row_full = icmp eq i64 %next_j, {tile.columns}
+  br i1 %row_full, label %row_done, label %entries
+row_done:
+  %next_k = add i64 %k, 1
+  %to_next_row = getelementptr float, ptr %to_row, i64 {tile.columns}
+  %panel_full = icmp eq i64 %next_k, %depth
+  br i1 %panel_full, label %panel_done, label %row
+panel_done:
+  %to_next_panel = getelementptr float, ptr %to_row, i64 {tile.columns}
+  %next_column = add i64 %column, {tile.columns}
+  %all = icmp uge i64 %next_column, %columns
+  br i1 %all, label %exit, label %panel
+exit:
+  ret void
+}}"""
 
 
 def _accumulate_channels(tile: Tile) -> str:
