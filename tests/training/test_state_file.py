@@ -179,7 +179,7 @@ def interrupted_at_line(count, call):
     return False
 
 
-@pytest.mark.parametrize(("every", "stride"), [(0, 11), (60, 3)])
+@pytest.mark.parametrize(("every", "stride"), [(0, 11), (60, 11)])
 def test_ctrl_c_before_any_line_loses_nothing(tmp_path, every, stride):
     options = {"epochs": 2, "recorded_epochs": [1], "checkpoint_seconds": every}
     expected = run(tmp_path / "whole", **options)
