@@ -10,7 +10,7 @@ import sys
 import pytest
 
 import rankscope as rs
-from rankscope.pages import Data, Inline, Linked, page, plotly_javascript, policy, shared
+from rankscope.pages import Data, Inline, Linked, page, plotly_javascript, policy
 from rankscope.pages.plotly_source import style_guards
 
 
@@ -71,15 +71,6 @@ def test_plotly_can_be_inlined():
     assert Inline(source).source == sha256(source)
     for guard in style_guards():
         assert f'<meta id="{guard}"' in page("x", "")
-
-
-def test_dark_is_one_set_of_colors():
-    """It is written twice: for readers whose system is dark, and for those who choose it."""
-    style = shared("style.css")
-    by_choice = re.search(r':root\[data-theme="dark"\] \{(.*?)\}', style, flags=re.DOTALL).group(1)
-    by_system = re.search(r':root:not\(\[data-theme="light"\]\) \{(.*?)\}', style, flags=re.DOTALL).group(1)
-    assert by_choice.split() == by_system.split()
-    assert len(re.findall("--", by_choice)) > 15
 
 
 @pytest.mark.parametrize(

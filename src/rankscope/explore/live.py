@@ -19,7 +19,7 @@ from rankscope.errors import InputError
 from rankscope.explore.curves import listed, rounded
 from rankscope.io.dataset_file import StoredDataset
 from rankscope.sweep import RunFolder, locks
-from rankscope.sweep.manifest import DIGEST
+from rankscope.sweep.manifest import DIGEST, labels_of_job
 from rankscope.sweep.result_file import open_result
 
 Values = dict[str, Any]
@@ -98,13 +98,13 @@ class LiveRun:
             done = (set(self._read) | unread) & set(jobs)
             failures = {digest: self._failure(digest) for digest in self._names("failed", ".json")}
             failed = {
-                digest: {"labels": labels_of(jobs[digest])} | failure
+                digest: {"labels": _labels(jobs[digest])} | failure
                 for digest, failure in failures.items()
                 if digest in jobs and digest not in done
             }
             locked = set(self._names("locks")) & set(jobs) - done - set(failed)
             running = {
-                digest: {"labels": labels_of(jobs[digest])}
+                digest: {"labels": _labels(jobs[digest])}
                 for digest in sorted(locked)
                 if locks.is_held(self._run.lock_path(digest))
             }
@@ -190,15 +190,6 @@ class LiveRun:
         return {"error": _plain(failure.error), "message": _plain(failure.message)}
 
 
-def labels_of(job: Mapping[str, Any]) -> Values:
-    """Return the labels of a network from the description of its job."""
-    task, network, labels = (job.get(name) for name in ("task", "network", "labels"))
-    found = {"task": task.get("name")} if isinstance(task, dict) else {}
-    if isinstance(network, dict):
-        found |= {name: network[name] for name in ("kind", "gain", "hidden_size") if name in network}
-    return {name: _plain(value) for name, value in (found | (labels if isinstance(labels, dict) else {})).items()}
-
-
 def read_network(result: StoredDataset, points: int) -> Values:
     """Return labels, scalars and the loss at some epochs of a finished job."""
     scalars = {name: _plain(result.values[name]) for name, one in result.variables.items() if not one.dims}
@@ -228,6 +219,10 @@ def update(snapshot: Snapshot, known: Mapping[str, Values]) -> Values:
 def encoded(values: Any) -> bytes:
     """Return values as JSON."""
     return json.dumps(values, allow_nan=False, separators=(",", ":")).encode()
+
+
+def _labels(job: Mapping[str, Any]) -> Values:
+    return {name: _plain(value) for name, value in labels_of_job(job).items()}
 
 
 def _is_numeric(result: StoredDataset, name: str, ndim: int) -> bool:

@@ -1,8 +1,7 @@
 """Schuessler et al. 2020, supplement: a linear network without input learns to oscillate.
 
-Its output is a sum of eigenmodes of W. An undamped oscillation needs a pair of eigenvalues 1 ± 2 pi i / period.
-Learning moves the leading eigenvalues there, but only with random connectivity: at g = 0 there is no second direction.
-In time steps of dt the pair is at (exp(2 pi i dt / period) - 1 + dt) / dt, with a real part slightly below 1.
+An undamped oscillation needs a pair of eigenvalues 1 ± 2 pi i / period. In time steps of dt the pair is at
+(exp(2 pi i dt / period) - 1 + dt) / dt, with a real part slightly below 1.
 """
 
 from __future__ import annotations

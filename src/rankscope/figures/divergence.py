@@ -1,8 +1,6 @@
 """Schuessler et al. 2020, supplement: divergence of learning, and the eigenvalues of W when it happens.
 
-The output of a linear network is finite only while all eigenvalues of W are below 1. Learning a large target needs an
-outlier close to 1, where a step of moderate length can overshoot to beyond 1. Each network diverges at its own epoch or
-not at all, so networks are drawn individually.
+Each network diverges at its own epoch or not at all, so networks are drawn individually.
 """
 
 from __future__ import annotations

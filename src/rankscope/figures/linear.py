@@ -1,8 +1,4 @@
-"""Schuessler et al. 2020, Fig. 3: loss and learned change of linear networks, with the predictions of two theories.
-
-The paper's expansion in learning time holds for early learning; the exact theory holds throughout. In effective
-learning time, early learning is the same at all gains.
-"""
+"""Schuessler et al. 2020, Fig. 3: loss and learned change of linear networks, with the predictions of two theories."""
 
 from __future__ import annotations
 

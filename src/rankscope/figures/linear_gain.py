@@ -1,8 +1,7 @@
 """Schuessler et al. 2020, Fig. 4: learning in the linear network against the gain g of the random connectivity.
 
-Learning from stronger random connectivity is faster and ends at a smaller change, which depends more on W0. The paper's
-laws are of lowest order in the target and so the same for all targets. The exact theory deviates from them the more,
-the larger the target is.
+The paper's laws are of lowest order in the target and so the same for all targets. The exact theory deviates from them
+the more, the larger the target is.
 """
 
 from __future__ import annotations

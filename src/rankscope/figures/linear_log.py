@@ -1,8 +1,4 @@
-"""Schuessler et al. 2020, supplement: the leading singular values of dW in linear networks, on a logarithmic scale.
-
-Each further direction grows with a higher power of learning time and target, and is orders of magnitude smaller.
-Without random connectivity there are only two directions.
-"""
+"""Schuessler et al. 2020, supplement: leading singular values of dW in linear networks, on a logarithmic scale."""
 
 from __future__ import annotations
 

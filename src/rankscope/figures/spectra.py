@@ -1,8 +1,4 @@
-"""Schuessler et al. 2020, supplement: singular values and eigenvalues before and after learning.
-
-The change has a few large singular values. It moves a few eigenvalues out of the disc of radius g, which the
-eigenvalues of random connectivity fill.
-"""
+"""Schuessler et al. 2020, supplement: singular values and eigenvalues before and after learning."""
 
 from __future__ import annotations
 

@@ -48,11 +48,13 @@ def tasks(dataset: xr.Dataset) -> Figure:
             column[0].set_title(task_label(name))
             one = run.sel(task=name)
             if bool(was_trained(one).any()):
-                _draw_column(column, without_padding(one))
-                continue
-            for ax in column:
-                ax.set_axis_off()
-            mark_empty(column[0])
+                known = without_padding(one)
+                for draw, ax in zip(DRAWERS, column, strict=True):
+                    draw(ax, known)
+            else:
+                for ax in column:
+                    ax.set_axis_off()
+                mark_empty(column[0])
         for row in grid[1:]:
             _share_limits(row)
             for ax in row[1:]:
@@ -70,14 +72,6 @@ def tasks(dataset: xr.Dataset) -> Figure:
         ]
         figure.legend(handles=entries, loc="outside upper center", ncols=(len(entries) + 1) // 2)
     return figure
-
-
-def _draw_column(column: Iterable[Axes], run: xr.Dataset) -> None:
-    trial, loss, singular_values, truncation = column
-    _draw_trial(trial, run)
-    _draw_loss(loss, run)
-    _draw_singular_values(singular_values, run)
-    _draw_truncation(truncation, run)
 
 
 def _draw_trial(panel: Axes, run: xr.Dataset) -> None:
@@ -157,6 +151,9 @@ def _draw_truncation(ax: Axes, run: xr.Dataset) -> None:
     mark_criterion(ax, CRITERION)
     ax.set(xlabel=r"rank of the truncated $\Delta W$", ylabel="loss / loss at rank 0")
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+
+
+DRAWERS = (_draw_trial, _draw_loss, _draw_singular_values, _draw_truncation)
 
 
 def _strips(panel: Axes, heights: list[float]) -> list[Axes]:

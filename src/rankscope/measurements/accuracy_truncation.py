@@ -17,9 +17,7 @@ from torch import nn
 
 from rankscope import lowrank
 from rankscope.lowrank import TruncationCurve
-from rankscope.measurements.base import Matrices, Measurement, TrainedNetwork, has_validation, scalar
-from rankscope.networks.protocol import Network
-from rankscope.tasks.trials import Task
+from rankscope.measurements.base import Measurement, TrainedNetwork, has_validation, scalar
 from rankscope.training import validate
 
 EVERY_RANK_UP_TO, SPACING = 32, 4
@@ -29,10 +27,7 @@ def compute(trained: TrainedNetwork, rng: np.random.Generator) -> xr.Dataset:
     """Return `truncation_accuracy` and `truncation_loss` over (truncated, rank), and the functional ranks."""
     curves, losses = zip(*(_curves(trained, truncate) for truncate in ("change", "weights")), strict=True)
     dims = ("truncated", "rank")
-    ranks = {
-        name: lowrank.functional_rank(curve, "accuracy")
-        for name, curve in zip(("functional_rank", "functional_rank_trained"), curves, strict=True)
-    }
+    ranks = [lowrank.functional_rank(curve, "accuracy") for curve in curves]
     text = "smallest rank of the truncated {} from which on the accuracy is at most 0.01 lower"
     return xr.Dataset(
         {
@@ -42,16 +37,11 @@ def compute(trained: TrainedNetwork, rng: np.random.Generator) -> xr.Dataset:
                 np.array([curve.scores for curve in curves]),
                 {"long_name": "validation accuracy with all weights truncated"},
             ),
-            "functional_rank": scalar(_float(ranks["functional_rank"]), text.format("change")),
-            "functional_rank_trained": scalar(_float(ranks["functional_rank_trained"]), text.format("weights")),
+            "functional_rank": scalar(ranks[0], text.format("change")),
+            "functional_rank_trained": scalar(ranks[1], text.format("weights")),
         },
         {"truncated": ["change", "trained"], "rank": list(curves[0].ranks)},
     )
-
-
-def applies(network: Network, task: Task, matrices: Matrices) -> str | None:
-    """Require validation data."""
-    return None if has_validation(task) else "the task has no validation data"
 
 
 def _curves(trained: TrainedNetwork, truncate: Any) -> tuple[TruncationCurve, list[float]]:
@@ -78,10 +68,9 @@ def _curves(trained: TrainedNetwork, truncate: Any) -> tuple[TruncationCurve, li
     return curve, losses[: len(ranks)]
 
 
-def _float(rank: int | None) -> float | None:
-    return None if rank is None else float(rank)
-
-
 ACCURACY_TRUNCATION = Measurement(
-    "accuracy_truncation", "validation accuracy with the change or the weights truncated", compute, applies
+    "accuracy_truncation",
+    "validation accuracy with the change or the weights truncated",
+    compute,
+    lambda network, task, matrices: None if has_validation(task) else "the task has no validation data",
 )

@@ -121,8 +121,8 @@ class Measurement:
 
 
 def scalar(value: Any, long_name: str) -> Scalar:
-    """Return a variable without dimensions; None becomes NaN."""
-    return (), float("nan") if value is None else value, {"long_name": long_name}
+    """Return a variable without dimensions: text, or a number as a float, NaN for None."""
+    return (), value if isinstance(value, str) else float("nan" if value is None else value), {"long_name": long_name}
 
 
 def has_validation(task: Task) -> bool:

@@ -15,10 +15,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from rankscope.linalg.threads import threads_for
-from rankscope.measurements.base import Matrices, Measurement, TrainedNetwork
+from rankscope.measurements.base import Measurement, TrainedNetwork
 from rankscope.networks.gated import GatedRNN
-from rankscope.networks.protocol import Network
-from rankscope.tasks.trials import Task
 
 Array = NDArray[np.floating[Any]]
 
@@ -56,11 +54,6 @@ def compute(trained: TrainedNetwork, rng: np.random.Generator) -> xr.Dataset:
     )
 
 
-def applies(network: Network, task: Task, matrices: Matrices) -> str | None:
-    """Require a GatedRNN."""
-    return None if isinstance(network, GatedRNN) else "the network is not a GatedRNN"
-
-
 def _filled(rows: Iterable[Array], length: int) -> Array:
     """Return arrays (..., k) stacked, with NaN where k is below `length`."""
     missing = [(row, length - row.shape[-1]) for row in rows]
@@ -68,5 +61,8 @@ def _filled(rows: Iterable[Array], length: int) -> Array:
 
 
 GATE_SPECTRA = Measurement(
-    "gate_spectra", "singular values of W0, dW and W of a gated network, whole and by gate", compute, applies
+    "gate_spectra",
+    "singular values of W0, dW and W of a gated network, whole and by gate",
+    compute,
+    lambda network, task, matrices: None if isinstance(network, GatedRNN) else "the network is not a GatedRNN",
 )

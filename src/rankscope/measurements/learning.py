@@ -21,12 +21,10 @@ def compute(trained: TrainedNetwork, rng: np.random.Generator) -> xr.Dataset:
     record = trained.record
     losses = record["loss"].values
     convergence = convergence_epoch(losses) if losses.size else None
-    average = float(np.mean(record["gradient_norm"].values[:convergence])) if convergence else None
+    average = np.mean(record["gradient_norm"].values[:convergence]) if convergence else None
     return record.assign(
-        initial_loss=scalar(float(losses[0]) if losses.size else None, "loss at epoch 0"),
-        convergence_epoch=scalar(
-            None if convergence is None else float(convergence), "first epoch with a loss below 5 % of the initial one"
-        ),
+        initial_loss=scalar(losses[0] if losses.size else None, "loss at epoch 0"),
+        convergence_epoch=scalar(convergence, "first epoch with a loss below 5 % of the initial one"),
         average_gradient=scalar(average, "gradient norm, averaged over the learning time up to convergence"),
         status=scalar(record.attrs["status"], "how the training ended"),
     )

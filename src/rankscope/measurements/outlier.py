@@ -17,7 +17,7 @@ from rankscope.measurements.base import Measurement, TrainedNetwork, one_square_
 
 def compute(trained: TrainedNetwork, rng: np.random.Generator) -> xr.Dataset:
     """Return `outlier`."""
-    largest = float(leading_eigenvalues(torch.from_numpy(trained.change.after), 1)[0].real)
+    largest = leading_eigenvalues(torch.from_numpy(trained.change.after), 1)[0].real
     text = "largest real part of an eigenvalue of the recurrent weights after learning"
     return xr.Dataset({"outlier": scalar(largest, text)})
 

@@ -21,14 +21,11 @@ from torch import Tensor
 from rankscope import lowrank
 from rankscope.measurements.base import (
     EVALUATION_TRIALS,
-    Matrices,
     Measurement,
     TrainedNetwork,
     scalar,
 )
-from rankscope.networks.protocol import Network
 from rankscope.tasks.neurogym import NeuroGym
-from rankscope.tasks.trials import Task
 from rankscope.training import evaluate
 from rankscope.training.convergence import convergence_epoch
 
@@ -55,33 +52,25 @@ def compute(trained: TrainedNetwork, rng: np.random.Generator) -> xr.Dataset:
             "score": scalar(last, f"{kind} of the decisions, on fresh trials"),
             "initial_score": scalar(first, f"{kind} of the decisions before learning"),
             "chance": scalar(chance, "score of a guess"),
-            "score_rank": scalar(
-                None if rank is None else float(rank), "smallest rank that keeps 95 % of the score above chance"
-            ),
+            "score_rank": scalar(rank, "smallest rank that keeps 95 % of the score above chance"),
             "truncation_score": ("rank", curve.scores, {"long_name": "score with the change truncated to this rank"}),
             "fall_epoch": scalar(
                 fall_epoch(trained.record["loss"].values),
                 f"first epoch from which the loss over {SMOOTHED} epochs has made 95 % of its fall",
             ),
-            "steps": scalar(task.steps, "steps of a trial"),
+            "steps": ((), task.steps, {"long_name": "steps of a trial"}),
         },
         {"rank": list(curve.ranks)},
     )
 
 
-def applies(network: Network, task: Task, matrices: Matrices) -> str | None:
-    """Require a task with decision periods."""
-    return None if isinstance(task, NeuroGym) else "the task is not one of NeuroGym"
-
-
-def fall_epoch(losses: np.ndarray[Any, Any]) -> float | None:
+def fall_epoch(losses: np.ndarray[Any, Any]) -> int | None:
     """Return the epoch from which the smoothed loss has made 95 % of its fall; None if it does not fall."""
     window = min(SMOOTHED, len(losses))
     if not window:
         return None
     smooth = np.convolve(losses, np.full(window, 1 / window), mode="valid")
-    epoch = convergence_epoch(smooth - smooth[-1], 1 - KEPT) if smooth[0] > smooth[-1] else None
-    return None if epoch is None else float(epoch)
+    return convergence_epoch(smooth - smooth[-1], 1 - KEPT) if smooth[0] > smooth[-1] else None
 
 
 def wrong(outputs: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
@@ -103,4 +92,9 @@ def _classes(targets: Tensor, mask: Tensor) -> list[int]:
     return sorted(set(targets.argmax(-1)[mask[..., 0] > 0].tolist()))
 
 
-SCORE = Measurement("score", "correct decisions in a task of NeuroGym, over rank", compute, applies)
+SCORE = Measurement(
+    "score",
+    "correct decisions in a task of NeuroGym, over rank",
+    compute,
+    lambda network, task, matrices: None if isinstance(task, NeuroGym) else "the task is not one of NeuroGym",
+)

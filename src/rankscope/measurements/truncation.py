@@ -14,14 +14,11 @@ import xarray as xr
 
 from rankscope import lowrank
 from rankscope.measurements.base import (
-    Matrices,
     Measurement,
     TrainedNetwork,
     has_validation,
     scalar,
 )
-from rankscope.networks.protocol import Network
-from rankscope.tasks.trials import Task
 
 
 def compute(trained: TrainedNetwork, rng: np.random.Generator) -> xr.Dataset:
@@ -34,24 +31,22 @@ def compute(trained: TrainedNetwork, rng: np.random.Generator) -> xr.Dataset:
         loss=trained.loss_function,
         matrices=trained.names,
     )
-    rank = lowrank.functional_rank(curve)
     return xr.Dataset(
         {
             "truncation_loss": ("rank", curve.scores, {"long_name": "loss with the change truncated to this rank"}),
             "functional_rank": scalar(
-                None if rank is None else float(rank),
-                "smallest rank with a truncation loss below 5 % of that of rank 0",
+                lowrank.functional_rank(curve), "smallest rank with a truncation loss below 5 % of that of rank 0"
             ),
         },
         {"rank": list(curve.ranks)},
     )
 
 
-def applies(network: Network, task: Task, matrices: Matrices) -> str | None:
-    """Require a task without validation data."""
-    return "accuracy_truncation evaluates on the validation data of the task" if has_validation(task) else None
-
-
 TRUNCATION = Measurement(
-    "truncation", "loss with the change truncated to rank 0 to 25, and functional rank", compute, applies
+    "truncation",
+    "loss with the change truncated to rank 0 to 25, and functional rank",
+    compute,
+    lambda network, task, matrices: (
+        "accuracy_truncation evaluates on the validation data of the task" if has_validation(task) else None
+    ),
 )

@@ -1,5 +1,6 @@
 // Shared by the scripts of all pages: the color theme with its button, and charts that follow it.
 //
+//   rankscope.color(name)                one color of the page, in the current theme
 //   rankscope.theme()                    colors of the page
 //   rankscope.style(index)               color, marker symbol and dash of the curve `index`
 //   rankscope.layout(axes)               a plotly layout in these colors
@@ -47,15 +48,20 @@
     return chosen() ? chosen() === "dark" : systemDark.matches;
   }
 
+  // A custom property keeps its text, light-dark(#..., #...), of which plotly needs one color.
+  function color(name) {
+    const text = getComputedStyle(root).getPropertyValue("--" + name).trim();
+    const pair = /^light-dark\((.+), *(.+)\)$/.exec(text);
+    return pair ? pair[isDark() ? 2 : 1] : text;
+  }
+
   function theme() {
-    const computed = getComputedStyle(root);
-    const color = (name) => computed.getPropertyValue("--" + name).trim();
     return {
       dark: isDark(),
       ground: color("ground"), raised: color("raised"), ink: color("ink"), quiet: color("quiet"),
       line: color("line"), grid: color("grid"), accent: color("accent"), focus: color("focus"),
       series: SYMBOLS.map((_, index) => color("series-" + index)),
-      font: computed.fontFamily,
+      font: getComputedStyle(root).fontFamily,
     };
   }
 
@@ -173,6 +179,6 @@
   }
 
   window.rankscope = {
-    theme, style, layout, config, draw, forget, onTheme, text, scale, reducedMotion: () => lessMotion.matches,
+    color, theme, style, layout, config, draw, forget, onTheme, text, scale, reducedMotion: () => lessMotion.matches,
   };
 })();

@@ -18,10 +18,10 @@ from rankscope.experiments import EXPERIMENTS
 from rankscope.io.dataset_file import StoredDataset
 from rankscope.report.networks import network_name
 from rankscope.sweep import RunFolder
+from rankscope.sweep.manifest import labels_of_job
 from rankscope.sweep.results import assemble, read_results
 
 VERSIONS = ("rankscope_version", "python_version", "torch_version", "numpy_version", "platform")
-SECTIONS = ("task", "network", "labels")
 NOT_SHOWN = ("recurrent_weights_history",)
 
 
@@ -116,10 +116,8 @@ def _versions(dataset: xr.Dataset) -> dict[str, str]:
 
 def _name_of(job: Mapping[str, Any], digest: str) -> str:
     """Return the name of the network of a job, given its description in run.json, or else its digest."""
-    task, network, labels = (found if isinstance(found := job.get(key), dict) else {} for key in SECTIONS)
-    named = {"task": task.get("name"), "gain": network.get("gain"), "hidden_size": network.get("hidden_size")}
-    known = {name: value for name, value in (named | labels).items() if value is not None}
-    return network_name(known) if known else digest
+    labels = {name: value for name, value in labels_of_job(job).items() if name != "kind"}
+    return network_name(labels) if labels else digest
 
 
 def _stamps(results: Sequence[StoredDataset]) -> dict[str, dict[str, Any]]:

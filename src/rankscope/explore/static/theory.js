@@ -299,8 +299,7 @@
   }
 
   function phaseTraces() {
-    const style = getComputedStyle(document.documentElement);
-    const colors = WORDS.map((word) => style.getPropertyValue("--phase-" + word).trim());
+    const colors = WORDS.map((word) => rankscope.color("phase-" + word));
     const { ink, ground } = rankscope.theme();
     const z = fineTargets.map((_, j) => fineGains.map((_, i) => outcome(fineRates.settles[j][i], fineRates.diverges[j][i])));
     const text = z.map((row) => row.map((kind) => WORDS[kind]));
