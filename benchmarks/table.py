@@ -49,6 +49,7 @@ from rankscope.lowrank.truncation import RANKS
 from rankscope.measurements import TrainedNetwork
 from rankscope.measurements import measure as measure_network
 from rankscope.networks.kernels import build
+from threads import BASELINE, thread_ratios
 from timing import Measurement, Subject, Timed, available_cores, duration, measure, processor_name, quotient
 
 CURVE_NETWORKS = len(RANKS) + 1
@@ -143,6 +144,7 @@ def main() -> None:
         "largest_relative_difference_to_plain": agreement,
         "rows": [asdict(row) | {"floor_over_ours": row.share} for row in rows],
         "gain_paper": whole_experiment(rows),
+        "relative_to_one_thread": thread_ratios(1 if options.quick else 3),
         "disturbed": [name for name, measurement in measured.items() if measurement.disturbed],
     }
     if options.json:
@@ -350,6 +352,10 @@ def show(rows: list[Row], result: dict[str, object]) -> None:
     )
     difference = result["largest_relative_difference_to_plain"]
     console.print(f"Losses and gradients of the plain loop agree with ours to {difference:.0e}.", highlight=False)
+    ratios = result["relative_to_one_thread"]
+    assert isinstance(ratios, dict)
+    for situation, ratio in ratios.items():
+        console.print(f"100 epochs, {situation}: {ratio:.2f} times {BASELINE}.", highlight=False)
     disturbed = result["disturbed"]
     assert isinstance(disturbed, list)
     console.print(
