@@ -1,29 +1,32 @@
-"""What the programs beside this one say about a fault, and how they find out that nothing was lost.
+"""Shared by the fault programs: the table of faults, the comparison with an undisturbed run, and their options.
 
-A *fault* is what was done to a sweep; its row says how often, what was lost, and how long it took until work went on.
-Lost is only what is not there at the end, or differs by a bit from an undisturbed run of the same cells.
+A network is *lost* if it is missing at the end, or differs by a bit from that of an undisturbed run.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import psutil
+import torch
 import xarray as xr
 from rich.console import Console
 from rich.table import Table
 
+from rankscope.io.tensor_file import read_file
 from rankscope.sweep import RunFolder
 
 OF_THE_MOMENT = ("training_seconds", "finished", "platform")
-"""Attributes of a result that say when and where it was computed, not what came out."""
+"""Attributes of a result that depend on when and where it was computed."""
 
 WIDTH = 150
 
@@ -34,28 +37,23 @@ class Row:
 
     Attributes
     ----------
-    fault
-        What was done.
-    times
-        How often.
+    fault, times
+        What was done, and how often.
     lost
-        How many cells were not there at the end, or differed.
+        Number of networks lost.
     recovery_seconds
-        From the fault, or the restart after it, until work went on: one number each time.
-    note
-        What else there is to say.
+        Each time from the fault, or the restart after it, until a job was in progress.
     """
 
     fault: str
     times: int
     lost: int
     recovery_seconds: Sequence[float] = field(default=())
-    note: str = ""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """How a folder differs from an undisturbed run: cells that are missing or differ, and what was left lying about."""
+    """Differences between a run and an undisturbed one: jobs, files left over, results set aside, failures."""
 
     missing: list[str]
     different: list[str]
@@ -65,7 +63,7 @@ class Comparison:
 
     @property
     def lost(self) -> int:
-        """How many cells are missing or differ."""
+        """Number of networks that are missing or differ."""
         return len(self.missing) + len(self.different)
 
     @property
@@ -73,21 +71,23 @@ class Comparison:
         """Whether nothing is lost, failed or left over."""
         return not (self.missing or self.different or self.left_over or self.failed)
 
+    def details(self) -> dict[str, Any]:
+        """Return all of it as plain values."""
+        return asdict(self)
+
 
 def compare(folder: Path, reference: Path) -> Comparison:
-    """Compare each cell of a finished run, bit for bit, with that of an undisturbed one."""
+    """Compare each network and its measurements, bit for bit, with those of an undisturbed run."""
     ours, theirs = RunFolder(folder), RunFolder(reference)
-    digests = theirs.manifest().cells
-    missing = [digest for digest in digests if not ours.is_done(digest)]
-    different = [
-        digest for digest in digests if digest not in missing and not same_bits(ours.read(digest), theirs.read(digest))
-    ]
+    digests = theirs.manifest().jobs
+    missing = [digest for digest in digests if ours.damage(digest, thorough=True) is not None]
+    different = [digest for digest in digests if digest not in missing and not _same(ours, theirs, digest)]
     failed = {digest: f"{failure.error}: {failure.message}" for digest, failure in ours.failures().items()}
     return Comparison(missing, different, left_over(folder), _names(folder / "set-aside"), failed)
 
 
-def same_bits(one: xr.Dataset, other: xr.Dataset) -> bool:
-    """Return whether two results are the same, but for what says when and where they were computed."""
+def same_dataset(one: xr.Dataset, other: xr.Dataset) -> bool:
+    """Return whether two results have the same bits, except for when and where they were computed."""
     if set(one.variables) != set(other.variables) or _lasting(one) != _lasting(other):
         return False
     pairs = [(one.variables[name], other.variables[name]) for name in one.variables]
@@ -100,27 +100,9 @@ def same_bits(one: xr.Dataset, other: xr.Dataset) -> bool:
 
 
 def left_over(folder: Path) -> list[str]:
-    """Return the files of a finished run that nobody needs: claims, checkpoints, half-written files."""
-    rooms = [*_names(folder / "claims"), *_names(folder / "checkpoints")]
-    return sorted({*rooms, *(str(path.relative_to(folder)) for path in folder.rglob(".*"))})
-
-
-def print_table(rows: Iterable[Row], title: str) -> None:
-    """Print the fault table."""
-    console = Console()
-    if console.width < WIDTH:
-        console = Console(width=WIDTH)
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for heading in ("fault", "times", "cells lost", "recovery: median (longest)", "note"):
-        table.add_column(heading, justify="right" if heading in ("times", "cells lost") else "left")
-    for row in rows:
-        table.add_row(row.fault, str(row.times), str(row.lost), recovery(row.recovery_seconds), row.note)
-    console.print(table)
-
-
-def recovery(seconds: Sequence[float]) -> str:
-    """Return recovery times in words."""
-    return f"{median(seconds):.1f} s ({max(seconds):.1f} s)" if seconds else ""
+    """Return the files of a finished run that should not be there: locks, state files, partial files."""
+    rest = [*_names(folder / "locks"), *_names(folder / "state")]
+    return sorted({*rest, *(str(path.relative_to(folder)) for path in folder.rglob(".*"))})
 
 
 def report(rows: Sequence[Row], details: dict[str, Any], title: str, as_json: bool) -> None:
@@ -130,76 +112,83 @@ def report(rows: Sequence[Row], details: dict[str, Any], title: str, as_json: bo
         sys.stdout.write(json.dumps({"faults": plain, "details": details}, indent=1) + "\n")
         return
     if rows:
-        print_table(rows, title)
+        _print_table(rows, title)
     for name, value in details.items():
         sys.stdout.write(f"{name}: {value}\n")
 
 
-def parser(text: str) -> argparse.ArgumentParser:
-    """Return a parser with the options that all of these programs have, described by a module's docstring."""
+def parser(text: str, jobs: int | None, epochs: int) -> argparse.ArgumentParser:
+    """Return a parser with the options that all fault programs have, described by a module's docstring."""
     made = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--folder", type=Path, help="where to work; by default a new temporary folder")
+    made.add_argument("--folder", type=Path, help="working folder; by default a new temporary one")
     made.add_argument("--workers", type=int, default=2)
     made.add_argument("--seed", type=int, default=0, help="of the moments and kinds of faults")
+    made.add_argument("--jobs", type=int, default=jobs)
+    made.add_argument("--epochs", type=int, default=epochs)
     made.add_argument("--json", action="store_true", dest="as_json")
     return made
 
 
-def say(text: str) -> None:
-    """Tell whoever watches what is going on."""
+def execute(
+    options: argparse.Namespace,
+    title: str,
+    program: Callable[[Path], tuple[Sequence[Row], dict[str, Any]]],
+    why_not: Callable[[], str | None] = lambda: None,
+) -> None:
+    """Run a fault program in its folder, print its result, and exit with status 1 if something was lost.
+
+    Parameters
+    ----------
+    why_not
+        Returns why the program cannot run on this machine, or None.
+    """
+    reason = why_not()
+    if reason is not None:
+        report([], {"skipped": reason, "ok": True}, title, options.as_json)
+        return
+    folder = options.folder or Path(tempfile.mkdtemp(prefix="hardening-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    rows, details = program(folder)
+    report(rows, details, title, options.as_json)
+    sys.exit(0 if details["ok"] else 1)
+
+
+def log(text: str) -> None:
+    """Print a line of progress to stderr."""
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
 
 
 def members(session: int) -> list[int]:
-    """Return the processes of a session that run."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            fields = _stat(int(entry.name))
-            if fields and int(fields[3]) == session and fields[0] not in "ZX":
-                found.append(int(entry.name))
-    return found
+    """Return the running processes of a session."""
+    return [process.pid for process in psutil.process_iter() if _runs_in(process, session)]
 
 
-def children(pid: int) -> list[int]:
-    """Return the processes that `pid` has started and that run."""
-    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-    stats = {child: _stat(child) for child in pids}
-    return [child for child, fields in stats.items() if fields and int(fields[1]) == pid and fields[0] not in "ZX"]
-
-
-def memory(pid: int) -> tuple[int, int]:
-    """Return the resident and the proportional memory of a process in bytes; zeros if it is gone."""
-    resident = proportional = 0
-    with suppress(OSError):
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Rss:"):
-                resident = int(line.split()[1]) * 1024
-            elif line.startswith("Pss:"):
-                proportional = int(line.split()[1]) * 1024
-    return resident, proportional
-
-
-def threads(pid: int) -> int:
-    """Return how many threads a process has."""
-    fields = _stat(pid)
-    return int(fields[17]) if fields else 0
-
-
-def open_files(pid: int) -> int:
-    """Return how many files a process has open."""
+def _runs_in(process: psutil.Process, session: int) -> bool:
     try:
-        return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
-    except OSError:
-        return 0
+        return os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE
+    except (psutil.Error, ProcessLookupError):
+        return False
 
 
-def _stat(pid: int) -> list[str]:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return []
+def _print_table(rows: Iterable[Row], title: str) -> None:
+    console = Console()
+    if console.width < WIDTH:
+        console = Console(width=WIDTH)
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for heading in ("fault", "times", "networks lost", "recovery: median (longest), of"):
+        table.add_column(heading, justify="right" if heading in ("times", "networks lost") else "left")
+    for row in rows:
+        seconds = row.recovery_seconds
+        text = f"{median(seconds):.1f} s ({max(seconds):.1f} s), {len(seconds)}" if seconds else ""
+        table.add_row(row.fault, str(row.times), str(row.lost), text)
+    console.print(table)
+
+
+def _same(ours: RunFolder, theirs: RunFolder, digest: str) -> bool:
+    one, other = (read_file(run.network_path(digest)).tensors() for run in (ours, theirs))
+    same_networks = one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    return same_networks and same_dataset(ours.result(digest).load(), theirs.result(digest).load())
 
 
 def _lasting(dataset: xr.Dataset) -> dict[str, Any]:

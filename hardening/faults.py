@@ -1,10 +1,9 @@
-"""All faults at once: the table of docs/faults.md.
+"""All fault programs: the table of docs/faults.md.
 
-Run it:   python hardening/faults.py --json > faults.json      (about an hour; `--quick` takes a few minutes)
+    python hardening/faults.py --json > faults.json      (about an hour; with --quick a quarter of one)
 
-Runs `full_disk.py`, `kills.py`, `two_hosts.py` and `soak.py` one after the other, each as its own program, and prints
-one table: the fault, how often, how many cells were lost, how long until work went on. As root on Linux it runs all of
-them; what cannot run is listed with the reason. The exit status is 0 only if nothing was lost.
+Runs `full_disk.py`, `kills.py`, `two_hosts.py` and `soak.py` one after the other and prints one table. Programs that
+cannot run on this machine are listed with the reason. The exit status is 0 only if nothing was lost.
 """
 
 from __future__ import annotations
@@ -18,32 +17,32 @@ from pathlib import Path
 from typing import Any
 
 import evidence
-from evidence import Row, say
+from evidence import Row
 
 HERE = Path(__file__).parent
 FULL = {
-    "full_disk": ["--cells", "60"],
-    "kills": ["--seconds", "1200"],
-    "two_hosts": ["--cells", "110"],
-    "soak": ["--cells", "5000"],
+    "full_disk": ["--jobs", "60"],
+    "kills": ["--faults", "150"],
+    "two_hosts": ["--jobs", "110"],
+    "soak": ["--jobs", "5000"],
 }
 QUICK = {
-    "full_disk": ["--cells", "20"],
-    "kills": ["--seconds", "60", "--epochs", "500"],
-    "two_hosts": ["--cells", "24", "--epochs", "600", "--cuts", "5"],
-    "soak": ["--cells", "200"],
+    "full_disk": ["--jobs", "20"],
+    "kills": ["--faults", "10", "--epochs", "500"],
+    "two_hosts": ["--jobs", "24", "--epochs", "600", "--cuts", "5"],
+    "soak": ["--jobs", "200"],
 }
 
 
 def run(program: str, options: list[str], folder: Path) -> dict[str, Any]:
-    """Run one program and return what it says; what it tells on the way goes to stderr."""
-    say(f"{program} {' '.join(options)}")
+    """Run one program and return its output."""
+    evidence.log(f"{program} {' '.join(options)}")
     command = [sys.executable, str(HERE / f"{program}.py"), *options, "--json", "--folder", str(folder / program)]
     ended = subprocess.run(command, stdout=subprocess.PIPE, check=False)
     if not ended.stdout:
-        return {"faults": [], "details": {"ok": False, "ended_with": ended.returncode}}
-    said: dict[str, Any] = json.loads(ended.stdout)
-    return said
+        return {"faults": [], "details": {"ok": False, "exit_status": ended.returncode}}
+    output: dict[str, Any] = json.loads(ended.stdout)
+    return output
 
 
 def main() -> None:
@@ -56,11 +55,11 @@ def main() -> None:
     options = parser.parse_args()
     folder = options.folder or Path(tempfile.mkdtemp(prefix="faults-"))
     plan = QUICK if options.quick else FULL
-    said = {program: run(program, plan[program], folder) for program in options.only}
-    rows = [Row(**row) for program in said.values() for row in program["faults"]]
-    details = {program: what["details"] for program, what in said.items()}
+    outputs = {program: run(program, plan[program], folder) for program in options.only}
+    rows = [Row(**row) for output in outputs.values() for row in output["faults"]]
+    details = {program: output["details"] for program, output in outputs.items()}
     evidence.report(rows, details, "Faults", options.as_json)
-    sys.exit(0 if all(what["ok"] for what in details.values()) else 1)
+    sys.exit(0 if all(one["ok"] for one in details.values()) else 1)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,18 @@
-"""Try to break every reader of files with spoiled inputs, and print what became of them.
+"""Read mutated inputs with every reader of files, and print the outcomes.
 
     python hardening/fuzz.py                          every reader for a minute of processor time
-    python hardening/fuzz.py --seconds 600 --reader torch --reader cell
+    python hardening/fuzz.py --seconds 600 --reader torch --reader job
     python hardening/fuzz.py --replay FOLDER --reader torch
 
 An input is a valid file, or a few that belong together, with one to four changes (`fuzz_mutations.py`), or a text that
-hypothesis has drawn from the grammar of its format. It is read by a process of its own (`fuzz_workers.py`) as a user
-would have it read (`reader_*.py`). A reader keeps its contract if it returns or raises `InputError`: no other
-exception, no crash, no more than 5 s of processor time and 500 MB of memory for less than 1 MB of input. An input that
-breaks it is kept in --corpus, READER/NUMBER/input, with what happened in what.txt; `--replay` reads such a folder
-again, in this process. The exit status is 0 only if no contract was broken.
+hypothesis has drawn from the grammar of its format. A separate process (`fuzz_workers.py`) reads it as a user would
+(`readers.py`). A reader keeps its contract if it returns or raises `InputError`: no other exception, no crash, no more
+than 5 s of processor time and 500 MB of memory for less than 1 MB of input. An input that breaks it is kept in --corpus,
+READER/NUMBER/input, with the reason in what.txt; `--replay` reads such a folder again, in this process. The exit status
+is 0 only if all contracts were kept.
 
-In the table, *refused* is what raised `InputError`, in so many *places* of the code; *slowest* and *memory* are the
-largest of any one input, over what the process had before it.
+In the table, *refused* counts inputs that raised `InputError`, in so many *places* of the code; *slowest* and *memory*
+are the largest of any one input.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ def main() -> int:
     """Fuzz, print, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60.0, help="of processor time, for each reader")
+    parser.add_argument("--reader", action="append", choices=list(READERS), help="may be repeated; by default all")
     parser.add_argument(
-        "--reader", action="append", choices=list(READERS), help="may be given several times; else all but the forged"
+        "--corpus", type=Path, default=Path("fuzz-corpus"), help="folder of the inputs that break a contract"
     )
-    parser.add_argument("--corpus", type=Path, default=Path("fuzz-corpus"), help="where inputs that break one are kept")
-    parser.add_argument("--start", type=int, default=0, help="number of the first batch: other numbers, other inputs")
-    parser.add_argument("--replay", type=Path, help="an input that was kept, to be read in this process")
+    parser.add_argument("--start", type=int, default=0, help="number of the first batch; other numbers, other inputs")
+    parser.add_argument("--replay", type=Path, help="folder of a kept input")
     parser.add_argument("--json", action="store_true", help="print the table as JSON")
     options = parser.parse_args()
-    names = options.reader or [name for name, reader in READERS.items() if not reader.only_if_named]
+    names = options.reader or list(READERS)
     if options.replay is not None:
         (name,) = names
         print(attempt(READERS[name], options.replay) or "returned")
@@ -53,8 +53,8 @@ def main() -> int:
         began = time.monotonic()
         rows.append(as_row(name, fuzz(READERS[name], options.seconds, options.corpus, options.start)))
         broken = ", ".join(f"{what} ({count})" for what, count in rows[-1]["broken"].items()) or "kept its contract"
-        said = f"{name}: {rows[-1]['inputs']} inputs in {time.monotonic() - began:.0f} s; {broken}"
-        print(said, file=sys.stderr, flush=True)
+        seconds = time.monotonic() - began
+        print(f"{name}: {rows[-1]['inputs']} inputs in {seconds:.0f} s; {broken}", file=sys.stderr, flush=True)
     if options.json:
         print(json.dumps(rows, indent=1))
     else:

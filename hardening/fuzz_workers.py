@@ -1,8 +1,7 @@
-"""Inputs are read in a process of their own, so that a crash, a hang or a flood of memory costs one input.
+"""Inputs are read in a separate process, so that a crash, a hang or an exhausted memory costs one input.
 
-The process says when it begins to read an input, and its parent looks at how much processor time that has taken: a
-machine that is busy or asleep is no hang, nor is what it takes to draw the input. What the process may ask for is
-limited (RLIMIT_AS), and the most that it has had in memory is read after every input.
+The process marks the beginning of each read, and its parent measures the processor time since, so a busy machine is not
+a hang. The address space of the process is limited (RLIMIT_AS), and its peak memory is read after every input.
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
@@ -44,7 +44,7 @@ NOT_READING = -1.0
 
 @dataclass
 class Tally:
-    """What became of a reader's inputs."""
+    """Outcomes of a reader's inputs."""
 
     inputs: int = 0
     seconds: float = 0.0
@@ -70,9 +70,9 @@ def write_bundle(bundle: Bundle, folder: Path) -> None:
 
 
 def fuzz(reader: Reader, seconds: float, corpus: Path, start: int = 0) -> Tally:
-    """Read spoiled inputs for so many seconds of processor time; those that break the contract go to `corpus`."""
+    """Read mutated inputs for so many seconds of processor time; those that break the contract are kept in `corpus`."""
     tally = Tally()
-    # Here, and not again in every process: an archive that unpacks to very much takes seconds to make.
+    # Once, not in every process: an archive that unpacks to gigabytes takes seconds to make.
     seeds, once = reader.seeds(), reader.once()
     reader, pool = replace(reader, seeds=lambda: seeds, once=lambda: once), list(seeds)
     with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as scratch:  # noqa: PTH112
@@ -97,21 +97,21 @@ def _run_batch(
     process.start()
     theirs.close()
     pid = process.pid or 0
-    began = last_look = time.monotonic()
+    began = last_check = time.monotonic()
     reason = ""
     with ours:
         while True:
             now = time.monotonic()
-            if now - last_look > 3:  # we ourselves stood still
+            if now - last_check > 3:  # this process was suspended
                 began = now
-            last_look = now
+            last_check = now
             try:
                 news = ours.recv() if ours.poll(0.25) else None
             except (EOFError, OSError):
                 break
             if news is None:
                 since, used = reading_since.value, _processor_seconds(pid)
-                # Looked at twice: it may have begun the next one in between.
+                # Read twice: it may have begun the next input in between.
                 if since != NOT_READING and since == reading_since.value and used - since > HANG_SECONDS:
                     reason = f"hang: more than {HANG_SECONDS:g} s"
                 elif now - began > BLOCKED_SECONDS:
@@ -139,7 +139,7 @@ def _note(news: dict[str, Any], reader: Reader, pool: list[Bundle], slot: Path, 
     tally.slowest = max(tally.slowest, news["slowest"])
     tally.memory = max(tally.memory, news["memory"])
     for place, bundle in news["new"]:
-        # An input that gets to a new place is a good one to go on from.
+        # An input that reaches new code is a good seed.
         if place not in tally.refusals and len(pool) < MOST_SEEDS:
             pool.append(bundle)
     tally.refusals.update(news["places"])
@@ -169,7 +169,7 @@ def _work(
     news: Connection,
     reading_since: Synchronized[float],
 ) -> None:
-    """Read a batch of inputs and say what became of them, some at a time."""
+    """Read a batch of inputs and send the outcomes to the parent."""
     os.setpgrp()
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -178,14 +178,14 @@ def _work(
         os.dup2(nowhere.fileno(), 2)
     _limit_memory()
     rng = random.Random(f"{reader.name}/{batch}")
-    told = _Report()
+    outcomes = _Outcomes()
     until = time.process_time() + seconds
 
     def one(bundle: Bundle) -> None:
         write_bundle(bundle, slot)
-        news.send(told.taken())
+        news.send(outcomes.taken())
         reading_since.value = time.process_time()
-        _look_at(reader, bundle, slot, told)
+        _read_one(reader, bundle, slot, outcomes)
         reading_since.value = NOT_READING
 
     if reader.texts is not None and batch % 4 == 0:
@@ -200,13 +200,13 @@ def _work(
             if time.process_time() > until:
                 break
             one(mutated(rng.choice(pool), rng, reader.words))
-    news.send(told.taken())
+    news.send(outcomes.taken())
     news.close()
 
 
 @dataclass
-class _Report:
-    """What there is to tell since the last time."""
+class _Outcomes:
+    """Outcomes since the last message to the parent."""
 
     inputs: int = 0
     returned: int = 0
@@ -219,14 +219,14 @@ class _Report:
     memory: int = 0
 
     def taken(self) -> dict[str, Any]:
-        """Return it, and forget it."""
+        """Return the outcomes and reset them."""
         values = {key: value for key, value in vars(self).items() if key != "known"}
-        self.__dict__.update(vars(_Report(known=self.known)))
+        self.__dict__.update(vars(_Outcomes(known=self.known)))
         return values
 
 
-def _look_at(reader: Reader, bundle: Bundle, slot: Path, told: _Report) -> None:
-    """Read one input and note what it did."""
+def _read_one(reader: Reader, bundle: Bundle, slot: Path, outcomes: _Outcomes) -> None:
+    """Read one input and record the outcome."""
     before = _reset_peak()
     began = time.process_time()
     broken = None
@@ -241,25 +241,25 @@ def _look_at(reader: Reader, bundle: Bundle, slot: Path, told: _Report) -> None:
         kind = "memory" if "allocate" in str(error) else "exception"
         place, broken = "", (f"{kind}: {type(error).__name__} at {place_of(error)}", error)
     seconds, memory = time.process_time() - began, _peak() - before
-    told.inputs += 1
+    outcomes.inputs += 1
     if broken is None:
-        told.returned += not place
-        told.refused += bool(place)
-        told.places[place] += 1
-        if place not in told.known:
-            told.known.add(place)
-            told.new.append((place, bundle))
+        outcomes.returned += not place
+        outcomes.refused += bool(place)
+        outcomes.places[place] += 1
+        if place not in outcomes.known:
+            outcomes.known.add(place)
+            outcomes.new.append((place, bundle))
         if memory > MEMORY_BYTES:
             broken = (f"memory: more than {MEMORY_BYTES // 10**6} MB", None)
-    told.slowest, told.memory = max(told.slowest, seconds), max(told.memory, memory)
+    outcomes.slowest, outcomes.memory = max(outcomes.slowest, seconds), max(outcomes.memory, memory)
     if broken is not None:
         reason, error = broken
         text = "".join(traceback.format_exception(error)) if error is not None else f"{memory} bytes"
-        told.broken.append((reason, text[-6000:], bundle))
+        outcomes.broken.append((reason, text[-6000:], bundle))
 
 
 class _TooLongError(BaseException):
-    """Raised by the alarm; nothing that a reader catches."""
+    """Raised by the alarm. No reader catches it."""
 
 
 @contextmanager
@@ -268,7 +268,7 @@ def _alarm() -> Iterator[None]:
         raise _TooLongError
 
     signal.signal(signal.SIGPROF, ring)
-    # Just before the parent takes it for a hang in a library, so that there is a traceback.
+    # Shortly before the parent kills the process, so that there is a traceback.
     signal.setitimer(signal.ITIMER_PROF, HANG_SECONDS - 0.3)
     try:
         yield
@@ -277,14 +277,13 @@ def _alarm() -> Iterator[None]:
 
 
 def _limit_memory() -> None:
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    limit = pages * os.sysconf("SC_PAGE_SIZE") + ADDRESS_BYTES
+    limit = psutil.Process().memory_info().vms + ADDRESS_BYTES
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def _reset_peak() -> int:
-    """Forget the most that this process has had in memory; return what it has now."""
+    """Reset the peak memory of this process; return the current memory."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
     return _peak()
@@ -297,10 +296,10 @@ def _peak() -> int:
 
 def _processor_seconds(pid: int) -> float:
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
+        times = psutil.Process(pid).cpu_times()
+    except psutil.Error:
         return 0.0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return float(times.user + times.system)
 
 
 def as_row(name: str, tally: Tally) -> dict[str, Any]:

@@ -1,17 +1,16 @@
-"""Try to break the readers that are our own Python with inputs that are guided by which lines they reach.
+"""Read coverage-guided inputs with the readers that are parsers of our own.
 
     pip install atheris
-    python hardening/guided.py                           every reader for a minute
+    python hardening/guided.py                           every such reader for a minute
     python hardening/guided.py --seconds 600 --reader glove --json
 
-`fuzz.py` changes valid files at random. Here atheris, which is libFuzzer for Python, watches which branches of
-rankscope an input takes, keeps the inputs that take new ones, and goes on from those; that finds the rare path through
-a parser, at a tenth of the speed. Of each reader one file is made up, the one that is parsed line by line or word by
-word in Python; what it is beside stays valid. The contract is that of `reader.py`, with 5 s and 1 GB for an input. An
-input that breaks it is kept in --corpus, READER-crash-... or READER-timeout-....
+atheris, libFuzzer for Python, observes which branches of rankscope an input reaches, keeps the inputs that reach new
+ones and mutates those. It finds rare paths at a tenth of the speed of `fuzz.py`. One file of each input is generated,
+the one that Python parses; the files beside it stay valid. The contract is that of `reader.py`, with 5 s and 1 GB per
+input. An input that breaks it is kept in --corpus, READER-crash-... or READER-timeout-....
 
-In the table, *branches* is how many were reached, *kept* how many inputs reached something new. The exit status is 0
-only if no contract was broken.
+In the table, *branches* is the number reached, *kept* the number of inputs that reached new ones. The exit status is 0
+only if all contracts were kept.
 """
 
 from __future__ import annotations
@@ -35,10 +34,10 @@ FILES = {
     "shards": "model.safetensors.index.json",
     "treebank": "train.txt",
     "glove": "glove.txt",
-    "public": "snippets.txt",
+    "archives": "snippets.txt",
     "requests": "request",
 }
-"""Of each reader, the file that is made up."""
+"""The generated file of each reader."""
 
 HANG_SECONDS = 5
 MEMORY_MEGABYTES = 1000
@@ -50,10 +49,12 @@ def main() -> int:
     """Fuzz each reader in a process of its own, print, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=int, default=60, help="for each reader")
-    parser.add_argument("--reader", action="append", choices=list(FILES), help="may be given several times; else all")
-    parser.add_argument("--corpus", type=Path, default=Path("fuzz-corpus"), help="where inputs that break one are kept")
+    parser.add_argument("--reader", action="append", choices=list(FILES), help="may be repeated; by default all")
+    parser.add_argument(
+        "--corpus", type=Path, default=Path("fuzz-corpus"), help="folder of the inputs that break a contract"
+    )
     parser.add_argument("--json", action="store_true", help="print the table as JSON")
-    parser.add_argument("--inside", help=argparse.SUPPRESS)  # the reader that this process is for
+    parser.add_argument("--inside", help=argparse.SUPPRESS)  # reader of this process
     options = parser.parse_args()
     try:
         import atheris  # noqa: F401
@@ -75,7 +76,7 @@ def main() -> int:
 
 
 def _fuzz(name: str, seconds: int, corpus: Path) -> dict[str, object]:
-    """Fuzz one reader in another process; return what became of it."""
+    """Fuzz one reader in another process; return its row."""
     command = [sys.executable, __file__, "--inside", name, "--seconds", str(seconds), "--corpus", str(corpus)]
     ended = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     found = END.search(ended.stderr)
@@ -87,14 +88,14 @@ def _fuzz(name: str, seconds: int, corpus: Path) -> dict[str, object]:
 
 
 def _why(printed: str) -> str:
-    """Return the line that says what happened."""
+    """Return the line with the error."""
     lines = printed.splitlines()
-    telling = [line for line in lines if re.match(r"\w*(Error|Exception)\b|.*ERROR: libFuzzer", line)]
-    return (telling or lines or ["it ended without a word"])[0][:200]
+    errors = [line for line in lines if re.match(r"\w*(Error|Exception)\b|.*ERROR: libFuzzer", line)]
+    return (errors or lines or ["no output"])[0][:200]
 
 
 def _fuzz_here(name: str, seconds: int, corpus: Path) -> None:
-    """Fuzz one reader in this process, which ends with it."""
+    """Fuzz one reader; libFuzzer ends this process."""
     import atheris
 
     with atheris.instrument_imports(include=["rankscope"]):

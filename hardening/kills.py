@@ -1,18 +1,17 @@
-"""A week of accidents in a few minutes: one sweep, killed and started again and again.
+"""A run that is killed, interrupted, stopped and restarted again and again.
 
-Run it:   python hardening/kills.py --seconds 1200      (about as long again afterwards, to finish and to compare)
+    python hardening/kills.py --faults 150      (about twenty minutes, and as long again to finish and to compare)
 
-A sweep of small networks, which keep checkpoints twice a second, runs in processes of its own. Every few seconds
-something happens to it: a worker, the parent or the whole group is killed (SIGKILL), the group gets a Ctrl-C (SIGINT),
-the parent is told to end (SIGTERM), the group stands still for a while and goes on (SIGSTOP, SIGCONT; two times for
-longer than a claim lives without a heartbeat), and now and then a second sweep starts on the same folder. What has
-ended is started again at once. When the time is over, the cells begun so far are finished in peace, and each of them is
-compared, bit for bit, with that of an undisturbed run. What was done and when is in FOLDER/events.jsonl, and what the
-cells did in FOLDER/disturbed.log.
+The run trains small networks, with a state file twice a second. At random moments a worker, the parent or the whole
+group of processes is killed (SIGKILL), the group receives Ctrl-C (SIGINT), the parent is terminated (SIGTERM), the
+group is stopped for a while and continued (SIGSTOP, SIGCONT; twice for longer than a lock stays valid), or a second run
+starts on the same folder. Every other fault waits until a job is in progress; the rest may strike while Python starts.
+A run that ended is restarted at once. At the end the jobs begun so far are finished without faults and compared, bit
+for bit, with those of an undisturbed run. FOLDER/events.jsonl lists the faults, FOLDER/disturbed.log what the jobs did.
 
-Read it:  *recovery* is the time until the first cell is in progress again, counted from the restart, or from the fault
-where nothing had to be restarted; it includes starting Python. *thrown away* are the epochs that were computed more
-than once, in seconds of training. The exit status is 0 only if no cell was lost, failed or was left half-written.
+*Recovery* is the time until a job is in progress again, from the restart, or from the fault where no restart is needed;
+it includes starting Python. *Repeated* are the epochs computed more than once, in seconds of training. The exit status
+is 0 only if nothing was lost, failed or left over.
 """
 
 from __future__ import annotations
@@ -22,8 +21,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -35,17 +32,20 @@ import numpy as np
 
 import evidence
 import real_sweep
-from evidence import Row, say
-from rankscope.sweep import RunFolder, claims
+from evidence import Row
+from rankscope.sweep import RunFolder, locks
 from real_sweep import Note, Specification
 
-LONG_STOP = claims.STALE_AFTER + 12
-MOST_SECONDS_TO_LEAVE = 30
+LONG_STOP = locks.STALE_AFTER + 12
+LEAST_FOR_LONG_STOPS = 40
+MOST_SECONDS_TO_EXIT = 30
+MOST_SECONDS_TO_BEGIN = 120
+SECONDS_BETWEEN_FAULTS = (0.5, 10.0)
 
 
 @dataclass
 class Event:
-    """Something that was done to a sweep, and in which session work was to go on after it."""
+    """A fault: its name, its time, the session that continues after it, and processes known before."""
 
     fault: str
     time: float
@@ -55,24 +55,24 @@ class Event:
 
 @dataclass
 class Program:
-    """A sweep in a session of its own."""
+    """A run in a session of its own; from `until` on it is to be killed."""
 
     process: subprocess.Popen[bytes]
     until: float = float("inf")
 
     @property
     def session(self) -> int:
-        """Its session, of which it is the leader."""
+        """The session, named after its first process."""
         return self.process.pid
 
     @property
     def runs(self) -> bool:
-        """Whether its parent process runs."""
+        """Whether the parent process runs."""
         return self.process.poll() is None
 
 
-class Accidents:
-    """A sweep on `folder`, and what can happen to it."""
+class Faults:
+    """A run on `folder`, and what can be done to it."""
 
     def __init__(self, specification: Specification, folder: Path, workers: int, rng: random.Random) -> None:
         self.specification, self.folder, self.workers, self.rng = specification, folder, workers, rng
@@ -81,119 +81,128 @@ class Accidents:
         self.events: list[Event] = []
         self.orphans: list[str] = []
         self.statuses: list[str] = []
-        self.leaving: list[float] = []
+        self.exit_seconds: list[float] = []
         self.main = self.start()
-        self.beside: Program | None = None
+        self.second: Program | None = None
 
-    def start(self, *options: str) -> Program:
-        """Start a sweep."""
-        command = real_sweep.command(self.folder, "--workers", str(self.workers), *options)
+    def start(self) -> Program:
+        """Start a run."""
+        command = real_sweep.command(self.folder, "--workers", str(self.workers))
         environment = real_sweep.environment(self.specification, self.log)
-        process = subprocess.Popen(
-            command, env=environment, start_new_session=True, stdout=subprocess.DEVNULL, stderr=self.errors
+        return Program(
+            subprocess.Popen(
+                command, env=environment, start_new_session=True, stdout=subprocess.DEVNULL, stderr=self.errors
+            )
         )
-        return Program(process)
 
     def restart(self, fault: str) -> bool:
-        """Start the sweep again after a fault."""
+        """Start the run again after a fault."""
         began = time.time()
         self.main = self.start()
-        self.note(Event(fault, began, self.main.session))
+        self.record(Event(fault, began, self.main.session))
         return True
 
-    def note(self, event: Event) -> None:
-        """Keep what was done."""
+    def record(self, event: Event) -> None:
+        """Append an event to the list and to its file."""
         self.events.append(event)
         with (self.folder.parent / "events.jsonl").open("a") as file:
             file.write(json.dumps(asdict(event)) + "\n")
 
-    def kill_a_worker(self) -> bool:
-        """Kill one that is at work; the sweep has to help itself."""
+    def kill_worker(self) -> bool:
+        """Kill a worker that holds a lock; the run replaces it."""
         pids = evidence.members(self.main.session)
-        owners = (claims.owner(path) for path in (self.folder / "claims").glob("*"))
-        at_work = [owner.pid for owner in owners if owner and owner.pid in pids and owner.pid != self.main.session]
-        if at_work:
-            self.note(Event("a worker killed (SIGKILL)", time.time(), self.main.session, pids))
-            os.kill(self.rng.choice(at_work), signal.SIGKILL)
-        return bool(at_work)
+        owners = (locks.owner(path) for path in (self.folder / "locks").glob("*"))
+        working = [owner.pid for owner in owners if owner and owner.pid in pids and owner.pid != self.main.session]
+        if working:
+            self.record(Event("a worker process killed", time.time(), self.main.session, pids))
+            os.kill(self.rng.choice(working), signal.SIGKILL)
+        return bool(working)
 
-    def kill_the_parent(self) -> bool:
-        """Kill the parent; its workers are to end by themselves."""
+    def kill_parent(self) -> bool:
+        """Kill the parent; its workers exit by themselves."""
         self.main.process.kill()
         self._expect(-signal.SIGKILL)
-        return self.restart("the parent killed (SIGKILL)")
+        return self.restart("the parent process killed")
 
-    def kill_the_group(self) -> bool:
-        """Kill all processes at once, as when a machine goes down."""
+    def kill_group(self) -> bool:
+        """Kill all processes at once, as a power failure does."""
         os.killpg(self.main.session, signal.SIGKILL)
         self._expect(-signal.SIGKILL)
-        return self.restart("the whole group killed (SIGKILL)")
+        return self.restart("all processes killed at once")
 
     def interrupt(self) -> bool:
         """Press Ctrl-C."""
         os.killpg(self.main.session, signal.SIGINT)
         self._expect(130, -signal.SIGINT)  # the latter while Python starts
-        return self.restart("Ctrl-C (SIGINT to the group)")
+        return self.restart("Ctrl-C (SIGINT)")
 
     def terminate(self) -> bool:
-        """Tell the parent to end, as a queueing system does."""
+        """Terminate the parent, as a queueing system does."""
         self.main.process.terminate()
         self._expect(143, -signal.SIGTERM)
-        return self.restart("told to end (SIGTERM)")
+        return self.restart("terminated (SIGTERM)")
 
-    def stand_still(self, seconds: float | None = None) -> bool:
-        """Stop the group and let it go on, as when a laptop sleeps."""
+    def stop(self, seconds: float | None = None) -> bool:
+        """Stop the group and continue it, as a suspended laptop does."""
         seconds = self.rng.uniform(1, 6) if seconds is None else seconds
-        fault = "stopped for longer than a claim lives" if seconds > claims.STALE_AFTER else "stopped for 1 to 6 s"
+        long = seconds > locks.STALE_AFTER
         os.killpg(self.main.session, signal.SIGSTOP)
         time.sleep(seconds)
-        self.note(Event(f"{fault} (SIGSTOP)", time.time(), self.main.session))
+        name = f"stopped for {seconds:.0f} s, longer than a lock is valid" if long else "stopped for 1 to 6 s"
+        self.record(Event(name, time.time(), self.main.session))
         os.killpg(self.main.session, signal.SIGCONT)
         return True
 
-    def stand_still_for_long(self) -> None:
-        """Stop the group until another sweep on the same folder has taken its cells over."""
-        say(f"stopped for {LONG_STOP:.0f} s with another sweep beside it")
-        if self.beside is None or not self.beside.runs:
-            self.begin_beside(LONG_STOP + 30)
-        assert self.beside is not None
-        self.beside.until = time.monotonic() + LONG_STOP + 15
-        self.stand_still(LONG_STOP)
+    def stop_long(self) -> bool:
+        """Stop the group until a second run on the same folder has taken its jobs over."""
+        evidence.log(f"stopped for {LONG_STOP:.0f} s beside a second run")
+        self.start_second()
+        assert self.second is not None
+        self.second.until = time.monotonic() + LONG_STOP + 15
+        return self.stop(LONG_STOP)
 
-    def begin_beside(self, seconds: float | None = None) -> bool:
-        """Start a second sweep on the same folder, unless there is one; it is killed later."""
-        if self.beside is not None and self.beside.runs:
+    def start_second(self) -> bool:
+        """Start a second run on the same folder, unless there is one; it is killed later."""
+        if self.second is not None and self.second.runs:
             return False
         began = time.time()
-        self.beside = self.start()
-        self.beside.until = time.monotonic() + (self.rng.uniform(8, 25) if seconds is None else seconds)
-        self.note(Event("a second sweep on the same folder", began, self.beside.session))
+        self.second = self.start()
+        self.second.until = time.monotonic() + self.rng.uniform(8, 25)
+        self.record(Event("a second run on the same folder, killed later", began, self.second.session))
         return True
 
-    def end_beside(self, at_once: bool = False) -> None:
-        """Kill the second sweep once its time is over."""
-        if self.beside is None or not (at_once or time.monotonic() > self.beside.until):
+    def end_second(self, now: bool = False) -> None:
+        """Kill the second run if its time is over."""
+        if self.second is None or not (now or time.monotonic() > self.second.until):
             return
-        os.killpg(self.beside.session, signal.SIGKILL)
-        self.beside.process.wait()
-        self._no_orphans(self.beside.session)
-        self.beside = None
+        os.killpg(self.second.session, signal.SIGKILL)
+        self.second.process.wait()
+        self._no_orphans(self.second.session)
+        self.second = None
+
+    def wait_for_work(self) -> None:
+        """Wait until a job of the main run has progressed, or the run has ended."""
+        began, deadline = time.time(), time.monotonic() + MOST_SECONDS_TO_BEGIN
+        while self.main.runs and time.monotonic() < deadline:
+            if any(n.session == self.main.session and n.time > began for n in real_sweep.read_notes(self.log)):
+                return
+            time.sleep(0.2)
 
     def finish(self) -> tuple[Specification, list[Any]]:
-        """Finish what was begun, in peace.
+        """Finish the jobs that were begun.
 
         Returns
         -------
-        The cells, and what the sweep said of them, once more with --retry-failed if some had failed.
+        The jobs, and the output of the run; of a second one with --retry-failed if some had failed.
         """
-        self.end_beside(at_once=True)
+        self.end_second(now=True)
         if self.main.runs:
             self.main.process.terminate()
             self._expect(143, -signal.SIGTERM)
         begun = {note.digest for note in real_sweep.read_notes(self.log)}
-        last = max(number for number, cell in enumerate(self.specification.cells()) if cell.digest in begun)
+        last = max(number for number, job in enumerate(self.specification.jobs()) if job.digest in begun)
         specification = replace(self.specification, count=last + 1)
-        said = []
+        outputs = []
         for options in ((), ("--retry-failed",)):
             ended = subprocess.run(
                 real_sweep.command(self.folder, "--workers", str(self.workers), *options),
@@ -201,89 +210,78 @@ class Accidents:
                 stdout=subprocess.PIPE,
                 check=False,
             )
-            said.append(json.loads(ended.stdout))
-            if not said[-1]["failed"]:
+            outputs.append(json.loads(ended.stdout))
+            if not outputs[-1]["failed"]:
                 break
-        return specification, said
+        return specification, outputs
 
     def _expect(self, *statuses: int) -> None:
         began = time.monotonic()
         try:
-            status = self.main.process.wait(MOST_SECONDS_TO_LEAVE)
+            status = self.main.process.wait(MOST_SECONDS_TO_EXIT)
             if status not in statuses:
                 self.statuses.append(f"{status} instead of {statuses[0]}")
         except subprocess.TimeoutExpired:
-            self.statuses.append(f"still there after {MOST_SECONDS_TO_LEAVE} s")
+            self.statuses.append(f"still running after {MOST_SECONDS_TO_EXIT} s")
             os.killpg(self.main.session, signal.SIGKILL)
             self.main.process.wait()
         self._no_orphans(self.main.session)
-        self.leaving.append(time.monotonic() - began)
+        self.exit_seconds.append(time.monotonic() - began)
 
     def _no_orphans(self, session: int) -> None:
-        deadline = time.monotonic() + MOST_SECONDS_TO_LEAVE
-        while evidence.members(session):
+        deadline = time.monotonic() + MOST_SECONDS_TO_EXIT
+        while members := evidence.members(session):
             if time.monotonic() > deadline:
-                self.orphans.append(f"{evidence.members(session)}")
+                self.orphans.append(f"{members}")
                 os.killpg(session, signal.SIGKILL)
                 return
             time.sleep(0.02)
 
 
-def disturb(accidents: Accidents, seconds: float, between: tuple[float, float]) -> None:
-    """Let accidents happen for so many seconds, or until the sweep has finished."""
+def disturb(faults: Faults, count: int) -> None:
+    """Inject `count` faults, or until the run has finished."""
     usual: Sequence[Callable[[], bool]] = (
-        accidents.kill_a_worker,
-        accidents.kill_a_worker,
-        accidents.kill_the_parent,
-        accidents.kill_the_group,
-        accidents.interrupt,
-        accidents.terminate,
-        accidents.stand_still,
-        accidents.begin_beside,
+        *(faults.kill_worker, faults.kill_worker, faults.kill_parent, faults.kill_group),
+        *(faults.interrupt, faults.terminate, faults.stop, faults.start_second),
     )
-    began = time.monotonic()
-    # A long stop takes a minute of its own.
-    long_ones = [seconds / 4, 3 * seconds / 4] if seconds >= 6 * LONG_STOP else []
-    said = 0.0
-    while (elapsed := time.monotonic() - began) < seconds:
-        time.sleep(accidents.rng.uniform(*between))
-        accidents.end_beside()
-        if not accidents.main.runs:
-            if accidents.main.process.returncode == 0:
-                say("the sweep has finished before its time")
+    long_stops = [count // 4, 3 * count // 4] if count >= LEAST_FOR_LONG_STOPS else []
+    for number in range(count):
+        if number % 2 == 0:
+            faults.wait_for_work()
+        time.sleep(faults.rng.uniform(*SECONDS_BETWEEN_FAULTS))
+        faults.end_second()
+        if not faults.main.runs:
+            status = faults.main.process.returncode
+            if status == 0:
+                evidence.log("the run has finished before all faults; give it more jobs")
                 return
-            accidents.statuses.append(f"ended by itself with {accidents.main.process.returncode}")
-            accidents.restart("ended by itself")
-        if long_ones and elapsed > long_ones[0]:
-            long_ones.pop(0)
-            accidents.stand_still_for_long()
+            faults.statuses.append(f"ended by itself with {status}")
+            faults.restart("ended by itself")
+        if number in long_stops:
+            faults.stop_long()
         else:
-            while not accidents.rng.choice(usual)():
-                pass  # There was no worker to kill, or a second sweep is there.
-        if elapsed - said > 60:
-            said = elapsed
-            say(
-                f"{elapsed:.0f} s: {len(accidents.events)} events, {len(RunFolder(accidents.folder).done())} cells done"
-            )
+            while not faults.rng.choice(usual)():
+                pass  # There is no worker to kill, or there is a second run already.
+        done = len(RunFolder(faults.folder).done())
+        evidence.log(f"{number + 1}: {faults.events[-1].fault}; {done} networks finished")
 
 
 def recoveries(events: Sequence[Event], notes: Sequence[Note]) -> dict[str, list[float]]:
-    """Return for each kind of fault how long it took each time until a cell was in progress."""
+    """Return for each kind of fault the times until a job was in progress; none if the next fault came before."""
     by_session: dict[int, list[Note]] = defaultdict(list)
     for one in notes:
         by_session[one.session].append(one)
     found: dict[str, list[float]] = {event.fault: [] for event in events}
     for event in events:
         later = (n.time for n in by_session[event.session] if n.time >= event.time and n.pid not in event.known)
-        # None if the next accident came before.
         first = min(later, default=None)
         if first is not None:
             found[event.fault].append(first - event.time)
     return found
 
 
-def thrown_away(notes: Sequence[Note], store: RunFolder) -> dict[str, float]:
-    """Return how much work was done twice: whole cells, and epochs in seconds of training."""
+def repeated_work(notes: Sequence[Note], store: RunFolder) -> dict[str, float]:
+    """Return how much was computed twice: whole jobs, and epochs in seconds of training."""
     epochs: dict[str, int] = defaultdict(int)
     ended: dict[str, int] = defaultdict(int)
     where: dict[tuple[int, str], int] = {}
@@ -294,79 +292,72 @@ def thrown_away(notes: Sequence[Note], store: RunFolder) -> dict[str, float]:
         elif one.what == "ended":
             ended[one.digest] += 1
         else:
-            # The first epoch that is reported after a checkpoint was computed after it.
+            # The first epoch reported by a process was computed by it.
             epochs[one.digest] += int(one.what) - where.get(key, int(one.what) - 1)
             where[key] = int(one.what)
-    seconds = 0.0
+    seconds, needed = 0.0, 0
     for digest, computed in epochs.items():
-        result = store.read(digest)
-        needed = result.sizes["epoch"]
-        seconds += (computed - needed) * float(result.attrs["training_seconds"]) / needed
+        result = store.result(digest)
+        (length,) = result.variables["loss"].shape
+        needed += length
+        seconds += (computed - length) * float(result.attrs["training_seconds"]) / length
     return {
-        "cells_computed_twice": sum(times > 1 for times in ended.values()),
-        "seconds_thrown_away": round(seconds, 1),
-        "epochs_needed": sum(store.read(digest).sizes["epoch"] for digest in epochs),
+        "jobs_computed_twice": sum(times > 1 for times in ended.values()),
+        "seconds_repeated": round(seconds, 1),
+        "epochs_needed": needed,
         "epochs_computed": sum(epochs.values()),
     }
 
 
-def attack(
-    seconds: float, specification: Specification, folder: Path, workers: int, seed: int
-) -> tuple[list[Row], Any]:
-    """Disturb a sweep, let it finish, and compare it with an undisturbed one."""
-    accidents = Accidents(specification, folder / "disturbed", workers, random.Random(seed))
+def kill(
+    count: int, specification: Specification, folder: Path, workers: int, seed: int
+) -> tuple[list[Row], dict[str, Any]]:
+    """Disturb a run, let it finish, and compare it with an undisturbed one."""
+    faults = Faults(specification, folder / "disturbed", workers, random.Random(seed))
     began = time.monotonic()
-    disturb(accidents, seconds, (0.5, 10.0))
+    disturb(faults, count)
     disturbed = time.monotonic() - began
-    store = RunFolder(accidents.folder)
+    store = RunFolder(faults.folder)
     done = len(store.done())
-    say(f"{done} cells done after {disturbed:.0f} s; in peace from now on")
-    specification, said = accidents.finish()
-    say(f"the same {specification.count} cells, undisturbed")
-    undisturbed = real_sweep.run_undisturbed(specification, folder / "undisturbed", workers)
-    found = evidence.compare(accidents.folder, folder / "undisturbed")
-    notes = real_sweep.read_notes(accidents.log)
-    times = recoveries(accidents.events, notes)
-    counted = {fault: sum(event.fault == fault for event in accidents.events) for fault in times}
+    evidence.log(f"{done} networks finished in {disturbed:.0f} s; no more faults")
+    specification, outputs = faults.finish()
+    evidence.log(f"the same {specification.count} networks, undisturbed")
+    real_sweep.run_undisturbed(specification, folder / "undisturbed", workers)
+    found = evidence.compare(faults.folder, folder / "undisturbed")
+    notes = real_sweep.read_notes(faults.log)
+    times = recoveries(faults.events, notes)
+    counted = {fault: sum(event.fault == fault for event in faults.events) for fault in times}
     rows = [Row(fault, counted[fault], found.lost, times[fault]) for fault in sorted(times)]
     details: dict[str, Any] = {
-        "cells": specification.count,
-        "cells_done_under_fire": done,
-        "seconds_under_fire": round(disturbed),
-        "seconds_undisturbed_for_all": round(undisturbed),
-        "accidents": sum(counted.values()),
-        "cells_missing": found.missing,
-        "cells_different": found.different,
-        "cells_failed_before_retry": said[0]["failed"],
-        "cells_failed": found.failed,
-        "left_over": found.left_over,
-        "set_aside": found.set_aside,
-        "orphans": accidents.orphans,
-        "wrong_exit_statuses": accidents.statuses,
-        "seconds_to_leave_median": round(float(np.median(accidents.leaving)), 2) if accidents.leaving else None,
-        "seconds_to_leave_longest": round(max(accidents.leaving), 2) if accidents.leaving else None,
-        **thrown_away(notes, store),
+        "jobs": specification.count,
+        "faults": sum(counted.values()),
+        "networks_finished_between_faults": done,
+        "seconds_of_faults": round(disturbed),
+        "failed_before_retry": outputs[0]["failed"],
+        **found.details(),
+        "orphans": faults.orphans,
+        "wrong_exit_statuses": faults.statuses,
+        "seconds_to_exit_median": round(float(np.median(faults.exit_seconds)), 2) if faults.exit_seconds else None,
+        "seconds_to_exit_longest": round(max(faults.exit_seconds), 2) if faults.exit_seconds else None,
+        **repeated_work(notes, store),
     }
-    details["ok"] = found.clean and not accidents.orphans and not accidents.statuses and not said[0]["failed"]
+    details["ok"] = found.clean and not faults.orphans and not faults.statuses and not outputs[0]["failed"]
     return rows, details
 
 
 def main() -> None:
     """Run the program."""
-    parser = evidence.parser(__doc__ or "")
-    parser.add_argument("--seconds", type=float, default=1200, help="of accidents")
-    parser.add_argument("--cells", type=int, help="by default, more than can be done in that time")
-    parser.add_argument("--epochs", type=int, default=1000)
+    parser = evidence.parser(__doc__ or "", jobs=None, epochs=1000)
+    parser.add_argument("--faults", type=int, default=150)
     options = parser.parse_args()
-    # A program that a shell has put into the background ignores Ctrl-C, and would hand that on.
+    # A shell's background programs ignore Ctrl-C, and child processes inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    count = options.cells or max(12, int(options.seconds))
-    folder = options.folder or Path(tempfile.mkdtemp(prefix="kills-"))
-    folder.mkdir(parents=True, exist_ok=True)
-    specification = Specification(count, epochs=options.epochs)
-    rows, details = attack(options.seconds, specification, folder, options.workers, options.seed)
-    evidence.report(rows, details, "A sweep under fire", options.as_json)
-    sys.exit(0 if details["ok"] else 1)
+    specification = Specification(options.jobs or max(30, 8 * options.faults), epochs=options.epochs)
+    evidence.execute(
+        options,
+        "A run killed and restarted",
+        lambda folder: kill(options.faults, specification, folder, options.workers, options.seed),
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What a reader of files is to those who try to break it, and how it is tried.
+"""A reader of files, for the fuzzer.
 
-The contract of a reader: for any bytes it returns or raises `InputError`, or what else its module documents. `read`
-goes on as a user would with what was returned: it measures the matrices, runs the network, draws the values.
+The contract of a reader: for any bytes it returns or raises `InputError`. `read` also uses what was returned as a user
+would: it measures the matrices, runs the network, draws the values.
 """
 
 from __future__ import annotations
@@ -15,31 +15,25 @@ from hypothesis import strategies as st
 from fuzz_mutations import Bundle
 from rankscope.errors import InputError
 
-Allowed = tuple[type[Exception], ...]
-
 
 @dataclass(frozen=True)
 class Reader:
-    """A reader, or several that are given the same files.
+    """A reader, or several that read the same files.
 
     Attributes
     ----------
     name, about
-        What it is called, and which files it reads.
+        Its name, and the files it reads.
     seeds
         Returns valid inputs.
     read
         Reads the files in a folder as a user would.
     words
-        Of its formats, to be put anywhere.
+        Words of its formats, inserted by mutations.
     once
-        Returns inputs that are to be read once and as they are, such as archives that unpack to very much.
+        Returns inputs that are read once and unchanged, such as archives that unpack to gigabytes.
     texts
-        For a format of text: a hypothesis strategy of whole inputs; None for others.
-    allowed
-        What `read` may raise.
-    only_if_named
-        Whether it is left out where no reader is named.
+        For a text format: a hypothesis strategy of whole inputs.
     """
 
     name: str
@@ -49,21 +43,19 @@ class Reader:
     words: tuple[bytes, ...] = ()
     texts: Callable[[], st.SearchStrategy[Bundle]] | None = None
     once: Callable[[], list[Bundle]] = list
-    allowed: Allowed = (InputError,)
-    only_if_named: bool = False
 
 
 def attempt(reader: Reader, folder: Path) -> str:
-    """Return "" if the reader returned, or the name of what it raised that it may raise."""
+    """Return "" if the reader returned, or the place in the code that raised InputError."""
     try:
         reader.read(folder)
-    except reader.allowed as error:
+    except InputError as error:
         return place_of(error)
     return ""
 
 
 def place_of(error: BaseException) -> str:
-    """Return the line of rankscope that raised an error, or else what it says: what tells one refusal from another."""
+    """Return the line of rankscope that raised an error, or its message, to distinguish refusals."""
     places = [str(error)[:60]]
     step = error.__traceback__
     while step is not None:

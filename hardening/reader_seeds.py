@@ -1,4 +1,4 @@
-"""Small valid inputs for every reader, made by the package itself where it writes such files, else by libraries."""
+"""Small valid inputs of every reader."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import json
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,6 @@ from safetensors.torch import save
 
 import rankscope as rs
 from fuzz_mutations import Bundle
-from rankscope.io.dataset_file import open_dataset, write_dataset
 from rankscope.networks.gated import GatedRNN
 from rankscope.sweep import RunFolder, Sweep
 from rankscope.tasks.sentiment.data import SentimentData, prepare, save_data
@@ -31,34 +30,33 @@ from rankscope.tasks.sentiment.task import Sentiment
 
 SWEEP = """\
 task: {name: flipflop, duration: 10}
-hidden_size: 6
-epochs: 3
+network: {hidden_size: 6}
+training: {epochs: 3}
 grid:
-  gain: [0.0, 0.9]
+  network.gain: [0.0, 0.9]
 samples: 2
 """
 LONGER_SWEEP = """\
-# Every option there is.
+# Sections, short names, paths of all three sections, and a gated network.
 task: &options
   name: romo
-  duration: 10
-grid:
-  nonlinearity: [tanh, relu]
-  trained: [[recurrent], [input, output]]
-  learning_rate: [null, 1e-3]
-samples: 3
-seed: 7
-gain: 1.2
-hidden_size: 16
+  stimulus: 2
+network: {kind: gru, num_layers: 2, hidden_size: 8, gain: 1.2}
+training:
+  optimizer: sgd
+  schedule: {name: StepLR, step_size: 100}
+  stop_below: .05
 epochs: 20
-convention: rate
-noise_std: 0.05
-orthogonal: no
-optimizer: sgd
 batch_size: 8
 clip_norm: 1.0
-stop_below: .05
-recorded_epochs: 5
+measurements: [norms, spectra]
+labels: {group: a}
+seed: 7
+grid:
+  training.learning_rate: [null, 1e-3]
+  task.delay_min: [2, 3]
+  network.kind: [gru, lstm]
+samples: 3
 """
 TASK = rs.tasks.FlipFlop(duration=10)
 TREES = b"(3 (2 It) (4 (2 's) (4 good)))\n(1 (2 Not) (1 this))\n(2 (2 -LRB-) (2 x))\n(0 bad)\n"
@@ -104,7 +102,7 @@ def zipped(members: Mapping[str, bytes], kind: int = zipfile.ZIP_DEFLATED) -> by
 
 @cache
 def bomb(kind: str, name: str, size: int, others: tuple[tuple[str, bytes], ...] = ()) -> bytes:
-    """Return an archive of less than a megabyte, "zip" or "tar", with a file of `size` zeros, and in a zip others."""
+    """Return an archive of less than a megabyte, "zip" or "tar", with a file of `size` zeros."""
     million = bytes(1_000_000)
     file = io.BytesIO()
     if kind == "zip":
@@ -124,38 +122,24 @@ def bomb(kind: str, name: str, size: int, others: tuple[tuple[str, bytes], ...] 
     return file.getvalue()
 
 
+@cache
 def run_folder() -> Bundle:
-    """Return the files of a run of four tiny networks: two finished, one failed, one claimed."""
+    """Return the files of a run of four tiny networks: two finished, one failed, one locked."""
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "sweep.yaml"
-        file.write_text(SWEEP)
-        jobs = Sweep.from_yaml(file).jobs()
+        (Path(folder) / "sweep.yaml").write_text(SWEEP)
+        jobs = Sweep.from_yaml(Path(folder) / "sweep.yaml").jobs()
         run = RunFolder(Path(folder) / "run")
         run.prepare(jobs, {"sweep": SWEEP, "experiment": "gain"})
         for job in jobs[:2]:
-            run.save(job.run())
+            run.save(job.model_copy(update={"measurements": ("norms", "truncation")}).run())
         run.fail(jobs[2].digest, "ValueError", "it could not be", "Traceback ...")
         owner = {"host": "elsewhere", "pid": 12, "started": 1.0, "token": "0123456789abcdef"}
         run.lock_path(jobs[3].digest).write_text(json.dumps(owner))
         return {str(path.relative_to(run.path)): path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
 
 
-KEPT = ("task", "gain", "sample", "seed", "loss", "singular_value_history", "change_norm", "status", "matrix", "time")
-
-
-def fewer_variables(content: bytes) -> bytes:
-    """Return the file of a job's measurements with some of its variables."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "measurements.safetensors"
-        path.write_bytes(content)
-        stored = open_dataset(path)
-        dataset = stored.load()
-        write_dataset(path, dataset[[name for name in KEPT if name in dataset.variables]], stored.metadata)
-        return path.read_bytes()
-
-
 def state_dict(change: float = 0.0) -> dict[str, torch.Tensor]:
-    """Return a state dict with a matrix or two of every kind that is told apart."""
+    """Return a state dict with matrices of every kind that is distinguished."""
     draw = torch.Generator().manual_seed(1)
     shapes: dict[str, tuple[int, ...]] = {
         "model.embed_tokens.weight": (6, 4),
@@ -207,27 +191,14 @@ def adapter(suffix: str, write: Callable[[dict[str, torch.Tensor]], bytes], **mo
     return {"adapter_config.json": json.dumps(config).encode(), f"adapter_model.{suffix}": write(tensors)}
 
 
-def network_files() -> Iterable[bytes]:
-    """Yield saved networks of both kinds, with and without what they were before learning."""
+def network_files() -> Iterator[bytes]:
+    """Yield saved networks of both classes, with and without the network before training."""
     rate = rs.RateRNN.initialize(TASK, hidden_size=5, gain=0.9, rng=0)
     other = rs.RateRNN.initialize(TASK, hidden_size=5, gain=0.9, rng=1, nonlinearity="relu", trained=("recurrent",))
     gated = GatedRNN.initialize(TASK, "lstm", 3, 2, rng=0)
     yield written(lambda path: rate.save(path, initial=rate.snapshot()), "network")
     yield written(other.save, "network")
     yield written(lambda path: gated.save(path, initial=copy.deepcopy(gated)), "network")
-
-
-def new_training() -> tuple[Any, dict[str, Any]]:
-    """Return the network and the options whose training a checkpoint continues."""
-    network = rs.RateRNN.initialize(TASK, hidden_size=5, gain=0.9, rng=0)
-    return network, {
-        "epochs": 4,
-        "rng": 0,
-        "batch_size": 2,
-        "recorded_epochs": 3,
-        "eigenvalues": 1,
-        "record_weights": True,
-    }
 
 
 @cache
@@ -246,16 +217,22 @@ def sentiment_task(data: SentimentData) -> Sentiment:
 
 
 def classifier(task: Sentiment, kind: str = "gru", hidden_size: int = 3) -> GatedRNN:
-    """Return the classifier whose training a state file continues."""
+    """Return a classifier of sentences."""
     return GatedRNN.initialize(task, kind, hidden_size, embedding=task.embedding, readout="last", rng=0)
 
 
-def training_files() -> Iterable[bytes]:
-    """Yield state files of a rate network, and of a classifier of sentences."""
-    network, options = new_training()
-    yield written(lambda path: rs.train(network, TASK, checkpoint=path, **(options | {"epochs": 3})), "checkpoint")
+def train_rate(path: Path, epochs: int) -> object:
+    """Train a rate network on drawn trials, with a state file."""
+    network = rs.RateRNN.initialize(TASK, hidden_size=5, gain=0.9, rng=0)
+    recorded = {"recorded_epochs": 3, "eigenvalues": 1, "record_weights": True}
+    return rs.train(network, TASK, epochs, 0, checkpoint=path, batch_size=2, **recorded)
+
+
+def train_classifier(path: Path, epochs: int) -> object:
+    """Train a classifier on finite data with a schedule and validation, with a state file."""
     task = sentiment_task(sentences())
-    yield written(lambda path: rs.train(classifier(task), task, 1, 0, checkpoint=path), "checkpoint")
+    schedule = {"name": "StepLR", "step_size": 1}
+    return rs.train(classifier(task), task, epochs, 0, checkpoint=path, schedule=schedule, validation_every=1)
 
 
 def sentiment_file() -> bytes:

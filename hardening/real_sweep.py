@@ -1,9 +1,8 @@
-"""A real sweep for the programs beside this one to break: small networks, through the command line that users call.
+"""A run of small networks through the command line, for the fault programs to disturb.
 
 `python -c "import real_sweep; real_sweep.main()" run hardening --out FOLDER ...` is `rankscope run` with one more
-experiment in its list. Its cells are those that everybody trains, except that they keep checkpoints often, and that
-they write down what they do: a line in a log whenever one begins, has come further, or ends. From the log the others
-can tell afterwards what was computed twice, and how long it took until work went on.
+experiment. Its jobs write state files often, and append a line to a log when they begin, progress and end. From the
+log follow the epochs that were computed twice, and the time until work continued after a fault.
 """
 
 from __future__ import annotations
@@ -14,20 +13,20 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
-import xarray as xr
-from rankscope.experiments.cell import DEFAULT_MEASUREMENTS, Cell
-
+from rankscope import train
 from rankscope.experiments import EXPERIMENTS
-from rankscope.experiments.base import Experiment
-from rankscope.tasks import make
+from rankscope.experiments.base import MEASURED, Experiment
+from rankscope.sweep import Done, Job
 
 HERE = Path(__file__).parent
-SPECIFICATION = "RANKSCOPE_HARDENING_SWEEP"
+SPECIFICATION = "RANKSCOPE_HARDENING_RUN"
 LOG = "RANKSCOPE_HARDENING_LOG"
 SECONDS_BETWEEN_NOTES = 0.1
 TASKS = ("flipflop", "mante", "romo")
@@ -35,36 +34,33 @@ TASKS = ("flipflop", "mante", "romo")
 
 @dataclass(frozen=True)
 class Specification:
-    """Which cells: how many, of how many units and epochs, how often they keep a checkpoint, tasks, measurements."""
+    """The jobs of a run: number, size, epochs, seconds between state files, measurements. The tasks alternate."""
 
     count: int
     hidden_size: int = 64
     epochs: int = 1000
     checkpoint_seconds: float = 0.5
-    tasks: tuple[str, ...] = TASKS
-    measurements: tuple[str, ...] = DEFAULT_MEASUREMENTS
+    measurements: tuple[str, ...] = MEASURED
 
-    def cells(self) -> list[NotedCell]:
-        """Return the cells; the tasks take turns."""
+    def jobs(self) -> list[NotedJob]:
+        """Return the jobs."""
         return [
-            NotedCell(
-                make(self.tasks[index % len(self.tasks)]),
-                gain=round(0.3 * (index // len(self.tasks) % 5), 1),
-                hidden_size=self.hidden_size,
-                epochs=self.epochs,
-                seed=index,
-                sample=index // (5 * len(self.tasks)),
-                training={"checkpoint_seconds": self.checkpoint_seconds},
+            NotedJob(
+                task=TASKS[index % len(TASKS)],
+                network={"gain": round(0.3 * (index // len(TASKS) % 5), 1), "hidden_size": self.hidden_size},
+                training={"epochs": self.epochs},
                 measurements=tuple(self.measurements),
+                seed=index,
+                labels={"sample": index // (5 * len(TASKS))},
             )
             for index in range(self.count)
         ]
 
 
-class NotedCell(Cell):
-    """A cell that writes down in the log when it begins, how far it is, and when it ends."""
+class NotedJob(Job):
+    """A job that logs its begin, progress and end."""
 
-    def measure(self, report: Callable[[int, int, float], None], checkpoint: Any = None) -> xr.Dataset:
+    def run(self, progress: Callable[[int, int, float], None] | None = None, checkpoint: Any = None) -> Done:
         """Train and measure."""
         note(self.digest, "begun")
         last = 0.0
@@ -75,16 +71,19 @@ class NotedCell(Cell):
             if now - last >= SECONDS_BETWEEN_NOTES or done == total:
                 note(self.digest, str(done))
                 last = now
-            report(done, total, loss)
+            if progress is not None:
+                progress(done, total, loss)
 
-        measured = super().measure(noted, checkpoint)
+        often = partial(train, checkpoint_seconds=specification().checkpoint_seconds)
+        with mock.patch("rankscope.sweep.job.train", often):
+            finished = super().run(noted, checkpoint)
         note(self.digest, "ended")
-        return measured
+        return finished
 
 
 @dataclass(frozen=True)
 class Note:
-    """One line of the log: when, by which process of which session and host, about which cell, what ("begun", "17")."""
+    """One line of the log: time, host, session and number of the process, job, and "begun", "ended" or an epoch."""
 
     time: float
     host: str
@@ -95,7 +94,7 @@ class Note:
 
 
 def note(digest: str, what: str) -> None:
-    """Append a line to the log, if there is one. A short write with O_APPEND is whole, whoever else writes."""
+    """Append a line to the log, if there is one. A short write with O_APPEND is atomic."""
     log = os.environ.get(LOG)
     if log:
         line = f"{time.time():.4f} {socket.gethostname()} {os.getsid(0)} {os.getpid()} {digest} {what}\n"
@@ -111,20 +110,25 @@ def read_notes(log: Path) -> list[Note]:
 
 
 def environment(specification: Specification, log: Path | None = None) -> dict[str, str]:
-    """Return the environment in which `main` runs these cells, and in which their results can be unpickled."""
+    """Return the environment in which `main` runs these jobs, and in which they can be unpickled."""
     paths = [str(HERE), str(HERE.parent / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
     ours = {SPECIFICATION: json.dumps(asdict(specification)), "PYTHONPATH": os.pathsep.join(paths)}
     return os.environ | ours | ({} if log is None else {LOG: str(log)})
 
 
+def specification() -> Specification:
+    """Return the specification in this process's environment."""
+    return Specification(**json.loads(os.environ[SPECIFICATION]))
+
+
 def command(folder: Path, *options: str) -> list[str]:
-    """Return the command that runs the sweep into `folder`."""
+    """Return the command that runs the jobs into `folder`."""
     return [sys.executable, "-c", "import real_sweep; real_sweep.main()", "run", "hardening", "--out", str(folder),
             "--preset", "given", "--json", *options]  # fmt: skip
 
 
 def run_undisturbed(specification: Specification, folder: Path, workers: int) -> float:
-    """Run the sweep to its end and return how many seconds that took."""
+    """Run all jobs to the end; return the seconds that took."""
     began = time.monotonic()
     subprocess.run(
         command(folder, "--workers", str(workers)),
@@ -135,14 +139,10 @@ def run_undisturbed(specification: Specification, folder: Path, workers: int) ->
     return time.monotonic() - began
 
 
-def given(environ: Mapping[str, str]) -> list[NotedCell]:
-    """Return the cells that the environment asks for."""
-    return Specification(**json.loads(environ[SPECIFICATION])).cells()
-
-
 def main() -> None:
-    """Be the command line of rankscope, with the experiment of the environment."""
+    """Start the command line of rankscope with the experiment of the environment."""
     from rankscope.cli import main as rankscope_main
 
-    EXPERIMENTS["hardening"] = Experiment("hardening", "to be broken", {"given": lambda: given(os.environ)}, ())
+    jobs: Callable[[], list[Job]] = lambda: list(specification().jobs())  # noqa: E731
+    EXPERIMENTS["hardening"] = Experiment("hardening", "small networks", {"given": jobs})
     rankscope_main()

@@ -1,17 +1,17 @@
-"""A cluster whose cables are pulled: a sweep on a Dask cluster of four hosts, links cut and restored, one host lost.
+"""A Dask cluster of four hosts whose links are cut and restored, and that loses one host.
 
-Run it:   python hardening/two_hosts.py --cells 110      (about a quarter of an hour; as root, on Linux, with iproute2)
+    python hardening/two_hosts.py --jobs 110      (about a quarter of an hour; as root, on Linux, with iproute2)
 
-The hosts are network namespaces on this machine, each with a host name and process numbers of its own: one for the
-scheduler, one for the sweep, two for a worker each, all on one file system, with a virtual cable (veth) from each to
-the scheduler. A cut takes the cable down, so that packets vanish as they do when a switch fails: no connection is
-closed. The link of a worker and then that of the sweep is cut for 5 s, for 20 s and for 45 s, which is longer than
-Dask's 30 s; at last a worker host goes down for good and comes back as a new one.
+The hosts are network namespaces on this machine, with host names and process numbers of their own: one for the
+scheduler, one for the run, two for a worker each, with one file system and a virtual cable (veth) from each to the
+scheduler. A cut takes the cable down, so that packets are lost and no connection is closed. The link of a worker and
+then that of the run is cut for 5 s, 20 s and 45 s, which is longer than Dask's timeout of 30 s. At last a worker host
+is lost, and replaced by a new one.
 
-Read it:  *recovery* is the time from the moment the link is back until the host begins its next cell; for the link of
-the sweep, until a cell begins anywhere, if need be after the sweep has been started again. A sweep that ended with the
-one line that the guide on clusters promises is started again; how often is in the note. One that stands still for
-longer than `--patience` has failed. The exit status is 0 only if nothing was lost and nothing hung.
+*Recovery* is the time from the restored link until the host begins its next job; for the link of the run, until a job
+begins anywhere, if necessary after a restart of the run. A run that ended with the error described in the guide on
+clusters is started again. No progress for --patience seconds is a failure. The exit status is 0 only if nothing was
+lost and nothing hung.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from typing import Any
 
 import evidence
 import real_sweep
-from evidence import Row, say
+from evidence import Row
 from rankscope.sweep import RunFolder
 from real_sweep import Specification
 
 PORT = 8786
 CUTS = (5.0, 20.0, 45.0)
 SECONDS_BETWEEN_FAULTS = 8.0
-PROMISED = ("executor must take work until the sweep ends", "scheduler must be the address of a running one")
-"""How the one line begins with which a sweep may end when its link is cut."""
+EXPECTED = ("executor must accept work until the run ends", "scheduler must be the address of a running one")
+"""Beginnings of the errors with which a run may end when its link is cut."""
 
 
 class Hosts:
-    """A scheduler host with a cable to each of the others."""
+    """Network namespaces: a scheduler host ("hub") with a virtual cable to each of the others."""
 
     def __init__(self, names: Sequence[str], folder: Path) -> None:
         self.names = names
@@ -80,15 +80,15 @@ class Hosts:
         _ip("-n", self._space("hub"), "link", "set", f"{self.tag}h{self.names.index(name)}", "down")
 
     def restore(self, name: str) -> None:
-        """Bring the cable to a host up again."""
+        """Bring the cable to a host up."""
         _ip("-n", self._space("hub"), "link", "set", f"{self.tag}h{self.names.index(name)}", "up")
 
     def scheduler_address(self, name: str) -> str:
-        """Return where a host reaches the scheduler."""
+        """Return the address of the scheduler as seen by a host."""
         return f"tcp://10.213.{self.names.index(name)}.1:{PORT}"
 
     def start(self, name: str, command: Sequence[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
-        """Start a program on a host; when the process returned ends, so does everything that it has started."""
+        """Start a program on a host. It has process numbers of its own, and its children end with it."""
         inside = f'hostname {name}; exec "$@"'
         whole = ["ip", "netns", "exec", self._space(name), "unshare", "--uts", "--pid", "--fork", "--kill-child",
                  "--mount-proc", "sh", "-c", inside, name, *command]  # fmt: skip
@@ -108,7 +108,7 @@ class Hosts:
 
 
 def why_not() -> str | None:
-    """Return why this machine has no such hosts, or None."""
+    """Return why network namespaces cannot be used here, or None."""
     for command in ("ip", "unshare"):
         if shutil.which(command) is None:
             return f"there is no command {command} (Debian: iproute2, util-linux)"
@@ -123,9 +123,9 @@ def why_not() -> str | None:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """Kill a program with all that it has started."""
+    """Kill a program with all its children."""
     if process.poll() is None:
-        # Its session has `unshare` and what runs below it; --kill-child ends the namespace with it.
+        # Killing `unshare` ends its namespace (--kill-child).
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
@@ -136,7 +136,7 @@ def _ip(*arguments: str) -> None:
 
 @dataclass
 class Fault:
-    """What was done: its name, when it was over, and where the next cell is to begin ("" is anywhere)."""
+    """A fault: its name, its end, and the host on which the next job is to begin ("" is any)."""
 
     name: str
     over: float
@@ -144,52 +144,52 @@ class Fault:
 
 
 class Cluster:
-    """A sweep on a Dask cluster on these hosts."""
+    """A run on a Dask cluster on these hosts."""
 
     def __init__(self, hosts: Hosts, specification: Specification, folder: Path, patience: float) -> None:
         self.hosts, self.folder, self.patience = hosts, folder, patience
         self.log = folder.parent / f"{folder.name}.log"
         self.environment = real_sweep.environment(specification, self.log)
         self.faults: list[Fault] = []
-        self.said: list[str] = []
+        self.ends: list[str] = []
         self.hung = 0
         scheduler = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--port", str(PORT), "--no-dashboard"]
         self.hosts.start("hub", scheduler, self.environment)
         self.workers = {name: self._worker(name) for name in ("left", "right")}
-        self.sweep = self.start_sweep()
+        self.run = self.start_run()
 
-    def start_sweep(self) -> subprocess.Popen[bytes]:
-        """Start the sweep."""
+    def start_run(self) -> subprocess.Popen[bytes]:
+        """Start the run."""
         command = real_sweep.command(self.folder, "--scheduler", self.hosts.scheduler_address("desk"))
         return self.hosts.start("desk", command, self.environment)
 
-    def lose_and_replace(self, name: str) -> None:
-        """Take a worker host down, wait, and start a worker on a new one of that name."""
+    def replace_host(self, name: str) -> None:
+        """End a worker host, wait, and start a worker on a new one of that name."""
         end(self.workers[name])
         time.sleep(5)
         self.workers[name] = self._worker(name)
-        self._happened("a worker host lost, a new one 5 s later", name)
+        self._record("a Dask worker host lost, a new one 5 s later", name)
 
     def cut(self, name: str, seconds: float) -> None:
-        """Cut the link of a host for so long."""
+        """Cut the link of a host for some seconds."""
         self.hosts.cut(name)
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             time.sleep(0.2)
-            self._look_after_sweep()
+            self._restart_if_ended()
         self.hosts.restore(name)
         if name == "desk":
-            self._happened(f"the link of the sweep cut for {seconds:g} s", "")
+            self._record(f"link of the run to its scheduler cut for {seconds:g} s", "")
         else:
-            self._happened(f"the link of a worker host cut for {seconds:g} s", name)
+            self._record(f"link of a Dask worker host cut for {seconds:g} s", name)
 
     def finished(self) -> bool:
-        """Return whether the sweep has finished, after starting it again if it had ended otherwise."""
-        self._look_after_sweep()
-        return self.sweep.poll() == 0
+        """Return whether the run has finished; restart it if it has ended otherwise."""
+        self._restart_if_ended()
+        return self.run.poll() == 0
 
     def wait_for_work(self) -> None:
-        """Wait until the host of the last fault has begun a cell, or the sweep has finished."""
+        """Wait until the host of the last fault has begun a job, or the run has finished."""
         fault = self.faults[-1]
         deadline = time.monotonic() + self.patience
         while not self.finished():
@@ -197,12 +197,12 @@ class Cluster:
                 return
             if time.monotonic() > deadline:
                 self.hung += 1
-                say(f"no cell has begun for {self.patience:.0f} s after: {fault.name}")
+                evidence.log(f"no job has begun for {self.patience:.0f} s after: {fault.name}")
                 return
             time.sleep(0.2)
 
     def finish(self) -> bool:
-        """Wait for the end of the sweep; return whether it came before nothing had been done for too long."""
+        """Wait for the end of the run; return False if it made no progress for too long."""
         done, since = -1, time.monotonic()
         while not self.finished():
             now_done = len(RunFolder(self.folder).done())
@@ -214,21 +214,21 @@ class Cluster:
             time.sleep(0.5)
         return True
 
-    def _look_after_sweep(self) -> None:
-        status = self.sweep.poll()
+    def _restart_if_ended(self) -> None:
+        status = self.run.poll()
         if status not in (None, 0):
             line = (self.folder.parent / "desk.log").read_text().strip().splitlines()[-1]
-            self.said.append(f"{status}: {line}")
-            say(f"the sweep has ended with {self.said[-1]}")
+            self.ends.append(f"{status}: {line}")
+            evidence.log(f"the run has ended with {self.ends[-1]}")
             time.sleep(1)
-            self.sweep = self.start_sweep()
+            self.run = self.start_run()
 
-    def _happened(self, name: str, host: str) -> None:
-        say(f"{name}; {len(RunFolder(self.folder).done())} cells done")
+    def _record(self, name: str, host: str) -> None:
+        evidence.log(f"{name}; {len(RunFolder(self.folder).done())} networks finished")
         self.faults.append(Fault(name, time.time(), host))
 
     def _worker(self, name: str) -> subprocess.Popen[bytes]:
-        # A worker that loses its scheduler for long ends, and is started again here as the guide on clusters says.
+        # A worker that loses its scheduler exits; the loop restarts it, as docs/faults.md recommends.
         scratch = self.folder.parent / f"scratch-{name}"
         worker = ["-m", "distributed.cli.dask_worker", self.hosts.scheduler_address(name), "--nworkers", "1",
                   "--nthreads", "1", "--no-dashboard", "--local-directory", str(scratch)]  # fmt: skip
@@ -237,15 +237,15 @@ class Cluster:
 
 
 def time_until_work(fault: Fault, notes: Sequence[real_sweep.Note]) -> float | None:
-    """Return the seconds from the end of a fault until a cell began where it was awaited; None if none did."""
+    """Return the seconds from the end of a fault until a job began on its host; None if none did."""
     later = [n.time for n in notes if n.what == "begun" and n.time >= fault.over and fault.host in ("", n.host)]
     return min(later) - fault.over if later else None
 
 
-def attack(
+def cut_links(
     specification: Specification, folder: Path, cuts: Sequence[float], patience: float, workers: int, seed: int
 ) -> tuple[list[Row], dict[str, Any]]:
-    """Cut links during a sweep, let it finish, and compare it with an undisturbed one."""
+    """Cut links during a run, let it finish, and compare it with an undisturbed one."""
     rng = random.Random(seed)
     began = time.monotonic()
     with Hosts(["desk", "left", "right"], folder) as hosts:
@@ -253,65 +253,55 @@ def attack(
         while not real_sweep.read_notes(cluster.log):
             time.sleep(0.2)
             if time.monotonic() - began > patience:
-                raise RuntimeError(f"no cell has begun; see the logs in {folder}")
+                raise RuntimeError(f"no job has begun; see the logs in {folder}")
         plan = [(host, seconds) for host in ("left", "desk") for seconds in cuts]
         for host, seconds in [*plan, ("right", None)]:
             time.sleep(rng.uniform(0.3, 1) * SECONDS_BETWEEN_FAULTS)
             if cluster.finished():
-                say("the sweep has finished before all faults; give it more cells")
+                evidence.log("the run has finished before all faults; give it more jobs")
                 break
             if seconds is None:
-                cluster.lose_and_replace(host)
+                cluster.replace_host(host)
             else:
                 cluster.cut(host, seconds)
             cluster.wait_for_work()
         ended = cluster.finish()
-    say("the same cells, undisturbed")
+    evidence.log("the same networks, undisturbed")
     real_sweep.run_undisturbed(specification, folder / "undisturbed", workers)
     found = evidence.compare(folder / "cluster", folder / "undisturbed")
     notes = real_sweep.read_notes(cluster.log)
-    names = list(dict.fromkeys(fault.name for fault in cluster.faults))
     rows = []
-    for name in names:
+    for name in dict.fromkeys(fault.name for fault in cluster.faults):
         times = [time_until_work(fault, notes) for fault in cluster.faults if fault.name == name]
         rows.append(Row(name, len(times), found.lost, [seconds for seconds in times if seconds is not None]))
     details = {
-        "cells": specification.count,
+        "jobs": specification.count,
         "faults": len(cluster.faults),
-        "cells_missing": found.missing,
-        "cells_different": found.different,
-        "cells_failed": found.failed,
-        "left_over": found.left_over,
-        "set_aside": found.set_aside,
-        "sweep_ended_with": cluster.said,
+        **found.details(),
+        "run_ended_with": cluster.ends,
         "hung": cluster.hung,
         "ended_by_itself": ended,
-        "cells_begun": sum(n.what == "begun" for n in notes),
-        "cells_ended": sum(n.what == "ended" for n in notes),
+        "jobs_begun": sum(n.what == "begun" for n in notes),
+        "jobs_ended": sum(n.what == "ended" for n in notes),
     }
-    promised = all(any(line.startswith(f"2: rankscope: {one}") for one in PROMISED) for line in cluster.said)
-    details["ok"] = found.clean and ended and not cluster.hung and promised
+    expected = all(any(line.startswith(f"2: rankscope: {one}") for one in EXPECTED) for line in cluster.ends)
+    details["ok"] = found.clean and ended and not cluster.hung and expected
     return rows, details
 
 
 def main() -> None:
     """Run the program."""
-    parser = evidence.parser(__doc__ or "")
-    parser.add_argument("--cells", type=int, default=110)
-    parser.add_argument("--epochs", type=int, default=1500)
+    parser = evidence.parser(__doc__ or "", jobs=110, epochs=1500)
     parser.add_argument("--cuts", type=float, nargs="+", default=CUTS, help="seconds for which each link is cut")
-    parser.add_argument("--patience", type=float, default=240, help="seconds without work that count as hung")
+    parser.add_argument("--patience", type=float, default=240, help="seconds without progress that are a failure")
     options = parser.parse_args()
-    reason = why_not()
-    if reason is not None:
-        evidence.report([], {"skipped": reason, "ok": True}, "A cluster whose cables are pulled", options.as_json)
-        return
-    folder = options.folder or Path(tempfile.mkdtemp(prefix="two-hosts-"))
-    folder.mkdir(parents=True, exist_ok=True)
-    specification = Specification(options.cells, epochs=options.epochs)
-    rows, details = attack(specification, folder, options.cuts, options.patience, options.workers, options.seed)
-    evidence.report(rows, details, "A cluster whose cables are pulled", options.as_json)
-    sys.exit(0 if details["ok"] else 1)
+    specification = Specification(options.jobs, epochs=options.epochs)
+    evidence.execute(
+        options,
+        "A cluster whose links are cut",
+        lambda folder: cut_links(specification, folder, options.cuts, options.patience, options.workers, options.seed),
+        why_not,
+    )
 
 
 if __name__ == "__main__":

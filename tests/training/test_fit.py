@@ -91,6 +91,7 @@ def test_validation_every_second_epoch():
     "schedule",
     [
         {"name": "StepLR", "step_size": 2, "gamma": 0.5},
+        {"name": "MultiStepLR", "milestones": [2, 5], "gamma": 0.5},
         {"name": "CosineAnnealingLR", "T_max": 6},
         {"name": "OneCycleLR", "max_lr": 0.02, "total_steps": 7},
         {"name": "ReduceLROnPlateau", "patience": 0, "threshold": 0.5},

@@ -6,7 +6,8 @@ import json
 import os
 import shlex
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -131,11 +132,9 @@ def _seed_of(result: StoredDataset) -> str:
 
 
 def _stamp(result: StoredDataset) -> dict[str, Any]:
-    readers: dict[str, Callable[[Any], Any]] = {
-        "digest": str,
-        "finished": str,
-        "training_seconds": float,
-        "job": json.loads,
-    }
-    found = {name: (result.attrs.get(name), read) for name, read in readers.items()}
-    return {name.removeprefix("training_"): read(value) for name, (value, read) in found.items() if value is not None}
+    found = {name: result.attrs[name] for name in ("digest", "finished") if isinstance(result.attrs.get(name), str)}
+    if isinstance(result.attrs.get("training_seconds"), float):
+        found["seconds"] = result.attrs["training_seconds"]
+    with suppress(ValueError, TypeError, KeyError, RecursionError):
+        found["job"] = json.loads(result.attrs["job"])
+    return found

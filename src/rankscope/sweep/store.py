@@ -39,6 +39,7 @@ from rankscope.sweep import locks
 from rankscope.sweep.job import Done, Job
 from rankscope.sweep.manifest import DIGEST, Manifest, merge_manifest, read_manifest
 from rankscope.sweep.result_file import MEASUREMENTS, NETWORK, measurements_of, open_result, write_result
+from rankscope.user_code import is_reference
 
 FOLDERS = ("jobs", "failed", "locks", "state", "set-aside")
 SECONDS_A_DAY = 86400.0
@@ -201,13 +202,9 @@ class RunFolder:
         if isinstance(before, nn.Module) and isinstance(after, nn.Module):
             return before, after
         job = Job.from_json(result.metadata["job"])
-        found = []
-        for weights in (before, after):
-            network = job.initial_network()
-            assert isinstance(network, nn.Module)
-            network.load_state_dict(weights)  # type: ignore[arg-type]
-            found.append(network)
-        return found[0], found[1]
+        if before is None or not is_reference(job.network["kind"]):
+            raise InputError(f"job {digest} of {self.path} must have a network of its kind, before and after training")
+        return _filled(job.initial_network(), before), _filled(job.initial_network(), after)
 
     def save(self, done: Done, keep_weights: bool = True) -> Path:
         """Write the result of a job and return its folder.
@@ -353,3 +350,13 @@ class RunFolder:
 
     def _failure_path(self, digest: str) -> Path:
         return self.path / "failed" / f"{digest}.json"
+
+
+def _filled(network: Any, weights: Any) -> nn.Module:
+    """Return a network of the user's own kind with weights from a file."""
+    assert isinstance(network, nn.Module)
+    try:
+        network.load_state_dict(weights)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise InputError(f"network must fit the weights in its file: {error!s:.300}") from error
+    return network

@@ -7,6 +7,7 @@ come from an untrusted source, so all of it is checked before the training that 
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import os
@@ -27,6 +28,8 @@ from rankscope.training.recorder import CURVES
 from rankscope.training.state import TrainingState
 
 FORMAT = "rankscope.training.v2"
+LARGEST_COUNT = 2**53
+"""Largest whole number in the state of a scheduler."""
 OPTIMIZER_ENTRIES = {
     "adam": {"step", "exp_avg", "exp_avg_sq"},
     "adamw": {"step", "exp_avg", "exp_avg_sq"},
@@ -228,17 +231,35 @@ def _restore_schedule(path: Path, saved: dict[str, Any], state: TrainingState) -
     """Restore the scheduler, and the learning rate and other numbers that it set in the optimizer."""
     groups = state.optimizer.param_groups
     try:
-        if set(saved["scheduler"]) - set(state.scheduler.state_dict()):
-            raise ValueError("it belongs to another scheduler")
+        # Options are those of this training: JSON turns the milestones of MultiStepLR into text.
+        options = set(inspect.signature(type(state.scheduler)).parameters) - {"last_epoch"}
+        ours = state.scheduler.state_dict()
+        theirs = {name: value for name, value in saved["scheduler"].items() if name not in options}
+        for name, value in theirs.items():
+            _check_alike(name, ours[name], value)
         changes = [
             {name: _like(group[name], value) for name, value in numbers.items()}
             for group, numbers in zip(groups, saved["groups"], strict=True)
         ]
-        state.scheduler.load_state_dict(saved["scheduler"])
+        state.scheduler.load_state_dict(theirs)
     except (LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise _damaged(path, f"its schedule cannot be used: {error!r:.200}") from error
     for group, change in zip(groups, changes, strict=True):
         group.update(change)
+
+
+def _check_alike(name: str, ours: Any, saved: Any) -> None:
+    """Raise `ValueError` unless a saved value has the type and size of `ours`; None may have become a number."""
+    if isinstance(ours, list | tuple) and isinstance(saved, list) and len(ours) == len(saved):
+        for one, value in zip(ours, saved, strict=True):
+            _check_alike(name, one, value)
+    elif isinstance(ours, dict) and isinstance(saved, dict) and set(ours) == set(saved):
+        for key, one in ours.items():
+            _check_alike(name, one, saved[key])
+    else:
+        fits = type(saved) is type(ours) or (ours is None and type(saved) in (int, float))
+        if not fits or isinstance(saved, list | dict) or (type(saved) is int and abs(saved) > LARGEST_COUNT):
+            raise ValueError(f"{name} is {saved!r:.40}")
 
 
 def _like(ours: Any, saved: Any) -> Any:

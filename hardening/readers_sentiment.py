@@ -1,4 +1,4 @@
-"""The readers of sentences and of words: the treebank, GloVe, the public set, and what is made of them."""
+"""Readers of sentences and word vectors: the treebank, GloVe, the archives of the public set, and prepared data."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from rankscope.tasks.sentiment.download import VECTORS, Download, fetch, sentenc
 from rankscope.tasks.sentiment.readers import read_glove, read_snippets, read_treebank
 from reader import Reader, one_file
 
+Texts = st.SearchStrategy[Bundle]
+
 
 def _treebank_seeds() -> list[Bundle]:
     names = [f"{split}.txt" for split in ("train", "dev", "test")]
@@ -35,12 +37,12 @@ def _read_treebank(folder: Path) -> object:
     return prepare_treebank(folder / "out", path, glove)
 
 
-def _trees() -> st.SearchStrategy[Bundle]:
+def _trees() -> Texts:
     words = st.text(min_size=1, max_size=5)
     labels = st.one_of(st.integers(0, 4).map(str), st.text(max_size=2))
     leaves = st.builds("({} {})".format, labels, words)
     trees = st.recursive(leaves, lambda inner: st.builds("({} {} {})".format, labels, inner, inner), max_leaves=12)
-    files = st.lists(trees, max_size=4).map(lambda lines: "\n".join(lines).encode("utf-8", "surrogatepass"))
+    files = st.lists(trees, max_size=4).map(_lines)
     return st.builds(lambda one, other: {"train.txt": one, "dev.txt": other, "test.txt": made.TREES}, files, files)
 
 
@@ -49,10 +51,10 @@ def _read_glove(folder: Path) -> object:
     return read_glove(folder / "glove.txt")
 
 
-def _glove_texts() -> st.SearchStrategy[Bundle]:
+def _glove_texts() -> Texts:
     numbers = st.one_of(st.floats().map(repr), st.integers().map(str), st.text(max_size=4))
     lines = st.builds(lambda word, row: " ".join([word, *row]), st.text(max_size=6), st.lists(numbers, max_size=4))
-    return st.lists(lines, max_size=5).map(lambda rows: {"glove.txt": "\n".join(rows).encode("utf-8", "surrogatepass")})
+    return st.lists(lines, max_size=5).map(lambda rows: {"glove.txt": _lines(rows)})
 
 
 def _archive_seeds() -> list[Bundle]:
@@ -62,15 +64,8 @@ def _archive_seeds() -> list[Bundle]:
 
 
 def _bombs() -> list[Bundle]:
-    return [
-        {file: made.bomb(kind, name, size)}
-        for file, kind, name in (
-            ("sdist.tar.gz", "tar", made.SDIST),
-            ("vectors.whl", "zip", made.NUMBERS),
-            ("vectors.whl", "zip", "other"),
-        )
-        for size in made.BOMBS
-    ]
+    kinds = (("sdist.tar.gz", "tar", made.SDIST), ("vectors.whl", "zip", made.NUMBERS), ("vectors.whl", "zip", "other"))
+    return [{file: made.bomb(kind, name, size)} for file, kind, name in kinds for size in made.BOMBS]
 
 
 def _read_archive(folder: Path) -> object:
@@ -79,27 +74,20 @@ def _read_archive(folder: Path) -> object:
         return read_snippets(io.BytesIO(path.read_bytes()), path.name)
     if path.name == "sdist.tar.gz":
         return sentences_of(path)
-    # As `rankscope data` comes to it, which opens no other file than the one whose checksum it knows.
+    # As in `rankscope data`, which opens no other wheel than the one with the known checksum.
     return vectors_of(fetch(_made_wheel(path.name), folder))
 
 
 @functools.cache
 def _made_wheel(filename: str) -> Download:
-    """Return what we would have fetched, had the wheel of the seeds been the one."""
+    """Return the download whose checksum is that of the wheel in the seeds."""
     return dataclasses.replace(VECTORS, filename=filename, sha256=hashlib.sha256(made.wheel()).hexdigest())
 
 
-def _read_forged_wheel(folder: Path) -> object:
-    """Open it whatever its checksum, as nobody does."""
-    return vectors_of(folder / "vectors.whl")
-
-
-def _snippet_texts() -> st.SearchStrategy[Bundle]:
+def _snippet_texts() -> Texts:
     ratings = st.one_of(st.floats(-5, 5).map(repr), st.text(max_size=4))
     lines = st.builds(lambda rating, text: f"1\t{rating}\t{text}", ratings, st.text(max_size=12))
-    return st.lists(lines, max_size=5).map(
-        lambda rows: {"snippets.txt": "\n".join(rows).encode("utf-8", "surrogatepass")}
-    )
+    return st.lists(lines, max_size=5).map(lambda rows: {"snippets.txt": _lines(rows)})
 
 
 def _read_sentences(folder: Path) -> object:
@@ -107,6 +95,10 @@ def _read_sentences(folder: Path) -> object:
     task = made.sentiment_task(data)
     rs.train(made.classifier(task, "rnn", 2), task, 1, 0, batch_size=64)
     return data.summary()
+
+
+def _lines(rows: list[str]) -> bytes:
+    return "\n".join(rows).encode("utf-8", "surrogatepass")
 
 
 READERS = (
@@ -121,34 +113,24 @@ READERS = (
     ),
     Reader(
         "glove",
-        "vectors of words in GloVe's format",
+        "word vectors in GloVe's format",
         lambda: one_file("glove.txt", (made.GLOVE,)),
         _read_glove,
         (b"good 0.1", b" 1 2 3\n", b" 1e39", "٣".encode()),
         _glove_texts,
     ),
     Reader(
-        "public",
-        "the public set: rated sentences, tar.gz, and vectors in a wheel",
+        "archives",
+        "the public set: rated sentences in tar.gz, vectors in a wheel",
         _archive_seeds,
         _read_archive,
         (b"PAR1", b"\x93NUMPY", b"{'descr': '<f4', ", b"'shape': (99999999999,)", b"ustar", b"4.1", b"\t"),
         _snippet_texts,
         _bombs,
     ),
-    # The library that reads parquet aborts where a spoiled file has it ask for more memory than there is.
-    Reader(
-        "forged-wheel",
-        "vectors in a wheel whose checksum was not asked for",
-        lambda: one_file("vectors.whl", (made.wheel(),)),
-        _read_forged_wheel,
-        (b"PAR1", b"\x93NUMPY", b"{'descr': '<f4', ", b"'shape': (99999999999,)"),
-        once=lambda: [bundle for bundle in _bombs() if "vectors.whl" in bundle],
-        only_if_named=True,
-    ),
     Reader(
         "sentences",
-        "a prepared set of sentences",
+        "prepared sentences",
         lambda: one_file("data.safetensors", (made.sentiment_file(),)),
         _read_sentences,
         (*made.NAMES, b"vectors", b"train.words", b"values", b"coverage", b"fingerprint"),
