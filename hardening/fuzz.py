@@ -7,9 +7,9 @@
 An input is a valid file, or a few that belong together, with one to four changes (`fuzz_mutations.py`), or a text that
 hypothesis has drawn from the grammar of its format. A separate process (`fuzz_workers.py`) reads it as a user would
 (`readers.py`). A reader keeps its contract if it returns or raises `InputError`: no other exception, no crash, no more
-than 5 s of processor time and 500 MB of memory for less than 1 MB of input. An input that breaks it is kept in --corpus,
-READER/NUMBER/input, with the reason in what.txt; `--replay` reads such a folder again, in this process. The exit status
-is 0 only if all contracts were kept.
+than 5 s of processor time and 500 MB of memory for less than 1 MB of input. An input that breaks it is kept in
+--corpus, READER/NUMBER/input, with the reason in what.txt; `--replay` reads such a folder again, in this process. The
+exit status is 0 only if all contracts were kept.
 
 In the table, *refused* counts inputs that raised `InputError`, in so many *places* of the code; *slowest* and *memory*
 are the largest of any one input.

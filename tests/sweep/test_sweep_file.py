@@ -163,6 +163,7 @@ LAUGHS = "a: &a [1, 2, 3, 4, 5, 6, 7, 8, 9]\n" + "\n".join(
         ("task: !!bool x", "is not readable YAML"),
         ("seed: " + "1" * 5000, "is not readable YAML"),
         (f"task: flipflop\nepochs: {'9' * 60}", "numbers up to"),
+        (f"task: flipflop\nepochs: {'9' * 400}", "numbers up to"),
         ("task: flipflop\nhidden_size: 9999999999", "numbers up to"),
         ("task: flipflop\nepochs: 100000000\nrecorded_epochs: 100000000", "recorded_epochs must be at most"),
         ("task: " + "x" * 100_000, "must be smaller than 100000 bytes"),

@@ -1,9 +1,12 @@
 """The loop: schedules, callbacks, and passes over finite data, all of which resume exactly."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn.utils import parametrize
 
@@ -182,3 +185,29 @@ def test_sentences_of_different_lengths(sentiment_cache, tmp_path):
     np.testing.assert_array_equal(resumed.losses, history.losses)
     np.testing.assert_array_equal(resumed.validation_losses, history.validation_losses)
     assert all(torch.equal(p, q) for p, q in zip(net.parameters(), other.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("change", "refused"),
+    [
+        ({"gamma": [0.1]}, False),
+        ({"step_size": 0}, False),
+        ({"last_epoch": 10**400}, True),
+        ({"_last_lr": ["0.1"]}, True),
+        ({"other": 1}, True),
+    ],
+)
+def test_a_schedule_keeps_its_options_and_refuses_other_state(tmp_path, change, refused):
+    path, options = tmp_path / "state", {"schedule": {"name": "StepLR", "step_size": 2}, "batch_size": 4}
+    rs.train(network(), TASK, 3, 0, checkpoint=path, **options)
+    with safe_open(path, framework="pt") as file:
+        tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    schedule = json.loads(metadata["schedule"])
+    schedule["scheduler"] |= change
+    save_file(tensors, path, metadata | {"schedule": json.dumps(schedule)})
+    if refused:
+        with pytest.raises(rs.InputError, match="its schedule cannot be used"):
+            rs.train(network(), TASK, 5, 0, checkpoint=path, **options)
+    else:
+        resumed, whole = (rs.train(network(), TASK, 5, 0, checkpoint=state, **options) for state in (path, None))
+        assert np.array_equal(resumed.losses, whole.losses)

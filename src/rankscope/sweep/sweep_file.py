@@ -42,6 +42,7 @@ LARGEST_FILE = 100_000
 MOST_VALUES = 20_000
 """Largest number of values in a file, those that aliases repeat included: a few lines can stand for gigabytes."""
 LARGEST_NUMBER = 10**9
+LARGEST_SHOWN = 1e300
 MOST_RECORDS = 10**6
 MOST_JOBS = 20_000
 SECTIONS = ("task", "network", "training")
@@ -267,7 +268,8 @@ def _check_values(path: Path, content: dict[str, Any]) -> None:
     while waiting and seen <= MOST_VALUES:
         value = waiting.pop()
         if type(value) in (int, float) and abs(value) > LARGEST_NUMBER:
-            raise InputError(f"{path} must hold numbers up to {LARGEST_NUMBER:g}, got {value:.3g}")
+            got = f"{value:.3g}" if abs(value) < LARGEST_SHOWN else f"one beyond {LARGEST_SHOWN:g}"
+            raise InputError(f"{path} must hold numbers up to {LARGEST_NUMBER:g}, got {got}")
         held: list[Any] = []
         if isinstance(value, dict):
             held = [*value.keys(), *value.values()]
