@@ -34,9 +34,9 @@ def test_a_reader_returns_or_refuses(name, tmp_path):
             bundle = seeds[number] if number < len(seeds) else mutated(rng.choice(seeds), rng, reader.words)
             write_bundle(bundle, tmp_path / "input")
             outcomes.append(thread.submit(attempt, reader, tmp_path / "input").result())
-    # The seeds are valid, and many mutations are refused.
+    # The seeds are valid, and many mutations are refused; damaged locks and records of failures are not.
     assert outcomes[0] == ""
-    assert sum(map(bool, outcomes)) > len(outcomes) / 10
+    assert sum(map(bool, outcomes)) > len(outcomes) / 20
 
 
 def test_other_exceptions_are_raised(tmp_path):
