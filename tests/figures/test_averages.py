@@ -117,3 +117,8 @@ def test_size_shows_the_sizes_on_a_scale_of_two():
     ax = size(make_run((8, 16, 32))).get_axes()[-1]
     assert ax.get_xscale() == "log"
     assert ax.get_xticks().tolist() == [8, 16, 32]
+
+
+def test_a_missing_measurement_is_named():
+    with pytest.raises(rs.InputError, match="dataset must have shuffled_loss, got one without"):
+        gain(make_run().drop_vars("shuffled_loss"))

@@ -7,6 +7,7 @@ from typing import get_args
 import numpy as np
 import xarray as xr
 
+from rankscope.errors import InputError
 from rankscope.training.history import Status
 
 
@@ -37,6 +38,16 @@ def over_converged(dataset: xr.Dataset, name: str) -> xr.Dataset:
     ----------
     dataset
         With `name`, `convergence_epoch` and `status` along `sample`.
+
+    Raises
+    ------
+    InputError
+        If the dataset lacks one of these.
     """
+    for needed in (name, "convergence_epoch"):
+        if needed not in dataset:
+            raise InputError(
+                f"dataset must have {needed}, got one without; `rankscope measure RUN --add NAME` adds measurements"
+            )
     values = dataset[name].where(dataset["convergence_epoch"].notnull())
     return mean_and_std(values).assign(total=was_trained(dataset).sum("sample"))
