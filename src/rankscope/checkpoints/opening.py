@@ -20,8 +20,8 @@ CheckpointLike = str | os.PathLike[str] | Mapping[str, Any] | nn.Module
 IN_FOLDERS = ("*.safetensors.index.json", "*.safetensors", "*.bin.index.json", "*.bin", "*.pt", "*.pth")
 """Files of a folder that are opened, in this order of preference."""
 
-USUAL = ("model", "pytorch_model", "diffusion_pytorch_model")
-"""Names that Hugging Face gives to the file of a model, preferred among several."""
+USUAL = ("network", "model", "pytorch_model", "diffusion_pytorch_model")
+"""Names that rankscope and Hugging Face give to the file of a model, preferred among several."""
 
 
 def open_checkpoint(given: CheckpointLike, argument: str = "before") -> Source:

@@ -40,7 +40,7 @@ def experiments(as_json: JsonFlag = False) -> None:
             "experiment": experiment.name,
             "preset": preset,
             "networks": len(jobs),
-            "minutes": round(seconds_for(jobs, cores) / 60, 1),
+            "minutes": float(f"{seconds_for(jobs, cores) / 60:.2g}"),
             "bytes": bytes_on_disk(jobs),
             "description": experiment.description,
         }
