@@ -1,3 +1,3 @@
 """The version, stated once: the build reads it from here, and results carry it."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
