@@ -32,6 +32,11 @@ def test_train_stores_both_networks_and_what_was_measured(capsys, tmp_path):
     assert rs.change(before, after).norm == pytest.approx(row["change_norm"], rel=1e-12)
     same = Job(task="flipflop", network={"hidden_size": 16, "gain": 0.9}, training={"epochs": 12}, seed=3).run()
     assert float(same.measurements["change_norm"]) == row["change_norm"]
+    # The folder of one job is not mistaken for a run without results.
+    for read in (rs.open_run, rs.load_networks, lambda folder: rs.measure_run(folder, ["norms"])):
+        with pytest.raises(rs.InputError, match="holds one job, not a run; open its network with RateRNN"):
+            read(out)
+    assert "holds one job, not a run" in call(capsys, "status", out)[2]
 
 
 def test_options_of_task_network_and_training(capsys, tmp_path):

@@ -1,4 +1,4 @@
-"""Base class of everything that is described by plain values: jobs, training configurations, sweeps."""
+"""`Description`: the pydantic base class, and only that, of jobs, training configurations and sweeps."""
 
 from __future__ import annotations
 

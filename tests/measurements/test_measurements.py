@@ -1,12 +1,15 @@
 """Measurements on trained networks: each computed a second, independent way."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from torch import nn
 
 import rankscope as rs
-from rankscope.measurements import MEASUREMENTS, TrainedNetwork, chosen, generator_of, measure
+from rankscope.measurements import MEASUREMENTS, Measurement, TrainedNetwork, chosen, generator_of, measure
 from rankscope.measurements.score import fall_epoch, unexplained, wrong
 from rankscope.tasks import FixedPoint, FlipFlop
 from rankscope.training import squared_loss
@@ -129,6 +132,38 @@ def test_gate_spectra_are_those_of_the_blocks(gated):
     np.testing.assert_allclose(block, np.linalg.svd(W[10:15], compute_uv=False))
     whole = found.singular_value.sel(weight="weight_hh_l0", matrix="trained")
     np.testing.assert_allclose(whole, np.linalg.svd(W, compute_uv=False))
+
+
+def test_matrices_with_equal_short_names_have_their_whole_names():
+    network = rs.GatedRNN.initialize(TASK, kind="gru", hidden_size=4, rng=0)
+    network.other = nn.GRU(4, 4)
+    after = copy.deepcopy(network)
+    steps = {"other.weight_hh_l0": 0.1, "rnn.weight_hh_l0": 0.2}
+    with torch.no_grad():
+        for name, step in steps.items():
+            after.get_parameter(name).add_(step)
+    found = measure(TrainedNetwork(network, after, TASK, xr.Dataset(), matrices=tuple(steps)), ["gate_spectra"])
+    assert set(found["weight"].values) == set(steps)
+    for name, step in steps.items():
+        largest = found.singular_value.sel(weight=name, matrix="change")[0]
+        assert float(largest) == pytest.approx(step * 48**0.5, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "fits"),
+    [
+        (xr.Dataset({"more": ("rank", np.zeros(11))}, {"rank": np.arange(11)}), True),
+        (xr.Dataset({"more": ("rank", np.zeros(11))}, {"rank": np.arange(1, 12)}), False),
+        (xr.Dataset({"more": ("rank", np.zeros(3))}), False),
+    ],
+)
+def test_two_measurements_share_a_dimension_only_with_equal_coordinates(rate, monkeypatch, theirs, fits):
+    monkeypatch.setitem(MEASUREMENTS, "more", Measurement("more", "a user's", lambda trained, rng: theirs))
+    if fits:
+        assert measure(rate, ["truncation", "more"]).sizes["rank"] == 11
+        return
+    with pytest.raises(rs.InputError, match="'more' must have the coordinate of 'truncation' along 'rank'"):
+        measure(rate, ["truncation", "more"])
 
 
 def test_what_applies_is_measured_by_default(rate, gated):

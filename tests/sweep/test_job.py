@@ -111,7 +111,6 @@ def test_a_network_of_your_own(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"task": "flipflap"}, r"task must be one of .*did you mean 'flipflop'"),
         ({"task": 3}, "task must be a name, a mapping or have a method sample"),
         ({"task": {"delay": 1}}, "task must be a mapping with a name"),
         ({"trainings": {}}, "did you mean 'training'"),
@@ -128,6 +127,15 @@ def test_a_network_of_your_own(tmp_path):
 def test_mistakes_are_named_before_any_training(changes, message):
     with pytest.raises(InputError, match=message):
         tiny(**changes).check()
+
+
+@pytest.mark.parametrize("task", ["flipflap", {"name": "flipflap", "duration": 12}])
+def test_an_unknown_task_is_refused_at_construction(task):
+    with pytest.raises(InputError, match=r"task must be one of .*did you mean 'flipflop'"):
+        tiny(task=task)
+    # References and optional tasks are loaded later, maybe elsewhere.
+    assert tiny(task="nowhere.py:Task").task == {"name": "nowhere.py:Task"}
+    assert tiny(task={"name": "neurogym", "environment": "GoNogo-v0"}).task["name"] == "neurogym"
 
 
 @pytest.mark.parametrize("text", ["", "[]", "[" * 100_000, "{", '{"task": "flipflop", "sed": 1}', "x" * 2_000_000])

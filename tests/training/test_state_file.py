@@ -14,6 +14,7 @@ import rankscope as rs
 from forking import Program
 from rankscope.tasks import FlipFlop
 from rankscope.training import state_file
+from rankscope.training.config import OPTIMIZERS
 
 TASK = FlipFlop(duration=12)
 EPOCHS = 5
@@ -113,6 +114,16 @@ def test_continues_after_an_interruption_in_the_task(tmp_path, kind, optimizer, 
         rng.normal(size=3)
         history = run(path, rng=rng, **options)
         assert_same_training(path, history, tmp_path / "whole", expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_every_named_optimizer_continues(tmp_path, optimizer, dtype):
+    options = {"optimizer": optimizer, "learning_rate": 0.02}
+    expected = run(tmp_path / "whole", network(dtype=dtype), epochs=6, **options)
+    for epochs in (4, 5, 6):
+        history = run(tmp_path / "stopped", network(dtype=dtype), epochs=epochs, **options)
+    assert_same_training(tmp_path / "stopped", history, tmp_path / "whole", expected)
 
 
 @pytest.mark.parametrize("at", [1, 2, EPOCHS])

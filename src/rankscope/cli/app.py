@@ -24,6 +24,11 @@ WorkersOption = Annotated[
 ]
 
 
+def comma_separated(texts: list[str]) -> tuple[str, ...]:
+    """Return ["norms,spectra", "outlier"], the values of a repeated option, as single names."""
+    return tuple(name.strip() for text in texts for name in text.split(",") if name.strip())
+
+
 def _print_version(requested: bool) -> None:
     if requested:
         sys.stdout.write(f"rankscope {__version__}\n")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rankscope.cli.app import JsonFlag, OutFolder, WorkersOption, app
+from rankscope.cli.app import JsonFlag, OutFolder, WorkersOption, app, comma_separated
 from rankscope.cli.output import note, print_files, print_json, print_lines, print_table, readable_bytes, sweep_bar
 from rankscope.errors import InputError
 from rankscope.extras import needs
@@ -100,7 +100,9 @@ def run(
 @app.command()
 def measure(
     folder: Annotated[Path | None, typer.Argument(help="Folder of a run.")] = None,
-    add: Annotated[list[str] | None, typer.Option(metavar="NAME", help="A measurement; may be repeated.")] = None,
+    add: Annotated[
+        list[str] | None, typer.Option(metavar="NAME,...", help="Measurements, separated by commas.")
+    ] = None,
     workers: WorkersOption = None,
     scheduler: SchedulerOption = None,
     as_json: JsonFlag = False,
@@ -121,7 +123,7 @@ def measure(
 
     networks = len(RunFolder(folder).done())
     with sweep_bar("measure", networks) as on_progress, _executor(scheduler) as executor:
-        result = measure_run(folder, add, workers=workers, executor=executor, on_progress=on_progress)
+        result = measure_run(folder, comma_separated(add), workers=workers, executor=executor, on_progress=on_progress)
     _print_result(result, networks, folder, None, as_json)
 
 
@@ -185,9 +187,16 @@ def _estimate(jobs: Sequence[Job], out: Path, workers: int | None, keep_weights:
     processes = available_cores() if workers is None else integer("workers", workers, minimum=1)
     left = [job for job in jobs if not (out.is_dir() and RunFolder(out).is_done(job.digest))]
     if left:
-        minutes = seconds_for(left, processes) / 60
+        seconds = seconds_for(left, processes)
+        duration = f"{seconds / 60:.0f} min" if seconds >= 60 else f"{seconds:.2g} s"
         size = readable_bytes(bytes_on_disk(left, keep_weights))
-        note(f"{len(left)} networks: about {minutes:.2g} min in {processes} processes, {size} in {out}")
+        note(f"{_count(len(left), 'network')}: about {duration} in {_count(processes, 'process')}, {size} in {out}")
+
+
+def _count(number: int, noun: str) -> str:
+    """Return "1 process" or "2 processes"."""
+    plural = noun + ("es" if noun.endswith("s") else "s")
+    return f"{number} {noun if number == 1 else plural}"
 
 
 def _readable(row: dict[str, Any]) -> dict[str, Any]:

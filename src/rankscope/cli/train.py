@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rankscope.cli.app import JsonFlag, OutFolder, WorkersOption, app
+from rankscope.cli.app import JsonFlag, OutFolder, WorkersOption, app, comma_separated
 from rankscope.cli.output import (
     print_json,
     print_lines,
@@ -37,7 +37,7 @@ def train(
     ] = None,
     epochs: Annotated[int, typer.Option(help="Gradient steps, or passes over finite data.")] = 1000,
     batch_size: Annotated[int, typer.Option(help="Trials in a gradient step.")] = 32,
-    optimizer: Annotated[str, typer.Option(help="adam, adamw, sgd, rmsprop, or file.py:function.")] = "adam",
+    optimizer: Annotated[str, typer.Option(help="Optimizer, such as adam or sgd, or file.py:function.")] = "adam",
     learning_rate: Annotated[float | None, typer.Option(help="[default: 0.05 / N]", show_default=False)] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     set_: Annotated[
@@ -51,7 +51,7 @@ def train(
     ] = None,
     measure: Annotated[
         list[str] | None,
-        typer.Option(help="A measurement; may be repeated. [default: all that apply]", show_default=False),
+        typer.Option(help="Measurements, separated by commas. [default: all that apply]", show_default=False),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing results.")] = False,
     as_json: JsonFlag = False,
@@ -68,7 +68,7 @@ def train(
         "seed": seed,
     }
     if measure:
-        options["measurements"] = tuple(measure)
+        options["measurements"] = comma_separated(measure)
     job = job_from_options(options | assignments("--set", set_ or []))
     with progress_bars([f"{task}, {kind}"]) as report:
         done, files = run_into(job, out, lambda *progress: report(0, *progress), overwrite)

@@ -7,7 +7,7 @@ which follows from the seed of the job and the name of the measurement: adding o
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Mapping
 
 import numpy as np
 import xarray as xr
@@ -96,13 +96,29 @@ def measure(trained: TrainedNetwork, names: Iterable[str] | None = None, seed: i
     Raises
     ------
     InputError
-        If a measurement is unknown or does not apply.
+        If a measurement is unknown or does not apply, or two give a dimension different coordinates.
     """
     allowed = chosen(names, trained.after, trained.task, trained.names)
     wanted = allowed if names is None else tuple(dict.fromkeys(names))
     with threads_for(hidden_size_of(trained.after)):
-        found = [MEASUREMENTS[name].compute(trained, generator_of(seed, name)) for name in wanted]
-    return xr.merge(found, join="exact", combine_attrs="drop_conflicts")
+        found = {name: MEASUREMENTS[name].compute(trained, generator_of(seed, name)) for name in wanted}
+    check_dimensions(found)
+    return xr.merge(found.values(), join="exact", combine_attrs="drop_conflicts")
+
+
+def check_dimensions(found: Mapping[str, xr.Dataset]) -> None:
+    """Raise `InputError` if two measurements, by name, give a dimension different sizes or coordinates."""
+    first: dict[Hashable, str] = {}
+    for name, dataset in found.items():
+        for dim, size in dataset.sizes.items():
+            other = first.setdefault(dim, name)
+            theirs = found[other]
+            both = dim in dataset.indexes and dim in theirs.indexes
+            if size != theirs.sizes[dim] or (both and not dataset.indexes[dim].equals(theirs.indexes[dim])):
+                raise InputError(
+                    f"measurement {name!r} must have the coordinate of {other!r} along {dim!r}, got another one; "
+                    "rename the dimension"
+                )
 
 
 def generator_of(seed: int, name: str) -> np.random.Generator:

@@ -2,9 +2,13 @@
 
 A measurement is a file of this folder with one `Measurement`, and a line in the registry (`__init__.py`). Its function
 `compute(trained, rng)` returns an `xarray.Dataset` whose variables have names that no other measurement uses and a
-`long_name`. It draws only from its own `rng`, and leaves the networks as they are, so that it can be added to a
-finished run without changing the other numbers. `applies(network, task, matrices)` depends on the architecture and the
-task alone, so that a job is checked before it is trained.
+`long_name`. Its dimensions have names of its own too, except where all that use a name give the dimension the same
+size and coordinate: `weight` has one entry for each measured matrix, in the order of `trained.changes`, with the
+coordinate `trained.short_names` (see `gate_spectra.py`).
+
+It draws only from its own `rng`, and leaves the networks as they are, so that it can be added to a finished run without
+changing the other numbers. `applies(network, task, matrices)` depends on the architecture and the task alone, so that a
+job is checked before it is trained.
 """
 
 from __future__ import annotations
@@ -70,6 +74,12 @@ class TrainedNetwork:
     def changes(self) -> dict[str, Change]:
         """Name -> change of each measured weight matrix."""
         return lowrank.changes(self.before, self.after, self.names)
+
+    @cached_property
+    def short_names(self) -> list[str]:
+        """Names of `changes` without their modules; whole where two would be equal."""
+        short = [name.rpartition(".")[2] for name in self.changes]
+        return short if len(set(short)) == len(short) else list(self.changes)
 
     @cached_property
     def change(self) -> Change:

@@ -46,7 +46,7 @@ def compute(trained: TrainedNetwork, rng: np.random.Generator) -> xr.Dataset:
             ),
         },
         {
-            "weight": [name.rpartition(".")[2] for name in trained.changes],
+            "weight": trained.short_names,
             "matrix": ["initial", "change", "trained"],
             "gate": gates,
             "singular_index": np.arange(1, max(sizes) + 1),

@@ -14,7 +14,6 @@ from typing import Any
 
 import xarray as xr
 
-from rankscope.errors import InputError
 from rankscope.experiments import EXPERIMENTS
 from rankscope.io.dataset_file import StoredDataset
 from rankscope.report.networks import network_name
@@ -83,7 +82,7 @@ def open_folder(folder: str | os.PathLike[str]) -> tuple[xr.Dataset, Provenance]
         name = _name_of(manifest.jobs.get(digest, {}), digest)
         failures.append({"name": name, "error": "unreadable", "message": reason, "host": "", "time": ""})
     if not results:
-        raise InputError(f"folder must hold finished jobs, got {str(folder)!r}, which has none yet")
+        raise run.without_results()
     dataset = assemble(results, in_memory=True, without=NOT_SHOWN)
     experiment, command, sweep = _origin(manifest.description, Path(folder))
     return dataset, Provenance(

@@ -33,10 +33,10 @@ from rankscope.measurements import TrainedNetwork
 from rankscope.networks import GatedRNN, Network, RateRNN, check_spec, make_network, save_networks
 from rankscope.networks.protocol import hidden_size_of
 from rankscope.sweep.result_file import MEASUREMENTS, NETWORK, write_result
-from rankscope.tasks import OPTIONAL_TASKS, Task, describe, make
+from rankscope.tasks import OPTIONAL_TASKS, TASKS, Task, describe, make
 from rankscope.training import History, TrainingConfig, train
 from rankscope.user_code import is_reference, load_user_code, source_hash
-from rankscope.validation import integer
+from rankscope.validation import choice, integer
 
 FORMAT = "rankscope.job.2"
 """Part of every digest. To be changed with the default of an option or the meaning of a field."""
@@ -88,10 +88,12 @@ class Job(Description):
     @classmethod
     def _task(cls, value: Any) -> Any:
         if isinstance(value, str):
-            return {"name": value}
+            value = {"name": value}
         if isinstance(value, Mapping):
             if not isinstance(value.get("name"), str):
                 raise InputError(f"task must be a mapping with a name, got {dict(value)!r:.200}")
+            if not is_reference(value["name"]):
+                choice("task", value["name"], TASKS | OPTIONAL_TASKS)
             return dict(value)
         if isinstance(value, type) or not isinstance(value, Task):
             raise InputError(f"task must be a name, a mapping or have a method sample(batch_size, rng), got {value!r}")

@@ -67,7 +67,7 @@ def open_run(folder: str | os.PathLike[str], in_memory: bool = False, without: C
     for digest, reason in unreadable.items():
         raise InputError(f"job {digest} must have an undamaged result: {reason}; running the jobs again replaces it")
     if not results:
-        raise InputError(f"folder must hold finished jobs, got {str(folder)!r}, which has none yet")
+        raise RunFolder(folder).without_results()
     return assemble(results, in_memory, without)
 
 
@@ -84,10 +84,13 @@ def load_networks(folder: str | os.PathLike[str], **labels: Any) -> tuple[nn.Mod
     Raises
     ------
     InputError
-        If the labels fit no network or several, the networks were not kept, or a file is damaged.
+        If the folder holds no finished job, the labels fit no network or several, the networks were not kept, or a file
+        is damaged.
     """
     store = RunFolder(folder)
-    results, _ = read_results(folder)
+    results, unreadable = read_results(folder)
+    if not results and not unreadable:
+        raise store.without_results()
     known = {name for result in results for name in labels_of(result)} | {"digest"}
     for name in labels:
         choice("label", name, sorted(known))

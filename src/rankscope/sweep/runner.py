@@ -191,7 +191,7 @@ def measure_run(
         job = Job.from_json(store.result(digest).metadata["job"])
         jobs.append(job.model_copy(update={"measurements": tuple(dict.fromkeys((*(job.measurements or ()), *names)))}))
     if not jobs:
-        raise InputError(f"folder must hold finished jobs, got {str(folder)!r}, which has none")
+        raise store.without_results()
     check_jobs(jobs)
     return run(jobs, folder, workers=workers, executor=executor, retry_failed=True, on_progress=on_progress)
 

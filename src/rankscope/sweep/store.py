@@ -30,6 +30,7 @@ from typing import Any
 
 from torch import nn
 
+from rankscope import measurements as measuring
 from rankscope.errors import InputError
 from rankscope.io.atomic import force_to_disk, make_folder, replacing
 from rankscope.io.dataset_file import StoredDataset
@@ -136,8 +137,22 @@ class RunFolder:
         """
         manifest = read_manifest(self.path / "run.json")
         if manifest is None:
-            raise InputError(f"folder must be the folder of a run, got {self.path}, which has no run.json")
+            got = f"{self.path}, which {self.hint('has no run.json')}"
+            raise InputError(f"folder must be the folder of a run, got {got}")
         return manifest
+
+    def without_results(self) -> InputError:
+        """Return the error of a folder without finished jobs."""
+        return InputError(f"folder must hold finished jobs, got {str(self.path)!r}, which {self.hint('has none yet')}")
+
+    def hint(self, missing: str) -> str:
+        """Return `missing`, or what the folder is instead of a run."""
+        if not (self.path / MEASUREMENTS).exists():
+            return missing
+        return (
+            f"holds one job, not a run; open its network with RateRNN.load or GatedRNN.load ({NETWORK}) and its "
+            f"measurements with rankscope.io.dataset_file.open_dataset ({MEASUREMENTS}), or train with `rankscope run`"
+        )
 
     def done(self) -> list[str]:
         """Return the digests of all results, whether run.json lists them or not."""
@@ -243,6 +258,7 @@ class RunFolder:
         before, after = self.networks(job.digest)
         stored = result.load()
         measured = job.measure(before, after, stored, tuple(names))
+        measuring.check_dimensions({str(result.path): stored, ", ".join(names): measured})
         merged = stored.merge(measured, compat="override", join="exact", combine_attrs="override")
         every = (*measurements_of(result), *names)
         write_result(self.measurements_path(job.digest), merged, job, every, result.metadata.get("network") == "kept")

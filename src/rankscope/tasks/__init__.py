@@ -1,7 +1,7 @@
 """Tasks: what drives the network and what it should produce. One task a file; all draw `Trials`.
 
-`trials.py` states the contract. To add a task, write a frozen dataclass in a file of its own (`fixed_point.py` is the
-shortest), import it here and add it to `TASKS`.
+`trials.py` states the contract. To add a task, write a frozen dataclass, a subclass of `BuiltInTask`, in a file of its
+own (`romo.py` is a model), import it here and add it to `TASKS`.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ def make(task: str | Mapping[str, Any] | Task, **parameters: Any) -> BuiltInTask
     Parameters
     ----------
     task : str, mapping or task
-        The name of a built-in task ("cosine", "fixed_point", "flipflop", "mante", "romo", "neurogym", "sentiment"), or
-        a class of your own as "file.py:Class" or "package.module:Class"; a mapping {"name": ..., **parameters}, as
-        `describe` returns; or a task, which is returned with the attributes of the built-in ones.
+        The name of a built-in task, a key of `TASKS` or `OPTIONAL_TASKS` such as "flipflop"; a class of your own as
+        "file.py:Class" or "package.module:Class"; a mapping {"name": ..., **parameters}, as `describe` returns; or a
+        task, which is returned with the attributes of the built-in ones.
     **parameters
         Parameters of the task; those left out keep their default values.
 

@@ -22,6 +22,7 @@ OPTIMIZERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], dict[str, Any]
     "adamw": (torch.optim.AdamW, {"fused": True}),
     "sgd": (torch.optim.SGD, {"fused": True}),
     "rmsprop": (torch.optim.RMSprop, {}),
+    "nadam": (torch.optim.NAdam, {}),
 }
 """Optimizers by name, with options beside the learning rate and the weight decay."""
 
@@ -112,8 +113,8 @@ class TrainingConfig(Description):
     batch_size
         Trials in a batch. Ignored for an iterable of Trials.
     optimizer
-        "adam", "adamw", "sgd" (both without momentum), "rmsprop", or a function of the list of parameters that returns
-        a torch optimizer (which then has its own learning rate and weight decay).
+        A key of `OPTIMIZERS` such as "adam" or "sgd", each with torch's default options (no momentum), or a function of
+        the list of parameters that returns a torch optimizer with a learning rate and weight decay of its own.
     learning_rate
         0.05 / N by default, with N the network's `hidden_size`, or else the number of columns of its first recurrent
         matrix.

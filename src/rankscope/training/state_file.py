@@ -7,6 +7,7 @@ come from an untrusted source, so all of it is checked before the training that 
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
 import math
@@ -30,18 +31,13 @@ from rankscope.training.state import TrainingState
 FORMAT = "rankscope.training.v2"
 LARGEST_COUNT = 2**53
 """Largest whole number in the state of a scheduler."""
-OPTIMIZER_ENTRIES = {
-    "adam": {"step", "exp_avg", "exp_avg_sq"},
-    "adamw": {"step", "exp_avg", "exp_avg_sq"},
-    "rmsprop": {"step", "square_avg"},
-    "sgd": set(),
-}
-"""State that each named optimizer keeps of a parameter."""
 LARGEST_POSITIONS = {"pos": 624, "buffer_pos": 4}
 """Positions of a generator within its block of numbers: numpy does not check them, and reads beyond the block."""
 
 Contents = tuple[dict[str, Tensor], dict[str, str]]
 """Tensors and metadata of a state file."""
+Form = tuple[tuple[int, ...], torch.dtype]
+"""Shape and dtype of a tensor."""
 Path = str | os.PathLike[str]
 
 
@@ -159,6 +155,10 @@ def restore(path: Path, state: TrainingState, total: int | None) -> None:
         if kept:
             layout["state"][index] = kept
     state.optimizer.load_state_dict(layout)
+    for index, kept in layout["state"].items():
+        entries = state.optimizer.state[state.parameters[index]]
+        for name, tensor in kept.items():
+            entries[name] = entries[name].to(tensor.dtype)  # torch converts numbers to the dtype of the weights
     state.rng.bit_generator.state = position
     records = state.records
     for name in (*CURVES, "recorded_epochs"):
@@ -187,16 +187,14 @@ def _check_tensors(path: Path, tensors: Mapping[str, Tensor], epoch: int, state:
     """Raise `InputError` unless the file has exactly the tensors of this training after `epoch` epochs."""
     records = state.records
     expected = {f"network.{name}": _form(value) for name, value in state.network.state_dict().items()}
+    # A name; otherwise the description of a user's function.
+    by_name = _after_one_step(state.optimizer) if isinstance(state.settings["optimizer"], str) else None
     for index, parameter in enumerate(state.parameters):
-        found = _under(f"optimizer.{index}.", tensors)
-        named = OPTIMIZER_ENTRIES.get(str(state.settings["optimizer"]))
-        for name in (named if found else ()) if named is not None else found:
-            form = _form(parameter)
-            if named is not None and name == "step":
-                form = ((), torch.float32)
-            elif named is None and not found[name].ndim:
-                form = _form(found[name])  # any number of a user's optimizer
-            expected[f"optimizer.{index}.{name}"] = form
+        if found := _under(f"optimizer.{index}.", tensors):
+            # A user's optimizer may keep any number, and any tensor of the parameter's form.
+            any_form = {name: _form(parameter if value.ndim else value) for name, value in found.items()}
+            forms = any_form if by_name is None else by_name[index]
+            expected |= {f"optimizer.{index}.{name}": form for name, form in forms.items()}
     for name in CURVES:
         rows = 0 if name.startswith("validation") and not tensors.get(name, torch.empty(0)).numel() else epoch
         expected[name] = ((rows,), torch.float64)
@@ -212,6 +210,19 @@ def _check_tensors(path: Path, tensors: Mapping[str, Tensor], epoch: int, state:
             raise _damaged(path, f"{name} must be {dtype} of shape {shape}, got {got}")
     if unknown := tensors.keys() - expected.keys():
         raise _damaged(path, f"this training has no {min(unknown)[:100]!r}")
+
+
+def _after_one_step(optimizer: torch.optim.Optimizer) -> list[dict[str, Form]]:
+    """Return the forms of the tensors that an optimizer keeps of each parameter, from one step of a copy."""
+    trial = copy.deepcopy(optimizer)
+    parameters = [parameter for group in trial.param_groups for parameter in group["params"]]
+    for parameter in parameters:
+        parameter.grad = torch.zeros_like(parameter)
+    trial.step()
+    return [
+        {name: _form(value) for name, value in trial.state[parameter].items() if isinstance(value, Tensor)}
+        for parameter in parameters
+    ]
 
 
 def _check_network(path: Path, tensors: Mapping[str, Tensor], state: TrainingState) -> None:
@@ -311,7 +322,7 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def _form(tensor: Tensor) -> tuple[tuple[int, ...], torch.dtype]:
+def _form(tensor: Tensor) -> Form:
     return tuple(tensor.shape), tensor.dtype
 
 

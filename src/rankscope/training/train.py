@@ -1,4 +1,4 @@
-"""`train`: train one network."""
+"""`train`: validate the arguments, choose the gradient, and train one network. The loop itself is in `fit.py`."""
 
 from __future__ import annotations
 
