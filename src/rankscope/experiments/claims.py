@@ -115,7 +115,7 @@ def _select(dataset: xr.Dataset, variable: str, where: dict[str, Any]) -> xr.Dat
     if variable not in dataset:
         return None
     if variable not in dataset:
-        return np.empty(0)
+        return None
     selected = dataset[variable]
     for name, value in where.items():
         if name not in selected.dims:
