@@ -114,8 +114,6 @@ def _select(dataset: xr.Dataset, variable: str, where: dict[str, Any]) -> xr.Dat
     """Return a variable at one place of the grid, or None if the run has no such variable or place."""
     if variable not in dataset:
         return None
-    if variable not in dataset:
-        return None
     selected = dataset[variable]
     for name, value in where.items():
         if name not in selected.dims:
