@@ -31,6 +31,7 @@ from rich.table import Table
 
 import rankscope as rs
 from rankscope.experiments.linear import EPOCHS, PAPER_SIZE, PRESETS, RATES
+from rankscope.figures.selection import with_dims
 from rankscope.sweep import Job
 from rankscope.theory import InfiniteWidth, SingleNetwork, ThirdOrder
 
@@ -51,7 +52,7 @@ def main() -> None:
     parser.add_argument("--ensemble", type=int, default=0, help="number of new networks in each row of the third table")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    run = rs.open_run(options.folder)
+    run = with_dims(rs.open_run(options.folder), "gain", "target", "sample")
     there = [(g, z) for g in GAINS for z in TARGETS if g in run["gain"].values and z in run["target"].values]
     means = [compare(run.sel(gain=g, target=z).load(), g, z) for g, z in there]
     jobs = {(job.labels["sample"], job.network["gain"], job.labels["target"]): job for job in PRESETS[options.preset]()}
