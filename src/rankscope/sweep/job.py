@@ -54,10 +54,10 @@ class Job(Description):
     Parameters
     ----------
     task
-        Name of a task ("flipflop"), a mapping {"name": ..., **parameters}, a class of your own as "file.py:Class" or
+        Name of a task ("flipflop"), a mapping of "name" and its parameters, a class of your own as "file.py:Class" or
         "package.module:Class", or a task.
     network
-        {"kind": "rate", "rnn", "gru", "lstm" or "file.py:function", **options}; the default kind is "rate".
+        "kind" ("rate", "rnn", "gru", "lstm" or "file.py:function") and its options; the default kind is "rate".
     training
         A `TrainingConfig`, or its fields.
     measurements

@@ -41,7 +41,7 @@ def make(task: str | Mapping[str, Any] | Task, **parameters: Any) -> BuiltInTask
     ----------
     task : str, mapping or task
         The name of a built-in task, a key of `TASKS` or `OPTIONAL_TASKS` such as "flipflop"; a class of your own as
-        "file.py:Class" or "package.module:Class"; a mapping {"name": ..., **parameters}, as `describe` returns; or a
+        "file.py:Class" or "package.module:Class"; a mapping of "name" and parameters, as `describe` returns; or a
         task, which is returned with the attributes of the built-in ones.
     **parameters
         Parameters of the task; those left out keep their default values.
@@ -77,7 +77,7 @@ def make(task: str | Mapping[str, Any] | Task, **parameters: Any) -> BuiltInTask
 
 
 def describe(task: Task) -> dict[str, Any]:
-    """Return a task as plain values, {"name": ..., **parameters}, such that `make(describe(task))` equals it.
+    """Return a task as plain values, its "name" and its parameters, such that `make(describe(task))` equals it.
 
     All parameters are included, also those with default values. A class of your own is named "file.py:Class" or
     "package.module:Class", and `source` is a hash of its source.
