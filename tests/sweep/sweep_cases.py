@@ -97,9 +97,8 @@ def assert_complete(folder, expected):
         assert before == done.before.recurrent_weights.detach().numpy().tobytes()
         assert after == done.after.recurrent_weights.detach().numpy().tobytes()
         assert losses == done.history.losses.tobytes()
-    assert list((store.path / "locks").iterdir()) == []
-    assert list((store.path / "state").iterdir()) == []
-    assert list(store.path.rglob("*.part")) == []
+    left = [*(store.path / "locks").iterdir(), *(store.path / "state").iterdir(), *store.path.rglob("*.part")]
+    assert [path.relative_to(store.path).as_posix() for path in left] == []
 
 
 def wait_until(condition, seconds=180):

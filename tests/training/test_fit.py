@@ -5,12 +5,11 @@ import json
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import nn
 from torch.nn.utils import parametrize
 
 import rankscope as rs
+from rankscope.io.tensor_file import read_file, write_tensors
 
 TASK = rs.tasks.FlipFlop(duration=12)
 
@@ -77,8 +76,7 @@ def test_an_interrupted_pass_is_repeated_from_its_beginning(tmp_path, stop_at):
     expected_net, expected = finite_run()
     with pytest.raises(KeyboardInterrupt):
         finite_run(tmp_path / "state", Finite(stop_at))
-    with safe_open(tmp_path / "state", "np") as file:
-        assert file.metadata()["epoch"] == str(stop_at // 4)
+    assert read_file(tmp_path / "state").metadata["epoch"] == str(stop_at // 4)
     net, history = finite_run(tmp_path / "state")
     np.testing.assert_array_equal(history.losses, expected.losses)
     np.testing.assert_array_equal(history.validation_losses, expected.validation_losses)
@@ -200,11 +198,11 @@ def test_sentences_of_different_lengths(sentiment_cache, tmp_path):
 def test_a_schedule_keeps_its_options_and_refuses_other_state(tmp_path, change, refused):
     path, options = tmp_path / "state", {"schedule": {"name": "StepLR", "step_size": 2}, "batch_size": 4}
     rs.train(network(), TASK, 3, 0, checkpoint=path, **options)
-    with safe_open(path, framework="pt") as file:
-        tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    saved = read_file(path)
+    tensors, metadata = saved.tensors(), dict(saved.metadata)
     schedule = json.loads(metadata["schedule"])
     schedule["scheduler"] |= change
-    save_file(tensors, path, metadata | {"schedule": json.dumps(schedule)})
+    write_tensors(path, tensors, metadata | {"schedule": json.dumps(schedule)})
     if refused:
         with pytest.raises(rs.InputError, match="its schedule cannot be used"):
             rs.train(network(), TASK, 5, 0, checkpoint=path, **options)

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from rankscope.checkpoints.adapter import CONFIG, PREFIX, WEIGHTS
@@ -17,6 +16,7 @@ from rankscope.checkpoints.pairs import Pair, open_pair, select
 from rankscope.checkpoints.source import Unreadable
 from rankscope.errors import InputError
 from rankscope.io.atomic import make_folder, replacing
+from rankscope.io.tensor_file import write_tensors
 from rankscope.linalg import leading_triplets
 from rankscope.lowrank.change import Change, FactoredChange
 from rankscope.lowrank.noise_edges import COMPLETE_UP_TO
@@ -86,8 +86,7 @@ class LowRankFactors(Mapping[str, tuple[Tensor, Tensor]]):
             "base_model_name_or_path": None,
             "task_type": None,
         }
-        with replacing(path / WEIGHTS[0]) as temporary:
-            save_file(tensors, temporary, metadata={"format": "pt"})
+        write_tensors(path / WEIGHTS[0], tensors, {"format": "pt"})
         with replacing(path / CONFIG) as temporary:
             temporary.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         return path

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
 import torch
-from safetensors import SafetensorError
 
 from rankscope.errors import InputError
 from rankscope.sweep import locks
@@ -132,10 +130,7 @@ def _run_and_store(settings: Settings, job: Job, report: Report) -> Outcome:
 
 def _disk_is_full(error: BaseException | None) -> bool:
     while error is not None:
-        # safetensors, which writes state files, has the number of the error only in its message.
-        found = re.search(r"\(os error (\d+)\)", str(error)) if isinstance(error, SafetensorError) else None
-        number = error.errno if isinstance(error, OSError) else int(found[1]) if found else None
-        if number in DISK_FULL:
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
             return True
         error = error.__cause__ or error.__context__
     return False

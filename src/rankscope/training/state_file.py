@@ -17,12 +17,10 @@ from typing import Any, get_args
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from rankscope.errors import InputError
-from rankscope.io.atomic import replacing
+from rankscope.io.tensor_file import read_file, write_tensors
 from rankscope.networks.protocol import matrices_of
 from rankscope.training.history import Status
 from rankscope.training.recorder import CURVES
@@ -92,8 +90,7 @@ def contents(state: TrainingState) -> Contents:
 
 def write(path: Path, found: Contents) -> None:
     """Write a state file, atomically."""
-    with replacing(path) as temporary:
-        save_file(found[0], temporary, metadata=found[1])
+    write_tensors(path, *found)
 
 
 def put_back(state: TrainingState, found: Contents) -> None:
@@ -174,13 +171,12 @@ def restore(path: Path, state: TrainingState, total: int | None) -> None:
 
 def _read(path: Path) -> Contents:
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise InputError(f"checkpoint {path} is not a state file: its metadata lacks format = {FORMAT!r}")
-            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"checkpoint {path} is not a readable safetensors file: {error}") from error
+        file = read_file(path)
+    except InputError as error:
+        raise InputError(f"checkpoint cannot be continued: {error}; remove it to begin anew") from error
+    if file.metadata.get("format") != FORMAT:
+        raise InputError(f"checkpoint {path} is not a state file: its metadata lacks format = {FORMAT!r}")
+    return file.tensors(), dict(file.metadata)
 
 
 def _check_tensors(path: Path, tensors: Mapping[str, Tensor], epoch: int, state: TrainingState) -> None:

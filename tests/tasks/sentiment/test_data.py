@@ -83,7 +83,7 @@ def test_the_treebank_is_prepared(tmp_path, monkeypatch):
         ({"words": np.array([1, 0, 2, 9])}, {}),
         ({"words": np.array([1, 0, 2, -1])}, {}),
         ({"words": np.array([[1, 0, 2, 0]])}, {}),
-        ({"words": np.array([1, 0, 2, 0], np.uint64)}, {}),
+        ({"words": np.array([1, 0, 2, 0], np.uint8)}, {}),
         ({"lengths": np.array([1, 2])}, {}),
         ({"lengths": np.array([4, 0])}, {}),
         ({"lengths": np.array([-1, 5])}, {}),

@@ -17,12 +17,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from rankscope.errors import InputError
 from rankscope.extras import needs
-from rankscope.io.atomic import replacing
+from rankscope.io.tensor_file import read_file, write_tensors
 from rankscope.tasks.sentiment import download
 from rankscope.tasks.sentiment.readers import Labelled, WordVectors, read_glove, read_treebank
 from rankscope.validation import choice
@@ -215,8 +213,7 @@ def save_data(data: SentimentData, path: Path) -> None:
     for name, subset in (("train", data.train), ("validation", data.validation)):
         arrays |= {f"{name}.{field}": getattr(subset, field) for field in FIELDS}
     values = {key: getattr(data, key) for key in ("name", "coverage", "vocabulary_coverage", "fingerprint")}
-    with replacing(path) as temporary:
-        save_file(arrays, temporary, metadata={"format": FORMAT, "values": json.dumps(values)})
+    write_tensors(path, arrays, {"format": FORMAT, "values": json.dumps(values)})
 
 
 def read_data(path: Path) -> SentimentData:
@@ -228,21 +225,19 @@ def read_data(path: Path) -> SentimentData:
         If the file is damaged or is something else.
     """
     try:
-        with safe_open(path, framework="np") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise ValueError(f"its format is {metadata.get('format')!r}, not {FORMAT!r}")
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        file = read_file(path)
+        if file.metadata.get("format") != FORMAT:
+            raise ValueError(f"its format is {file.metadata.get('format')!r}, not {FORMAT!r}")
+        arrays = {name: file.array(name) for name in file.entries}
         train, validation = (
             Split(*(arrays[f"{subset}.{field}"] for field in FIELDS)) for subset in ("train", "validation")
         )
-        values = json.loads(metadata["values"])
+        values = json.loads(file.metadata["values"])
         data = SentimentData(vectors=arrays["vectors"], train=train, validation=validation, **values)
         _check_content(data)
         if content_fingerprint(data.vectors, (train, validation)) != data.fingerprint:
             raise ValueError("its fingerprint does not match its content")
-    # AttributeError: safetensors has number types that numpy lacks.
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (InputError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
             f"{path} is damaged ({error}); remove it and prepare the data again with: {COMMAND}"
         ) from error
