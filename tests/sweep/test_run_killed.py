@@ -92,12 +92,12 @@ def kill_and_restart(start, tmp_path, log, rounds, count, seconds):
 
 
 def test_killed_at_a_random_moment_it_continues(tmp_path, log):
-    kill_and_restart(start_fresh, tmp_path, log, rounds=1, count=6, seconds=0.02)
+    kill_and_restart(start_fresh, tmp_path, log, rounds=1, count=4, seconds=0.02)
 
 
 @pytest.mark.slow
-def test_killed_at_ten_random_moments_it_continues(tmp_path, log):
-    kill_and_restart(start_forked, tmp_path, log, rounds=10, count=60, seconds=0.01)
+def test_killed_at_four_random_moments_it_continues(tmp_path, log):
+    kill_and_restart(start_forked, tmp_path, log, rounds=4, count=24, seconds=0.01)
 
 
 @pytest.mark.slow

@@ -158,7 +158,8 @@ LAUGHS = "a: &a [1, 2, 3, 4, 5, 6, 7, 8, 9]\n" + "\n".join(
         ),
         (LAUGHS, "at most 20000 values"),
         ("task: flipflop\ngrid: &all {gain: [*all]}", "at most 20000 values, got more, or one that contains itself"),
-        ("task: " + "[" * 30_000, "is not readable YAML"),
+        ("task: " + "[" * 30_000, "is not readable YAML: .* brackets"),
+        ("task: " + "- " * 30_000, "is not readable YAML"),
         ("task: flipflop\nseed: 2020-99-99", "is not readable YAML: month must be in"),
         ("task: !!bool x", "is not readable YAML"),
         ("seed: " + "1" * 5000, "is not readable YAML"),
@@ -177,6 +178,6 @@ def test_a_file_that_would_take_all_memory_or_time_is_refused(tmp_path, text, me
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 100e6
-    assert time.process_time() - began < 60
+    assert time.process_time() - began < 10
     assert "sweep.yaml" in str(error.value)
     assert len(str(error.value)) < 1500

@@ -96,11 +96,6 @@ def note(text: str) -> None:
     sys.stderr.write(f"{text}\n")
 
 
-def readable_bytes(count: float) -> str:
-    """Return a number of bytes as text, "0.24 GB"."""
-    return f"{count / 1e9:.2g} GB" if count >= 1e8 else f"{count / 1e6:.2g} MB"
-
-
 def print_json(value: Any) -> None:
     """Print one JSON value."""
     sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")

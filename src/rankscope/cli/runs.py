@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rankscope.cli.app import JsonFlag, OutFolder, WorkersOption, app, comma_separated
-from rankscope.cli.output import note, print_files, print_json, print_lines, print_table, readable_bytes, sweep_bar
+from rankscope.cli.output import note, print_files, print_json, print_lines, print_table, sweep_bar
 from rankscope.errors import InputError
 from rankscope.extras import needs
 
@@ -179,6 +179,8 @@ def _jobs(what: str, preset: str) -> tuple[Sequence[Job], dict[str, Any]]:
 
 def _estimate(jobs: Sequence[Job], out: Path, workers: int | None, keep_weights: bool) -> None:
     """Print what the jobs that are not finished will take, before any of them begins."""
+    from rich.filesize import decimal
+
     from rankscope.sweep import RunFolder
     from rankscope.sweep.cost import bytes_on_disk, seconds_for
     from rankscope.sweep.processes import available_cores
@@ -189,7 +191,7 @@ def _estimate(jobs: Sequence[Job], out: Path, workers: int | None, keep_weights:
     if left:
         seconds = seconds_for(left, processes)
         duration = f"{seconds / 60:.0f} min" if seconds >= 60 else f"{seconds:.2g} s"
-        size = readable_bytes(bytes_on_disk(left, keep_weights))
+        size = decimal(bytes_on_disk(left, keep_weights))
         note(f"{_count(len(left), 'network')}: about {duration} in {_count(processes, 'process')}, {size} in {out}")
 
 
@@ -200,7 +202,9 @@ def _count(number: int, noun: str) -> str:
 
 
 def _readable(row: dict[str, Any]) -> dict[str, Any]:
-    return row | {"bytes": readable_bytes(row["bytes"]), "minutes": f"{row['minutes']:g}"}
+    from rich.filesize import decimal
+
+    return row | {"bytes": decimal(row["bytes"]), "minutes": f"{row['minutes']:g}"}
 
 
 @contextmanager

@@ -15,9 +15,10 @@ chooses between them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from rankscope.networks.nonlinearities import Elementwise, Nonlinearity
@@ -125,7 +126,12 @@ def silent_steps(inputs: Tensor, weights: Weights, dynamics: Dynamics, noise: Te
     )
     if driven or not rests or inputs.device.type != "cpu":
         return 0
-    array, silent = inputs.detach().numpy(), 0
-    while silent < len(array[0]) - 1 and not array[:, silent].any():
+    return leading_zeros(inputs.detach().numpy().swapaxes(0, 1))
+
+
+def leading_zeros(inputs: NDArray[Any]) -> int:
+    """Return the number of initial steps at which all of `inputs`, (time, ...), is zero, leaving at least one step."""
+    silent = 0
+    while silent < len(inputs) - 1 and not inputs[silent].any():
         silent += 1
     return silent

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.filesize import decimal
+
 from rankscope.errors import InputError
 from rankscope.io.atomic import make_folder
 from rankscope.sweep.cost import bytes_on_disk
@@ -130,13 +132,14 @@ def run(
     if retry_failed:
         for job in distinct:
             store.forget_failure(job.digest)
-    complete = {job.digest for job in distinct if job.digest in set(done) and not missing_measurements(store, job)}
-    _announce_size(store, [job for job in distinct if job.digest not in done], keep_weights)
+    trained = set(done)
+    complete = {job.digest for job in distinct if job.digest in trained and not missing_measurements(store, job)}
+    untrained = [job for job in distinct if job.digest not in trained]
+    _announce_size(store, untrained, keep_weights)
     where = chosen_device(device)
     alone: dict[str, str] = {}
     if where is not None:
-        left = [job for job in distinct if job.digest not in done]
-        alone = train_groups(left, store, where, _progress_of(distinct, on_progress))
+        alone = train_groups(untrained, store, where, _progress_of(distinct, on_progress))
     most = _number_of_workers(executor, workers, len(distinct))
     settings = Settings(store, keep_weights)
     workforce: JobExecutor = (
@@ -256,13 +259,13 @@ def _announce_size(store: RunFolder, jobs: Sequence[Job], keep_weights: bool) ->
     """Log how many bytes the results will take, and warn if the disk has less."""
     needed = bytes_on_disk(jobs, keep_weights)
     free = shutil.disk_usage(store.path).free
-    logger.info("%d jobs will take about %.3g GB in %s", len(jobs), needed / 1e9, store.path)
+    logger.info("%d jobs will take about %s in %s", len(jobs), decimal(needed), store.path)
     if needed > free:
         logger.warning(
-            "%s needs about %.3g GB and has %.3g GB free; keep_weights=False takes less",
+            "%s needs about %s and has %s free; keep_weights=False takes less",
             store.path,
-            needed / 1e9,
-            free / 1e9,
+            decimal(needed),
+            decimal(free),
         )
 
 

@@ -40,6 +40,7 @@ from rankscope.validation import choice, integer
 
 LARGEST_FILE = 100_000
 MOST_VALUES = 20_000
+MOST_BRACKETS = 100
 """Largest number of values in a file, those that aliases repeat included: a few lines can stand for gigabytes."""
 LARGEST_NUMBER = 10**9
 LARGEST_SHOWN = 1e300
@@ -249,7 +250,11 @@ def _content(path: Path) -> dict[str, Any]:
     if path.stat().st_size > LARGEST_FILE:
         raise InputError(f"{path} must be smaller than {LARGEST_FILE} bytes, got {path.stat().st_size}")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        depth = itertools.accumulate((letter in "[{") - (letter in "]}") for letter in text)
+        if max(depth, default=0) > MOST_BRACKETS:  # the time that the library takes grows with the square of the depth
+            raise ValueError(f"it has more than {MOST_BRACKETS} brackets inside each other")
+        content = yaml.safe_load(text)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
     except Exception as error:
