@@ -1,24 +1,25 @@
-"""Everything that rankscope computes much of, beside what it could cost and what it costs elsewhere: one table.
+"""Time what rankscope spends its time on, beside the matrix products alone and a loop in PyTorch.
 
     python benchmarks/table.py             the table; about five minutes on a quiet machine
     python benchmarks/table.py --quick     fewer rounds, fewer sizes; about one minute
     python benchmarks/table.py --json      the same numbers as one JSON object
 
-How to read it. *Floor* is the time of the matrix products alone, at the best rate at which one core was seen to
-multiply matrices in this run, by any library (products of a training epoch: 3 * 2 * T * B * N^2 operations; for
-singular values, where there is no such floor, nothing). *Ours* is `rankscope.train` from trials to weights, an epoch:
-fresh trials, forward, backward, Adam; recording is a row of its own. *Plain* is the loop over time as one writes it
-in PyTorch (`loops.py`), forward, backward and Adam on trials that it is given, on one thread like ours; before anything
-is timed, its loss and gradients are compared with ours. *Floor / ours* is the share of the time that is products;
-leaving out steps in which nothing happens yet, as ours does, can lift it beyond what is possible otherwise.
-*Memory* is what a process needs beyond a process that has only imported everything, at its peak.
+Columns:
 
-A *cell* is one network of `gain --preset paper`: all its epochs, 200 looks at its weights, and everything that is
-measured on it afterwards. It is computed from rows above (epochs * epoch + 200 * record + measurement), because one
-cell takes as long as this whole program. Its floor are the products of the epochs and of the truncation curve.
+- *Floor*: the matrix products alone, at the best rate of one core that any library reached in this run. An epoch has
+  3 * 2 * T * B * N^2 operations. Singular values have no such floor.
+- *Ours*: one epoch of `rankscope.train`: fresh trials, forward, backward, Adam. Recording is a row of its own.
+- *Plain*: a loop over time in PyTorch (`loops.py`): forward, backward and Adam on given trials, on one thread like
+  ours. Its loss and gradients are compared with ours before anything is timed.
+- *Floor / ours*: the share of the time that is products. It can exceed 100 %, because steps without input are skipped.
+- *Memory*: the peak of a process beyond one that has only imported everything.
 
-Rows are medians over rounds in which all take turns (`timing.py`); ratios are medians of the ratios within a round. A
-last line names what did not get the core it asked for: believe these times only when it names none.
+A *network* is one of `gain --preset paper`: all its epochs, 200 recordings of its weights, and all its measurements.
+Its time is computed from other rows (epochs * epoch + 200 * record + measurement), because measuring it would take as
+long as this whole program. Its floor is the products of the epochs and of the truncation curve.
+
+Rows are medians over rounds in which all subjects alternate (`timing.py`); ratios are medians of the ratios within a
+round. The last line names the subjects that did not have a whole core: the times are valid only if it names none.
 """
 
 from __future__ import annotations
@@ -135,7 +136,7 @@ def main() -> None:
         for kind in ("ours", "plain")
     }
     rows = epoch_rows(settings, measured, rate, memory) + analysis_rows(measured, rate)
-    rows += [cell_row(task, measured, rate) for task in TASKS]
+    rows += [network_row(task, measured, rate) for task in TASKS]
     result = {
         "processor": processor_name(),
         "cores": available_cores(),
@@ -282,7 +283,7 @@ def truncation_operations(task: str) -> float:
     return 2.0 * CURVE_NETWORKS * TRIALS * rs.tasks.make(task).steps * HIDDEN_SIZE**2
 
 
-def cell_row(task: str, measured: dict[str, Measurement], rate: float) -> Row:
+def network_row(task: str, measured: dict[str, Measurement], rate: float) -> Row:
     """Return the row of a network of `gain --preset paper`."""
     setting = Setting(task, HIDDEN_SIZE, BATCH)
     epochs = next(job.training.epochs for job in EXPERIMENTS["gain"].jobs("paper") if job.task["name"] == task)
@@ -293,15 +294,15 @@ def cell_row(task: str, measured: dict[str, Measurement], rate: float) -> Row:
     plain_curve = CURVE_NETWORKS * measured[f"plain truncation {task}"].median
     plain_ms = epochs * plain.median + RECORDS * plain_record.median + plain_curve + rest
     floor = 1e-6 * (epochs * setting.multiplications + truncation_operations(task)) / rate
-    return Row("cell", task, HIDDEN_SIZE, BATCH, floor, ours_ms, plain_ms, plain_ms / ours_ms)
+    return Row("network", task, HIDDEN_SIZE, BATCH, floor, ours_ms, plain_ms, plain_ms / ours_ms)
 
 
 def whole_experiment(rows: list[Row]) -> dict[str, float]:
     """Return what all networks of `gain --preset paper` cost on one core, in minutes, and the share of products."""
-    cells = {row.task: row for row in rows if row.what == "cell"}
+    of_task = {row.task: row for row in rows if row.what == "network"}
     networks = [job.task["name"] for job in EXPERIMENTS["gain"].jobs("paper")]
     ours, floor, plain = (
-        sum(getattr(cells[task], f"{kind}_ms") for task in networks) / 60000 for kind in ("ours", "floor", "plain")
+        sum(getattr(of_task[task], f"{kind}_ms") for task in networks) / 60000 for kind in ("ours", "floor", "plain")
     )
     return {
         "networks": len(networks),
@@ -361,7 +362,7 @@ def show(rows: list[Row], result: dict[str, object]) -> None:
     console.print(
         f"Disturbed: something else took a tenth or more of the core from: {', '.join(disturbed)}."
         if disturbed
-        else "Undisturbed: everything got the core it asked for.",
+        else "Undisturbed: every subject had a whole core.",
         highlight=False,
     )
 

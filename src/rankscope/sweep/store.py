@@ -15,17 +15,14 @@ digest is repeated in the files, which identifies foreign ones.
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
-from socket import gethostname
 from typing import Any
 
 from torch import nn
@@ -37,6 +34,7 @@ from rankscope.io.dataset_file import StoredDataset
 from rankscope.io.tensor_file import read_file, read_header
 from rankscope.networks import load_networks
 from rankscope.sweep import locks
+from rankscope.sweep.failures import Failure, read_failure, write_failure
 from rankscope.sweep.job import Done, Job
 from rankscope.sweep.manifest import DIGEST, Manifest, merge_manifest, read_manifest
 from rankscope.sweep.result_file import MEASUREMENTS, NETWORK, measurements_of, open_result, write_result
@@ -56,17 +54,6 @@ class SetAside:
 
     def __str__(self) -> str:
         return f"{self.name}: {self.reason}"
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why a job failed: type of the error, message, traceback, host and time."""
-
-    error: str
-    message: str
-    traceback: str
-    host: str
-    time: str
 
 
 @dataclass(frozen=True)
@@ -299,21 +286,11 @@ class RunFolder:
         OSError, InputError
             If the file system refuses.
         """
-        failure = Failure(error, message, traceback, gethostname(), datetime.now(UTC).isoformat(timespec="seconds"))
-        with replacing(self._failure_path(digest)) as temporary:
-            temporary.write_text(json.dumps(asdict(failure)), encoding="utf-8")
+        write_failure(self._failure_path(digest), error, message, traceback)
 
     def failure(self, digest: str) -> Failure | None:
         """Return why a job failed, or None."""
-        try:
-            failure = Failure(**json.loads(self._failure_path(digest).read_text(encoding="utf-8")))
-            if not all(isinstance(value, str) for value in vars(failure).values()):
-                raise TypeError
-            return failure
-        except FileNotFoundError:
-            return None
-        except (ValueError, TypeError, RecursionError):
-            return Failure("unknown", "the record of this failure is damaged", "", "", "")
+        return read_failure(self._failure_path(digest))
 
     def failures(self) -> dict[str, Failure]:
         """Return why jobs failed, by digest. Jobs that have finished since are not included."""
