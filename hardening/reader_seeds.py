@@ -166,6 +166,20 @@ def torch_file(value: Any) -> bytes:
     return file.getvalue()
 
 
+def legacy_file(value: Any) -> bytes:
+    """Return what `torch.save` wrote before torch 1.6."""
+    file = io.BytesIO()
+    torch.save(value, file, _use_new_zipfile_serialization=False)
+    return file.getvalue()
+
+
+def numpy_file(write: Callable[..., None], *arrays: Any, **named: Any) -> bytes:
+    """Return what a function of numpy writes."""
+    file = io.BytesIO()
+    write(file, *arrays, **named)
+    return file.getvalue()
+
+
 def shards(write: Callable[[dict[str, torch.Tensor]], bytes], suffix: str) -> Bundle:
     """Return a checkpoint in two files with their index."""
     state = state_dict(0.1)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import torch
 from hypothesis import strategies as st
 
@@ -184,6 +185,10 @@ def _read_checkpoint(path: Path) -> object:
     return found.write_csv(path.parent / "out" / "table.csv")
 
 
+def _arrays() -> dict[str, Any]:
+    return {name: value.float().numpy() for name, value in made.state_dict(0.1).items()}
+
+
 def _read_folder(folder: Path) -> object:
     return _read_checkpoint(next(iter(sorted(folder.glob("*.index.json"))), folder))
 
@@ -340,6 +345,27 @@ _OURS = (
         ),
         lambda folder: _read_checkpoint(folder / "after.pt"),
         (*TENSORS, *PICKLE),
+    ),
+    Reader(
+        "torch-legacy",
+        "any state dict in the format before torch 1.6",
+        lambda: one_file("after.pth", [made.legacy_file(made.state_dict(0.1))]),
+        lambda folder: _read_checkpoint(folder / "after.pth"),
+        (*TENSORS, *PICKLE),
+    ),
+    Reader(
+        "numpy",
+        "arrays of numpy, one or several",
+        lambda: one_file(
+            "after",
+            [
+                made.numpy_file(np.savez, **_arrays()),
+                made.numpy_file(np.savez_compressed, **_arrays()),
+                made.numpy_file(np.save, _arrays()["conv.weight"]),
+            ],
+        ),
+        lambda folder: _read_checkpoint(folder / "after"),
+        (*made.NAMES, b"descr", b"<f8", b"fortran_order", b"shape", b"(9, 9)", b"|O"),
     ),
     Reader(
         "shards",

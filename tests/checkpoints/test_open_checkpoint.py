@@ -156,12 +156,6 @@ def test_garbage_is_refused(tmp_path, name, seed):
         open_checkpoint(tmp_path / name)
 
 
-def test_the_format_before_zip_is_refused_with_the_remedy(tmp_path):
-    torch.save({"w": torch.ones(2, 2)}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
-    with pytest.raises(rs.InputError, match=r"before torch 1\.6.*save the state dict again"):
-        open_checkpoint(tmp_path / "old.pt")
-
-
 def test_an_archive_that_would_unpack_to_more_than_it_is_is_refused(tmp_path):
     torch.save({"w": torch.zeros(2000, 500)}, tmp_path / "plain.pt")
     with zipfile.ZipFile(tmp_path / "plain.pt") as plain, zipfile.ZipFile(tmp_path / "bomb.pt", "w", 8) as bomb:

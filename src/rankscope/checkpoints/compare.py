@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rankscope.checkpoints.kinds import ALL, Block, heads, matrix_shape
 from rankscope.checkpoints.opening import CheckpointLike
-from rankscope.checkpoints.pairs import Names, Pair, Skipped, matrices_of, open_pair
+from rankscope.checkpoints.pairs import Names, Pair, Skipped, open_pair, select
 from rankscope.checkpoints.source import Source, Unreadable
 from rankscope.io.atomic import replacing
 from rankscope.linalg.threads import threads_for
@@ -51,10 +51,11 @@ class ComparedMatrix:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Measured matrices and skipped tensors, in the order of the checkpoint."""
+    """Measured matrices and skipped tensors, in the order of the checkpoint; how names were matched, if not exactly."""
 
     matrices: tuple[ComparedMatrix, ...]
     skipped: tuple[Skipped, ...]
+    note: str | None = None
 
     def write_csv(self, path: str | os.PathLike[str]) -> Path:
         """Write one row for each matrix; bounds are two columns, and ten leading singular values s1, s2, ..."""
@@ -75,6 +76,7 @@ class Comparison:
         # A nullable type keeps the known ranks whole numbers beside an unknown one.
         frame = frame.astype(dict.fromkeys((c for c in ROW if c in WHOLE), "Int64"))
         frame.attrs["skipped"] = [one._asdict() for one in self.skipped]
+        frame.attrs["note"] = self.note
         return frame
 
 
@@ -88,6 +90,7 @@ def compare(
     *,
     gates: bool = True,
     heads: int | None = None,
+    layers: Iterable[str] | None = None,
     exact: bool = False,
 ) -> pd.DataFrame:
     """Return the change of each weight matrix of a model between two checkpoints, one row each.
@@ -101,6 +104,9 @@ def compare(
         Also measure the gates of recurrent weights one by one.
     heads
         Number of attention heads, to measure them one by one too.
+    layers
+        Keys of weights, or patterns such as ``"*.q_proj.weight"``; by default all matrices. An embedding is measured
+        only if its key is here.
     exact
         Compute all singular values of large matrices too; a matrix of 8192 x 8192 takes minutes.
 
@@ -108,14 +114,14 @@ def compare(
     -------
     pandas.DataFrame
         Columns as in `ComparedMatrix` and `Measures`, indexed by name. `attrs["skipped"]` lists skipped tensors and
-        the reasons.
+        the reasons; `attrs["note"]` says how names were matched, if they differ.
 
     Raises
     ------
     InputError
-        If one of the two is no checkpoint, or they have no names in common.
+        If one of the two is no checkpoint, they have no names in common, or a layer is unknown.
     """
-    return inspect(before, after, gates=gates, heads=heads, exact=exact).to_dataframe()
+    return inspect(before, after, gates=gates, heads=heads, layers=layers, exact=exact).to_dataframe()
 
 
 def inspect(
@@ -124,6 +130,7 @@ def inspect(
     *,
     gates: bool = True,
     heads: int | None = None,
+    layers: Iterable[str] | None = None,
     exact: bool = False,
     on_progress: Progress | None = None,
 ) -> Comparison:
@@ -131,12 +138,12 @@ def inspect(
     if heads is not None:
         integer("heads", heads, minimum=1)
     pair = open_pair(before, after)
-    work, skipped = matrices_of(pair)
+    work, skipped, note = select(pair, layers)
     matrices: list[ComparedMatrix] = []
     for done, names in enumerate(work):
         if on_progress is not None:
-            on_progress(done, len(work), names.before)
-        for label, block in _blocks(names.before, pair.before or pair.after, gates, heads, skipped):
+            on_progress(done, len(work), names.label)
+        for label, block in _blocks(names, pair.before or pair.after, gates, heads, skipped):
             try:
                 matrices.append(_compared(label, block, pair, names, exact))
             except Unreadable as error:
@@ -146,14 +153,15 @@ def inspect(
     for source in pair:
         if source is not None:
             source.release()
-    return Comparison(tuple(matrices), tuple(skipped))
+    return Comparison(tuple(matrices), tuple(skipped), note)
 
 
 def _blocks(
-    name: str, source: Source, with_gates: bool, count: int | None, skipped: list[Skipped]
+    names: Names, source: Source, with_gates: bool, count: int | None, skipped: list[Skipped]
 ) -> Iterator[tuple[str, Block | None]]:
     """Yield a whole matrix and its blocks, with their names."""
-    yield name, None
+    name = names.before
+    yield names.label, None
     shapes = {key: entry.shape for key, entry in source.entries.items()}
     blocks = [Block(gate, rows, ALL) for gate, rows in gates_of(name, shapes).items()] if with_gates else []
     if count is not None:
@@ -180,7 +188,7 @@ def _compared(label: str, block: Block | None, pair: Pair, names: Names, exact: 
         name=label,
         tensor=names.before,
         block=None if block is None else block.label,
-        shape=entry.shape if block is None else change.shape,
+        shape=entry.shape if block is None and names.expert is None else change.shape,
         dtype=str(entry.dtype).removeprefix("torch."),
         initial_norm=change.initial_norm,
         relative_norm=change.norm / change.initial_norm if change.initial_norm else None,

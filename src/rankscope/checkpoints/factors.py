@@ -104,7 +104,8 @@ def low_rank_factors(
     rank
         Number of directions to keep.
     layers
-        Keys of weights, or patterns such as ``"*.q_proj.weight"``; by default every matrix that changed.
+        Keys of weights, or patterns such as ``"*.q_proj.weight"``; by default every matrix that changed. Stacks of
+        the matrices of experts are left out.
 
     Raises
     ------
@@ -117,7 +118,9 @@ def low_rank_factors(
 
 def _changes(pair: Pair, layers: Iterable[str] | None) -> Iterator[tuple[str, tuple[int, ...], Change]]:
     """Yield name, shape and change of the matrices that changed."""
-    for names in select(pair, layers):
+    for names in select(pair, layers).matrices:
+        if names.expert is not None:
+            continue
         try:
             change = pair.change(names)
         except Unreadable as error:

@@ -15,8 +15,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from rankscope.checkpoints.numpy_file import MAGIC as NUMPY
+from rankscope.checkpoints.numpy_file import NumpyFile, is_npz
+from rankscope.checkpoints.other_formats import other_format
 from rankscope.checkpoints.source import Entry, Mapped, Source, Unreadable, in_order
-from rankscope.checkpoints.torch_file import TorchFile
+from rankscope.checkpoints.torch_file import LEGACY, TorchFile
 from rankscope.errors import InputError
 from rankscope.io import tensor_file
 
@@ -89,13 +92,17 @@ def open_file(path: Path) -> Source:
     """Open one file, of the format that its first bytes have."""
     try:
         with path.open("rb") as file:
-            begins = file.read(9)
+            begins = file.read(64)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
     # A safetensors file begins with the length of its header, and the header with a brace.
-    if begins[8:] == b"{" or path.suffix == ".safetensors":
+    if begins[8:9] == b"{":
         return SafetensorsFile(path)
-    return TorchFile(path)
+    if begins.startswith(NUMPY) or (begins.startswith(b"PK") and is_npz(path)):
+        return NumpyFile(path)
+    if not begins.startswith(LEGACY) and (what := other_format(path, begins)):
+        raise InputError(f"{path} is {what}")
+    return SafetensorsFile(path) if path.suffix == ".safetensors" else TorchFile(path)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -21,7 +21,9 @@ EMBEDDING = re.compile(r"(?:\w+_)?(?:embed(?:ding|dings|s)?(?:_(?!out)\w+)?|emb|
 QUERIES = ("q_proj", "query", "q_lin", "wq", "to_q", "q")
 KEYS_VALUES = ("k_proj", "v_proj", "key", "value", "k_lin", "v_lin", "wk", "wv", "to_k", "to_v", "k", "v")
 OUTPUTS = ("o_proj", "out_proj", "out_lin", "wo", "o")
-FUSED = ("in_proj", "qkv", "qkv_proj", "wqkv")
+FUSED = ("qkv", "qkv_proj", "wqkv")
+UNKNOWN = ("c_attn", "query_key_value", "attn_qkv")
+"""Fused projections whose rows are in a different order in each family of models."""
 
 
 class Block(NamedTuple):
@@ -35,8 +37,16 @@ class Block(NamedTuple):
 ALL = slice(None)
 
 
-def why_not(name: str, entry: Entry, names: Mapping[str, Entry]) -> str | None:
-    """Return the reason why a tensor is not measured as a matrix, or None if it is."""
+def why_not(name: str, entry: Entry, names: Mapping[str, Entry], named: bool = False) -> str | None:
+    """Return the reason why a tensor is not measured as a matrix, or None if it is.
+
+    Parameters
+    ----------
+    names
+        All tensors of the checkpoint.
+    named
+        The user named this tensor, so that an embedding is a matrix too.
+    """
     shape, dtype = entry
     if isinstance(dtype, str):
         return dtype
@@ -47,17 +57,20 @@ def why_not(name: str, entry: Entry, names: Mapping[str, Entry]) -> str | None:
     if not dtype.is_floating_point:
         return f"of type {_plain(dtype)}: counts, or codes of a quantization whose scale is not known"
     last = name.rsplit(".", 1)[-1]
+    if last.endswith("bias") or (len(shape) < 2 and "bias" in last):
+        return "a bias"
     if len(shape) < 2:
-        if "bias" in last:
-            return "a bias"
         return "of a normalization" if re.search(r"norm|\bln|bn\d*\b", name, re.I) else "a vector, not a matrix"
     if dtype.itemsize == 1 and any(f"{name}{end}" in names for end in ("_scale", "_scale_inv")):
         return f"{_plain(dtype)} codes with a scale of their own"
-    if EMBEDDING.fullmatch(name.removesuffix(".weight").rsplit(".", 1)[-1]):
-        return "an embedding, which is a table of vectors"
-    if len(shape) == 3 and "expert" in name:
-        return "a stack of the matrices of several experts"
+    if not named and EMBEDDING.fullmatch(name.removesuffix(".weight").rsplit(".", 1)[-1]):
+        return "an embedding, a table of vectors; it is measured if it is named among the layers"
     return None
+
+
+def experts(name: str, shape: tuple[int, ...]) -> int | None:
+    """Return the number of matrices of a stack of experts, (experts, in, out); None for other tensors."""
+    return shape[0] if len(shape) == 3 and "expert" in name else None
 
 
 def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
@@ -66,31 +79,54 @@ def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 def heads(name: str, names: Mapping[str, Entry], count: int) -> list[Block]:
-    """Return the blocks of attention weights that belong to each of `count` heads; none for other weights.
+    """Return the blocks of attention weights that belong to each of `count` query heads; none for other weights.
 
-    Keys and values may have fewer heads than queries, of the same size. A size that is no multiple of the number of
-    heads raises `ValueError`.
+    Keys and values may have fewer heads than queries, of the same size. For a fused projection the size of a head is
+    that of the output projection beside it; without one, the projection must have the shape (3 n, n).
+
+    Raises
+    ------
+    ValueError
+        If the weights are those of attention, but cannot be divided into so many heads. The message is the reason.
     """
     shape = names[name].shape
     components = name.removesuffix("_weight").removesuffix(".weight").split(".")
     kind = components[-1].lower()
     if len(shape) != 2 or not name.endswith("weight"):
         return []
-    if kind in FUSED:
-        size = _head_size(shape[0], 3 * count)
-        labels = [f"{which}{head}" for which in "qkv" for head in range(count)]
+    if kind in UNKNOWN:
+        raise ValueError(f"the order of queries, keys and values in {components[-1]} is not known")
+    if kind in FUSED or name.endswith("in_proj_weight"):
+        size, shared = _fused_heads(shape, _beside(components, names, OUTPUTS), count)
+        labels = [f"{which}{head}" for which in "qkv" for head in range(count if which == "q" else shared)]
         return [Block(label, slice(i * size, (i + 1) * size), ALL) for i, label in enumerate(labels)]
     if kind in OUTPUTS:
         size = _head_size(shape[1], count)
         return [Block(f"head {h}", ALL, slice(h * size, (h + 1) * size)) for h in range(count)]
     if kind not in (*QUERIES, *KEYS_VALUES):
         return []
-    beside = {".".join([*components[:-1], query, "weight"]) for query in QUERIES} & {n.lower() for n in names}
-    whole = next((e.shape[0] for n, e in names.items() if n.lower() in beside), shape[0])
-    size = _head_size(whole, count)
+    query = _beside(components, names, QUERIES)
+    size = _head_size(shape[0] if query is None else query[0], count)
     if shape[0] % size:
         raise ValueError(f"its {shape[0]} rows are no multiple of a head's {size}")
     return [Block(f"head {h}", slice(h * size, (h + 1) * size), ALL) for h in range(shape[0] // size)]
+
+
+def _beside(components: list[str], names: Mapping[str, Entry], kinds: tuple[str, ...]) -> tuple[int, ...] | None:
+    """Return the shape of the weight of one of `kinds` in the same module, or None."""
+    wanted = {".".join([*components[:-1], kind, "weight"]).lower() for kind in kinds}
+    return next((entry.shape for name, entry in names.items() if name.lower() in wanted), None)
+
+
+def _fused_heads(shape: tuple[int, ...], output: tuple[int, ...] | None, count: int) -> tuple[int, int]:
+    """Return the rows of a head, and the number of heads of keys, in a fused projection of `count` query heads."""
+    if output is None and shape[0] != 3 * shape[1]:
+        raise ValueError(f"its {shape[0]} rows are not three times its {shape[1]} columns, and no output is beside it")
+    size = _head_size(shape[1] if output is None else output[1], count)
+    shared, left = divmod(shape[0] - count * size, 2 * size)
+    if left or shared < 1:
+        raise ValueError(f"its {shape[0]} rows are not {count} heads of {size} rows with keys and values")
+    return size, shared
 
 
 def _head_size(size: int, count: int) -> int:

@@ -39,7 +39,9 @@ def load_weights(model: nn.Module, checkpoint: CheckpointLike) -> nn.Module:
         raise InputError(f"checkpoint must be an adapter that can be added to weights, but {name!r}: {reason}")
     loaded = copy.deepcopy(model)
     own = dict(loaded.named_parameters(remove_duplicate=False)) | dict(loaded.named_buffers(remove_duplicate=False))
-    pairs = [(mine, theirs) for mine, theirs in match(own, source.entries) if mine is not None and theirs is not None]
+    pairs = [
+        (mine, theirs) for mine, theirs in match(own, source.entries).pairs if mine is not None and theirs is not None
+    ]
     if not pairs:
         raise InputError("checkpoint must have the weights of model, got none of their names in it")
     for mine, theirs in pairs:

@@ -11,13 +11,14 @@ from torch import nn
 
 from rankscope.checkpoints.adapter import CONFIG, Adapter
 from rankscope.checkpoints.files import Shards, open_file
+from rankscope.checkpoints.other_formats import other_folder
 from rankscope.checkpoints.source import InMemory, Renamed, Source
 from rankscope.errors import InputError
 from rankscope.networks.network_file import INITIAL
 
 CheckpointLike = str | os.PathLike[str] | Mapping[str, Any] | nn.Module
 
-IN_FOLDERS = ("*.safetensors.index.json", "*.safetensors", "*.bin.index.json", "*.bin", "*.pt", "*.pth")
+IN_FOLDERS = ("*.safetensors.index.json", "*.safetensors", "*.bin.index.json", "*.bin", "*.pt", "*.pth", "*.npz")
 """Files of a folder that are opened, in this order of preference."""
 
 USUAL = ("network", "model", "pytorch_model", "diffusion_pytorch_model")
@@ -25,7 +26,7 @@ USUAL = ("network", "model", "pytorch_model", "diffusion_pytorch_model")
 
 
 def open_checkpoint(given: CheckpointLike, argument: str = "before") -> Source:
-    """Open a safetensors file, a file of `torch.save`, an index of shards, a folder, a state dict or a module.
+    """Open a file (safetensors, `torch.save`, NumPy), an index of shards, a folder, a state dict or a module.
 
     A folder holds one of these files or a LoRA adapter. In messages the checkpoint is called `argument`.
 
@@ -74,6 +75,8 @@ def _in_folder(folder: Path, argument: str) -> Path:
         if found:
             names = shortened([file.name for file in found], 4)
             raise InputError(f"{argument} must be one checkpoint, got a folder with {names}; name one of them")
+    if what := other_folder(folder):
+        raise InputError(f"{folder} is {what}")
     raise InputError(f"{argument} must be a checkpoint, got the folder {str(folder)!r} without {', '.join(IN_FOLDERS)}")
 
 

@@ -1,30 +1,35 @@
 """Two checkpoints as a pair: which matrices of one belong to which of the other, and the change of each.
 
-Names may differ by the prefixes of wrappers: `module.` (DataParallel), `_orig_mod.` (torch.compile),
-`base_model.model.` (PEFT), or the attribute of a headless model inside the whole one. Names that are ambiguous without
-their prefixes are not matched.
+Names may differ by the components that wrappers insert, such as `module.` (DataParallel) or `_orig_mod.`
+(torch.compile), and by one prefix that all of them have in one checkpoint and not in the other, such as `backbone.`.
+Names that are ambiguous without these are not matched.
 """
 
 from __future__ import annotations
 
 import fnmatch
 import math
+import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from rankscope.checkpoints.adapter import Adapter
-from rankscope.checkpoints.kinds import ALL, Block, by, matrix_shape, why_not
+from rankscope.checkpoints.kinds import ALL, Block, by, experts, matrix_shape, why_not
 from rankscope.checkpoints.opening import CheckpointLike, halves, open_checkpoint, shortened
 from rankscope.checkpoints.source import Source, Unreadable
 from rankscope.errors import InputError
 from rankscope.lowrank.change import BLOCK, Change, FactoredChange
 from rankscope.validation import choice
 
-PREFIXES = ("module.", "_orig_mod.", "base_model.model.", "model.", "transformer.", "network.", "net.")
+PREFIXES = ("module.", "base_model.model.", "model.", "transformer.", "network.", "net.")
+"""Of wrappers, and of the attribute that a model with a head keeps the model without one in."""
+
+WRAPPERS = re.compile(r"(?<![^.])(?:_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module|_fpw_module)\.")
+"""Components that torch.compile, activation checkpointing and FSDP insert anywhere in a name."""
 
 
 class Skipped(NamedTuple):
@@ -35,10 +40,16 @@ class Skipped(NamedTuple):
 
 
 class Names(NamedTuple):
-    """Names of one matrix before and after learning."""
+    """Names of one matrix before and after learning, or of a stack of matrices and the place in it."""
 
     before: str
     after: str
+    expert: int | None = None
+
+    @property
+    def label(self) -> str:
+        """The name before learning, with the number of the expert."""
+        return self.before if self.expert is None else f"{self.before}[expert {self.expert}]"
 
 
 class Pair(NamedTuple):
@@ -52,7 +63,9 @@ class Pair(NamedTuple):
         rows, columns = (block.rows, block.columns) if block else (ALL, ALL)
 
         def read(source: Source, name: str) -> Tensor:
-            return source.tensor(name).reshape(matrix_shape(source.entries[name].shape))[rows, columns]
+            tensor = source.tensor(name)
+            matrix = tensor.reshape(matrix_shape(tensor.shape)) if names.expert is None else tensor[names.expert]
+            return matrix[rows, columns]
 
         try:
             initial = None if self.before is None else read(self.before, names.before)
@@ -70,15 +83,49 @@ class Pair(NamedTuple):
         return change
 
 
-def match(before: Iterable[str], after: Iterable[str]) -> list[tuple[str | None, str | None]]:
-    """Return pairs of names, in the order of `before`; None for a tensor that the other does not have."""
+class Matched(NamedTuple):
+    """Names before and after learning in pairs, None where one is missing; and the prefix by which all differ."""
+
+    pairs: list[tuple[str | None, str | None]]
+    note: str | None
+
+
+def match(before: Iterable[str], after: Iterable[str]) -> Matched:
+    """Return which tensors of two checkpoints belong together, in the order of `before`."""
     old, new = list(before), list(after)
     same = set(old) & set(new)
     left = {_bare(name): name for name in _unambiguous(name for name in old if name not in same)}
     right = {_bare(name): name for name in _unambiguous(name for name in new if name not in same)}
     partner = {name: name for name in same} | {left[bare]: right[bare] for bare in left.keys() & right.keys()}
+    left = {bare: name for bare, name in left.items() if bare not in right}
+    right = {bare: name for bare, name in right.items() if name not in partner.values()}
+    note = None
+    for shorter, longer, where in ((left, right, "after"), (right, left, "before")):
+        prefix = _prefix(shorter, longer)
+        if prefix is not None:
+            found = {name: longer[prefix + bare] for bare, name in shorter.items() if prefix + bare in longer}
+            partner |= found if where == "after" else {a: b for b, a in found.items()}
+            note = f"names {where} learning begin with {prefix!r}, which was ignored"
+            break
     taken = set(partner.values())
-    return [(name, partner.get(name)) for name in old] + [(None, name) for name in new if name not in taken]
+    pairs: list[tuple[str | None, str | None]] = [(name, partner.get(name)) for name in old]
+    pairs += [(None, name) for name in new if name not in taken]
+    return Matched(pairs, note)
+
+
+def _prefix(shorter: Collection[str], longer: Collection[str]) -> str | None:
+    """Return the prefix with which most names of `shorter` are names of `longer`.
+
+    None if it applies to less than half of the smaller collection, or if another one applies to as many names.
+    """
+    counts = Counter(
+        name[:end]
+        for name in longer
+        for end in (dot.end() for dot in re.finditer(r"\.", name))
+        if name[end:] in shorter
+    )
+    (prefix, most), (_, second) = [*counts.most_common(2), ("", 0), ("", 0)][:2]
+    return prefix if most > second and 2 * most >= min(len(shorter), len(longer)) else None
 
 
 def _unambiguous(names: Iterable[str]) -> list[str]:
@@ -88,6 +135,7 @@ def _unambiguous(names: Iterable[str]) -> list[str]:
 
 
 def _bare(name: str) -> str:
+    name = WRAPPERS.sub("", name)
     while prefix := next((p for p in PREFIXES if name.startswith(p)), ""):
         name = name[len(prefix) :]
     return name
@@ -113,43 +161,66 @@ def open_pair(before: CheckpointLike, after: CheckpointLike | None) -> Pair:
     return Pair(*trained)
 
 
-def matrices_of(pair: Pair) -> tuple[list[Names], list[Skipped]]:
-    """Return all matrices that can be compared, and the tensors that cannot."""
+class Selection(NamedTuple):
+    """The matrices to compare, in the order of the checkpoint; the tensors left out; what was done to the names."""
+
+    matrices: list[Names]
+    skipped: list[Skipped]
+    note: str | None = None
+
+
+def matrices_of(pair: Pair, named: Collection[str] = ()) -> Selection:
+    """Return all matrices that can be compared, and the tensors that cannot.
+
+    Parameters
+    ----------
+    named
+        Embeddings that are matrices here, for example because they are the output layer too.
+    """
     skipped = [Skipped(*one) for one in pair.after.skipped.items()] if isinstance(pair.after, Adapter) else []
     if pair.before is None:
         return _of_adapter(pair.after, skipped)
     new = pair.after
     matched = match(pair.before.entries, new.entries)
-    if not any(a is not None and b is not None for a, b in matched):
+    if not any(a is not None and b is not None for a, b in matched.pairs):
         raise InputError(
             f"after must have weights named as in before: {pair.before.label} has {_some(pair.before)}, {new.label} "
             f"has {_some(new)}"
         )
     found: list[Names] = []
-    for before, after in matched:
+    for before, after in matched.pairs:
         if before is None:
             skipped.append(Skipped(after or "", f"only in {new.label}"))
         elif after is None:
             # An adapter does not change the weights that it does not name.
             if not isinstance(new, Adapter):
                 skipped.append(Skipped(before, f"only in {pair.before.label}"))
-        elif reason := _why_not(pair.before, before, new, after):
+        elif reason := _why_not(pair.before, before, new, after, before in named):
             skipped.append(Skipped(before, reason))
         else:
-            found.append(Names(before, after))
-    return found, skipped
+            whole = isinstance(new, Adapter) and after not in new.replaced
+            count = None if whole else experts(after, new.entries[after].shape)
+            found += [Names(before, after, i) for i in ([None] if count is None else range(count))]
+    return Selection(found, skipped, matched.note)
 
 
-def select(pair: Pair, layers: Iterable[str] | None) -> list[Names]:
-    """Return the matrices that `layers` (keys or patterns) names, in the order of the checkpoint; all for None."""
+def select(pair: Pair, layers: Iterable[str] | None) -> Selection:
+    """Return the matrices that `layers` (keys or patterns) names; all for None. Embeddings must be named in full.
+
+    Raises
+    ------
+    InputError
+        If a name is unknown, or that of a tensor that is no matrix.
+    """
     if isinstance(layers, str):
         raise InputError(f"layers must be a list of names, got the text {layers!r}; write [{layers!r}]")
-    found, skipped = matrices_of(pair)
     if layers is None:
-        return found
+        return matrices_of(pair)
+    patterns = list(layers)
+    found, skipped, note = matrices_of(pair, patterns)
     names = [one.before for one in found]
     wanted: set[str] = set()
-    for pattern in layers:
+    for pattern in patterns:
         fitting = fnmatch.filter(names, pattern)
         if not fitting:
             reasons = [f"{one.name!r} is skipped: {one.reason}" for one in skipped if one.name == pattern]
@@ -157,10 +228,11 @@ def select(pair: Pair, layers: Iterable[str] | None) -> list[Names]:
                 raise InputError(f"layers must name matrices, but {reasons[0]}")
             choice("layers", pattern, names)
         wanted.update(fitting)
-    return [one for one in found if one.before in wanted]
+    left_out = [one for one in skipped if any(fnmatch.fnmatch(one.name, pattern) for pattern in patterns)]
+    return Selection([one for one in found if one.before in wanted], left_out, note)
 
 
-def _of_adapter(adapter: Source, skipped: list[Skipped]) -> tuple[list[Names], list[Skipped]]:
+def _of_adapter(adapter: Source, skipped: list[Skipped]) -> Selection:
     assert isinstance(adapter, Adapter)
     found = []
     for name, entry in adapter.entries.items():
@@ -169,13 +241,13 @@ def _of_adapter(adapter: Source, skipped: list[Skipped]) -> tuple[list[Names], l
             skipped.append(Skipped(name, reason))
         else:
             found.append(Names(name, name))
-    return found, skipped
+    return Selection(found, skipped)
 
 
-def _why_not(old: Source, before: str, new: Source, after: str) -> str | None:
+def _why_not(old: Source, before: str, new: Source, after: str, named: bool) -> str | None:
     """Return the reason why two tensors are not compared, or None."""
     first, second = old.entries[before], new.entries[after]
-    reason = why_not(before, first, old.entries) or why_not(after, second, new.entries)
+    reason = why_not(before, first, old.entries, named) or why_not(after, second, new.entries, named)
     if reason is None and first.shape != second.shape:
         reason = f"its shape is {by(first.shape)} before and {by(second.shape)} after"
     return reason

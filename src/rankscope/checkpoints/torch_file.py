@@ -1,12 +1,12 @@
-"""Files of `torch.save`: a zip archive with a pickle, of which only tensors and plain containers are accepted.
+"""Files of `torch.save`, of which only tensors and plain containers are accepted.
 
-A pickle can call any function. torch's `weights_only` reader, the only one used here, allows a short list of harmless
-functions and refuses all others. The data is stored uncompressed and is memory-mapped.
+Since torch 1.6 they are zip archives with a pickle and uncompressed data, which is memory-mapped; before, they were
+several pickles and the data, one after the other. A pickle can call any function. torch's `weights_only` reader, the
+only one used here, allows a short list of harmless functions and refuses all others.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pickle
 import pickletools
@@ -26,6 +26,12 @@ from rankscope.errors import InputError
 WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "network", "net", "module", "weights", "params")
 """Keys under which a file of a training keeps the weights, next to the state of the optimizer."""
 
+LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""Beginning of a file in the format before torch 1.6: a pickle of a certain number."""
+
+PICKLES = 5
+"""Pickles of such a file: two numbers, the platform, the object, the keys of its data."""
+
 LONGEST_NAME = 1000
 """Characters of a name in a pickle. torch's error for a longer one takes quadratic time."""
 
@@ -36,12 +42,14 @@ class TorchFile(Mapped):
     def __init__(self, path: Path) -> None:
         super().__init__(str(path))
         self.path = path
-        _check_archive(path)
+        with path.open("rb") as file:
+            self._legacy = file.read(len(LEGACY)) == LEGACY
+        _check_names(path, _legacy_names(path) if self._legacy else _archive_names(path))
         self.entries = {name: entry_of(tensor) for name, tensor in self._open().items()}
 
     def _open(self) -> dict[str, Tensor]:
         try:
-            loaded = torch.load(self.path, map_location="cpu", mmap=True, weights_only=True)
+            loaded = torch.load(self.path, map_location="cpu", mmap=not self._legacy, weights_only=True)
         except pickle.UnpicklingError as error:
             named = re.search(r"GLOBAL ([\w.]+)", str(error))
             what = named[1] if named else str(error).strip().splitlines()[-1]
@@ -58,27 +66,16 @@ class TorchFile(Mapped):
         return opened[name]
 
 
-def _check_archive(path: Path) -> None:
-    """Refuse a file that is not an archive, a compressed archive, and a pickle with an overlong name."""
+def _check_names(path: Path, names: Iterator[str]) -> None:
+    """Refuse pickles that cannot be parsed, or import an overlong name."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            compressed = [item.filename for item in archive.infolist() if item.compress_type != zipfile.ZIP_STORED]
-            names = () if compressed else _imported_names(path, archive)
-            endless = next((name for name in names if len(name) > LONGEST_NAME), None)
-    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
-        with path.open("rb") as file:
-            begins = file.read(2)
+        endless = next((name for name in names if len(name) > LONGEST_NAME), None)
+    except InputError:
+        raise
+    except Exception as error:  # for damaged pickles the library raises nearly anything
         raise InputError(
-            f"{path} is not a file of torch.save ({error}): "
-            + (
-                "it is an archive that was cut off; copy it again"
-                if begins == b"PK"
-                else "a bare pickle, or the format before torch 1.6, is not opened; load it where you trust it and "
-                "save the state dict again"
-            )
+            f"{path} is not a readable file of torch.save: its pickle is damaged ({error!s:.200})"
         ) from error
-    if compressed:
-        raise InputError(f"{path} must be uncompressed, as torch.save writes them, got {compressed[0]!r}")
     if endless is not None:
         raise InputError(
             f"{path} holds a pickle that calls code ({endless[:40]}..., a name of {len(endless)} characters); it was "
@@ -86,18 +83,39 @@ def _check_archive(path: Path) -> None:
         )
 
 
-def _imported_names(path: Path, archive: zipfile.ZipFile) -> Iterator[str]:
-    """Yield the names that the pickles in an uncompressed archive import, as far as they can be parsed."""
-    # For damaged pickles both libraries raise nearly any exception; torch's reader reports them afterwards.
-    with contextlib.suppress(Exception), path.open("rb") as file:
-        for item in archive.infolist():
+def _archive_names(path: Path) -> Iterator[str]:
+    """Yield the names that the pickles in an uncompressed archive import; refuse other files."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            items = archive.infolist()
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+        with path.open("rb") as file:
+            cut_off = file.read(2) == b"PK"
+        remedy = ": it is an archive that was cut off; copy it again" if cut_off else ", nor another known checkpoint"
+        raise InputError(f"{path} is not a file of torch.save ({error}){remedy}") from error
+    for item in items:
+        if item.compress_type != zipfile.ZIP_STORED:
+            raise InputError(f"{path} must be uncompressed, as torch.save writes them, got {item.filename!r}")
+    with path.open("rb") as file:
+        for item in items:
             if item.filename.endswith("data.pkl"):
                 # Not through `archive`, which refuses wrong checksums: torch ignores them, and need not write them.
                 file.seek(item.header_offset + 26)
                 file.seek(sum(struct.unpack("<HH", file.read(4))), os.SEEK_CUR)
-                for operation, argument, _ in pickletools.genops(file.read(min(item.file_size, path.stat().st_size))):
-                    if operation.name in ("GLOBAL", "INST"):
-                        yield str(argument)
+                yield from _imports(file.read(min(item.file_size, path.stat().st_size)))
+
+
+def _legacy_names(path: Path) -> Iterator[str]:
+    """Yield the names that the pickles of a file in the old format import."""
+    with path.open("rb") as file:
+        for _ in range(PICKLES):
+            yield from _imports(file)
+
+
+def _imports(pickled: Any) -> Iterator[str]:
+    for operation, argument, _ in pickletools.genops(pickled):
+        if operation.name in ("GLOBAL", "INST"):
+            yield str(argument)
 
 
 def _weights(loaded: Any, label: str, depth: int = 0) -> dict[str, Tensor]:

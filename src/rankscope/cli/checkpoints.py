@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rankscope.cli.app import JsonFlag, app
+from rankscope.cli.app import JsonFlag, app, comma_separated
 from rankscope.cli.output import console, print_json
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ HEADINGS = (
     "above\nit",
     "stand\nout",
 )
-WEIGHTS = "A .safetensors file, a file of torch.save, an index of shards, or a folder with one of these"
+WEIGHTS = "A .safetensors, torch.save, .npz or .npy file, an index of shards, or a folder with one of these"
 
 
 @app.command()
@@ -46,6 +46,10 @@ def inspect(
         int | None, typer.Option(help="Number of attention heads, to measure each of them too.", show_default=False)
     ] = None,
     gates: Annotated[bool, typer.Option(help="Also measure each gate of an RNN, GRU or LSTM.")] = True,
+    layers: Annotated[
+        str | None,
+        typer.Option(help="Weights or patterns, separated by commas, such as '*.q_proj.weight'.", show_default="all"),
+    ] = None,
     exact: Annotated[
         bool, typer.Option("--exact", help="Compute all singular values of large matrices too (slow).")
     ] = False,
@@ -60,7 +64,15 @@ def inspect(
     if out is not None:
         figure_paths(out)
     with _tensor_bar() as on_progress:
-        compared = compare_files(before, after, gates=gates, heads=heads, exact=exact, on_progress=on_progress)
+        compared = compare_files(
+            before,
+            after,
+            gates=gates,
+            heads=heads,
+            layers=None if layers is None else comma_separated([layers]),
+            exact=exact,
+            on_progress=on_progress,
+        )
     files = [] if csv is None else [compared.write_csv(csv)]
     if out is not None:
         from rankscope.figures.checkpoints import checkpoints
@@ -69,7 +81,14 @@ def inspect(
     if as_json:
         rows = [matrix.row() for matrix in compared.matrices]
         skipped = [one._asdict() for one in compared.skipped]
-        print_json({"matrices": rows, "skipped": skipped, "files": [str(path) for path in files]})
+        print_json(
+            {
+                "matrices": rows,
+                "skipped": skipped,
+                "note": compared.note,
+                "files": [str(path) for path in files],
+            }
+        )
         return
     _print_tables(compared)
     for path in files:
@@ -103,6 +122,8 @@ def _print_tables(compared: Comparison) -> None:
             )
     else:
         screen.print("No matrix with a change that can be measured.")
+    if compared.note:
+        screen.print(_printable(compared.note), highlight=False)
     by_reason: dict[str, list[str]] = {}
     for one in compared.skipped:
         by_reason.setdefault(one.reason, []).append(one.name)
