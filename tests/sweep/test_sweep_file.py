@@ -153,7 +153,8 @@ LAUGHS = "a: &a [1, 2, 3, 4, 5, 6, 7, 8, 9]\n" + "\n".join(
     [
         ("task: flipflop\nsamples: 900000000\n", "at most 20000 networks, got 9e.08"),
         (
-            "task: flipflop\ngrid:\n" + "".join(f"  {key}: {[1] * 99}\n" for key in ("gain", "epochs", "batch_size")),
+            "task: flipflop\ngrid:\n"
+            + "".join(f"  {key}: {list(range(1, 100))}\n" for key in ("gain", "epochs", "batch_size")),
             "at most 20000 networks, got 970299",
         ),
         (LAUGHS, "at most 20000 values"),
@@ -181,3 +182,9 @@ def test_a_file_that_would_take_all_memory_or_time_is_refused(tmp_path, text, me
     assert time.process_time() - began < 10
     assert "sweep.yaml" in str(error.value)
     assert len(str(error.value)) < 1500
+
+
+@pytest.mark.parametrize("values", ["[0.5, 1, 0.5]", "[1, 1.0]", "[a, a]", "[[1, 2], [1, 2]]"])
+def test_a_value_twice_in_the_grid_is_refused(tmp_path, values):
+    with pytest.raises(InputError, match=r"grid\.gain must have different values, got .* more than once"):
+        read(tmp_path, f"task: flipflop\ngrid: {{gain: {values}}}\n")

@@ -20,6 +20,7 @@ import itertools
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,12 @@ class Sweep(Description):
         for name, values in value.items():
             if isinstance(values, str | Mapping) or not hasattr(values, "__len__") or not len(values):
                 raise InputError(f"grid.{name} must be a list of values, got {values!r:.200}")
-        return {name: [_plain(one) for one in values] for name, values in value.items()}
+        grid = {name: [_plain(one) for one in values] for name, values in value.items()}
+        for name, values in grid.items():
+            repeated = next((one for one, count in Counter(map(_comparable, values)).items() if count > 1), None)
+            if repeated is not None:
+                raise InputError(f"grid.{name} must have different values, got {repeated!s:.200} more than once")
+        return grid
 
     @field_validator("samples", mode="before")
     @classmethod
@@ -238,6 +244,12 @@ def _check_small(jobs: list[Job]) -> None:
         kinds[json.dumps([job.description["task"], spec, job.measurements], sort_keys=True, default=str)] = job, spec
     for job, spec in kinds.values():
         Job(task=job.task, network=spec, training=job.training, measurements=job.measurements).check()
+
+
+def _comparable(value: Any) -> Any:
+    """Return a value that equals that of the same option, 1 and 1.0 included, and can be counted."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value if number else json.dumps(value, sort_keys=True, default=str)
 
 
 def _spec(section: Any) -> dict[str, Any]:
