@@ -20,6 +20,7 @@ from torch import Tensor
 from rankscope.checkpoints.adapter import Adapter
 from rankscope.checkpoints.kinds import ALL, Block, by, experts, matrix_shape, why_not
 from rankscope.checkpoints.opening import CheckpointLike, halves, open_checkpoint, shortened
+from rankscope.checkpoints.pieces import assembled
 from rankscope.checkpoints.source import Source, Unreadable
 from rankscope.errors import InputError
 from rankscope.lowrank.change import BLOCK, Change, FactoredChange
@@ -153,12 +154,13 @@ def open_pair(before: CheckpointLike, after: CheckpointLike | None) -> Pair:
                 f"after is missing: {old.label} holds one set of weights (only a file that holds a network before and "
                 "after learning, or a LoRA adapter, can stand alone)"
             )
-        return Pair(*both)
+        return Pair(*map(assembled, both))
     if isinstance(old, Adapter):
         raise InputError(f"before must be the model that was adapted, got the adapter {old.label}; it goes in after")
     new = open_checkpoint(after, "after")
     trained = [both[1] if (both := halves(source)) else source for source in (old, new)]
-    return Pair(*trained)
+    # An adapter holds factors, and weights that were replaced as a whole.
+    return Pair(*(source if isinstance(source, Adapter) else assembled(source) for source in trained))
 
 
 class Selection(NamedTuple):
