@@ -1,7 +1,7 @@
 """Weights that torch stores in pieces: assembled if the formula is known, and otherwise left out with the reason.
 
-    weight_norm     W = g V / |V|      parametrizations.weight.original0, .original1; or weight_g, weight_v
-    spectral_norm   W = V / (u^T V v)  parametrizations.weight.original, .0._u, .0._v; or weight_orig, weight_u, weight_v
+    weight_norm W = g V / |V| parametrizations.weight.original0, .original1; or weight_g, weight_v
+    spectral_norm W = V / (u^T V v) parametrizations.weight.original, .0._u, .0._v; or weight_orig, weight_u, weight_v
 
 The pieces themselves are not weights: scaling V of weight_norm changes nothing. A file holds no functions, so a weight
 with a further parametrization that has no tensors of its own cannot be told from one without.
