@@ -1,7 +1,9 @@
 """Weights that torch stores in pieces: assembled if the formula is known, and otherwise left out with the reason.
 
-    weight_norm W = g V / |V| parametrizations.weight.original0, .original1; or weight_g, weight_v
-    spectral_norm W = V / (u^T V v) parametrizations.weight.original, .0._u, .0._v; or weight_orig, weight_u, weight_v
+    weight_norm      W = g V / |V|
+                     from parametrizations.weight.original0 and .original1, or weight_g and weight_v
+    spectral_norm    W = V / (u^T V v)
+                     from parametrizations.weight.original, .0._u and .0._v, or weight_orig, weight_u and weight_v
 
 The pieces themselves are not weights: scaling V of weight_norm changes nothing. A file holds no functions, so a weight
 with a further parametrization that has no tensors of its own cannot be told from one without.
@@ -115,9 +117,9 @@ def _is_norm(g: tuple[int, ...], v: tuple[int, ...]) -> bool:
 def _weight_norm(tensors: dict[str, Tensor], names: tuple[str, str]) -> Tensor:
     g, V = (tensors[name] for name in names)
     if g.ndim != V.ndim:
-        return g * V / torch.linalg.vector_norm(V)
+        return torch.div(g * V, torch.linalg.vector_norm(V))
     summed = [dim for dim, size in enumerate(g.shape) if size == 1 or g.numel() == 1]
-    return g * V / torch.linalg.vector_norm(V, dim=summed, keepdim=True)
+    return torch.div(g * V, torch.linalg.vector_norm(V, dim=summed, keepdim=True))
 
 
 def _spectral_dim(shape: tuple[int, ...], u: tuple[int, ...], v: tuple[int, ...]) -> int | None:
