@@ -66,4 +66,6 @@ sphinx_gallery_conf = {
     "matplotlib_animations": False,
     "write_computation_times": False,
 }
-suppress_warnings = ["config.cache"]  # the order of the gallery is an object, which is no reason for concern
+suppress_warnings = [
+    "config.cache"
+]  # the order of the gallery is an object, which is no reason for concern

@@ -18,9 +18,13 @@ before = network.snapshot()
 rs.train(network, task, epochs=300, rng=0)
 spectra = rs.lowrank.spectra(before, network)
 
-figure, axes = plt.subplots(1, 2, sharex=True, sharey=True, figsize=(8, 4), layout="constrained")
+figure, axes = plt.subplots(
+    1, 2, sharex=True, sharey=True, figsize=(8, 4), layout="constrained"
+)
 angle = np.linspace(0, 2 * np.pi, 200)
-for ax, matrix, title in zip(axes, ("initial", "trained"), ("before, $W_0$", "after, $W$"), strict=True):
+for ax, matrix, title in zip(
+    axes, ("initial", "trained"), ("before, $W_0$", "after, $W$"), strict=True
+):
     one = spectra.sel(matrix=matrix)
     ax.plot(gain * np.cos(angle), gain * np.sin(angle), color="grey", linewidth=1)
     ax.axvline(1, color="grey", linestyle=":")

@@ -35,13 +35,17 @@ print(run.sizes)
 figure, axes = plt.subplots(1, 3, figsize=(9, 3), layout="constrained")
 colors = plt.get_cmap("viridis")(np.linspace(0, 0.9, run.sizes["gain"]))
 for gain, color in zip(run.gain.values, colors, strict=True):
-    axes[0].semilogy(run.loss.sel(gain=gain).mean("sample"), color=color, label=f"g = {gain:g}")
+    axes[0].semilogy(
+        run.loss.sel(gain=gain).mean("sample"), color=color, label=f"g = {gain:g}"
+    )
 axes[0].set(xlabel="epoch", ylabel="loss, mean of 3 networks")
 axes[0].legend(frameon=False, fontsize=8)
 for ax, name, label in (
     (axes[1], "convergence_epoch", "epochs to converge"),
     (axes[2], "change_norm", r"$\|\Delta W\|$"),
 ):
-    ax.errorbar(run.gain, run[name].mean("sample"), run[name].std("sample"), fmt="o-", capsize=3)
+    ax.errorbar(
+        run.gain, run[name].mean("sample"), run[name].std("sample"), fmt="o-", capsize=3
+    )
     ax.set(xlabel="gain g", ylabel=label, ylim=(0, None))
 plt.show()

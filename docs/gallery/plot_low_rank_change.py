@@ -26,7 +26,9 @@ print(f"loss {history.losses[0]:.3f} -> {history.losses[-1]:.5f}")
 # output weights.
 
 change = rs.change(before, network)
-curve = rs.truncation_curve(before, network, task.sample(256, rng=1), ranks=range(16))
+curve = rs.truncation_curve(
+    before, network, task.sample(256, rng=1), ranks=range(16)
+)
 rank = rs.functional_rank(curve)
 print(f"|dW| = {change.norm:.2f}, functional rank {rank} of {network.hidden_size}")
 

@@ -36,7 +36,9 @@ task = Sum()
 network = rs.RateRNN.initialize(task, hidden_size=100, gain=1.0, rng=0)
 before = network.snapshot()
 history = rs.train(network, task, epochs=500, rng=0)
-curve = rs.truncation_curve(before, network, task.sample(256, np.random.default_rng(1)), ranks=range(11))
+curve = rs.truncation_curve(
+    before, network, task.sample(256, np.random.default_rng(1)), ranks=range(11)
+)
 
 # %%
 # What it answers, and how many directions that takes.
@@ -51,6 +53,8 @@ left.plot(trials.targets[:, -1, 0], answers, ".")
 left.set(xlabel="mean of the two numbers", ylabel="answer of the network")
 right.semilogy(curve.ranks, curve.scores / curve.scores[0], "o-")
 right.axhline(0.05, color="grey", linestyle=":")
-right.set(xlabel=r"rank that $\Delta W$ is truncated to", ylabel="loss / loss at rank 0")
+right.set(
+    xlabel=r"rank that $\Delta W$ is truncated to", ylabel="loss / loss at rank 0"
+)
 print("functional rank:", rs.functional_rank(curve))
 plt.show()

@@ -22,7 +22,9 @@ network = rs.RateRNN.initialize(
     trained=("recurrent",),
 )
 this_one = rs.theory.SingleNetwork.of(network, target).descend(rate, epochs)
-history = rs.train(network, task, epochs, rng=0, optimizer="sgd", learning_rate=rate, batch_size=1)
+history = rs.train(
+    network, task, epochs, rng=0, optimizer="sgd", learning_rate=rate, batch_size=1
+)
 
 # %%
 # The theories, over learning time (learning rate times epoch).

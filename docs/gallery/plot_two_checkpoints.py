@@ -22,7 +22,9 @@ for _ in range(150):
     bits = torch.randint(2, (64, 15, 1)).float()
     states, _ = lstm(2 * bits - 1)
     more = (bits.sum((1, 2)) > 7.5).float()
-    loss = torch.nn.functional.binary_cross_entropy_with_logits(readout(states[:, -1])[:, 0], more)
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(
+        readout(states[:, -1])[:, 0], more
+    )
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
@@ -32,7 +34,11 @@ after = model.state_dict()
 # A row for each matrix and gate.
 
 table = rs.compare(before, after)
-print(table[["relative_norm", "stable_rank", "rank_90", "standing_out"]].round(2).to_string())
+print(
+    table[["relative_norm", "stable_rank", "rank_90", "standing_out"]]
+    .round(2)
+    .to_string()
+)
 
 # %%
 # And how many directions the answers need, of all matrices at once.

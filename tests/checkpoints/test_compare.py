@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from checkpoint_cases import changed, low_rank, transformer, write_shards
+from checkpoint_cases import changed, low_rank, reasons, transformer, write_shards
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
@@ -18,10 +18,6 @@ from rankscope.checkpoints import inspect
 from rankscope.checkpoints.pairs import match
 
 SOURCES = Path(rs.__file__).parents[1]
-
-
-def reasons(frame):
-    return {one["name"]: one["reason"] for one in frame.attrs["skipped"]}
 
 
 def nudged(module, scale=0.01):

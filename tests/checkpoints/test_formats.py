@@ -1,7 +1,6 @@
 """Formats beside safetensors and torch.save: read with the same numbers, or named for what they are."""
 
 import io
-import os
 import pickle
 import zipfile
 
@@ -9,20 +8,10 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed.checkpoint
-from checkpoint_cases import transformer
+from checkpoint_cases import Hostile, transformer
 
 import rankscope as rs
 from rankscope.checkpoints import open_checkpoint
-
-
-class Hostile:
-    """An object whose unpickling makes a folder."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])

@@ -2,13 +2,9 @@
 
 import pytest
 import torch
-from checkpoint_cases import changed, transformer
+from checkpoint_cases import changed, reasons, transformer
 
 import rankscope as rs
-
-
-def reasons(frame):
-    return {one["name"]: one["reason"] for one in frame.attrs["skipped"]}
 
 
 @pytest.mark.parametrize(

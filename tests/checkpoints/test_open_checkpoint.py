@@ -1,13 +1,12 @@
 """Every format gives the same tensors; what is damaged, hostile or unclear is refused, and nothing in it runs."""
 
 import json
-import os
 import pickle
 import zipfile
 
 import pytest
 import torch
-from checkpoint_cases import changed, transformer, write_shards
+from checkpoint_cases import Hostile, changed, transformer, write_shards
 from safetensors.torch import save_file
 
 import rankscope as rs
@@ -87,16 +86,6 @@ def test_a_module_is_its_state_dict_with_effective_weights():
 
 def test_names_are_in_the_order_of_their_numbers():
     assert in_order(["l.10.b", "l.2.a", "l.2", "a"]) == ["a", "l.2", "l.2.a", "l.10.b"]
-
-
-class Hostile:
-    """What a pickle makes call a function when it is loaded."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
 
 
 @pytest.mark.parametrize("write", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))])
