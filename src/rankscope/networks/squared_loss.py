@@ -69,9 +69,10 @@ class SquaredLoss:
         self._forward, self._back, self._phi, self._dt = forward, back, phi, dt
         self._weights, self._gradients = weights, gradients
         (N, inputs), outputs = weights.input.shape, len(weights.output)
-        zeros = weights.recurrent.new_zeros
+        zeros, empty = weights.recurrent.new_zeros, weights.recurrent.new_empty
         self._inputs, self._outputs = zeros(steps, batch, inputs), zeros(steps, batch, outputs)
-        self._rates, self._delta = zeros(steps + 1, batch, N), zeros(steps, batch, N)
+        self._rates, self._delta = empty(steps + 1, batch, N), empty(steps, batch, N)
+        self._rates[0].zero_()
         self._grad, self._state = zeros(steps + 1, batch, outputs), zeros(1, batch, N)
         self._product = gradients["recurrent"] if "recurrent" in gradients else zeros(N, N)
         self._by_silent: dict[int, _Views] = {}
