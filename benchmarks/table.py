@@ -63,6 +63,8 @@ BATCH, HIDDEN_SIZE, TRIALS, RECORDS = 32, 256, 512, 200
 PRODUCTS = ((3200, 256, 256), (1024, 1024, 1024))
 WIDTH = 140
 TURN_EPOCHS = {64: 60, 256: 15, 1024: 2}
+FEWEST_EPOCHS = 5
+"""Epochs of a training that is timed: its buffers are used for the first time once."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +187,7 @@ def epoch_subjects(settings: Iterable[Setting]) -> dict[str, Subject]:
     """Epochs of ours and of the plain loop."""
     subjects: dict[str, Subject] = {}
     for setting in settings:
-        epochs = max(1, TURN_EPOCHS[setting.hidden_size] * BATCH // max(setting.batch, 16))
+        epochs = max(FEWEST_EPOCHS, TURN_EPOCHS[setting.hidden_size] * BATCH // max(setting.batch, 16))
         subjects[f"ours {setting}"] = Timed(our_epochs(setting, epochs), parts=epochs)
         subjects[f"plain {setting}"] = Timed(epoch_of(PlainRNN(setting.network()), setting.trials()))
     return subjects
