@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 import rankscope as rs
 from rankscope.checkpoints import inspect
-from rankscope.checkpoints.pairs import match
+from rankscope.checkpoints.names import match
 
 SOURCES = Path(rs.__file__).parents[1]
 

@@ -33,6 +33,51 @@ def test_of_two_prefixes_none_is_guessed():
         rs.compare(plain, both)
 
 
+def test_names_that_differ_otherwise_are_renamed():
+    before = {f"h.{i}.attn.{which}.weight": torch.randn(6, 6) for i in range(2) for which in ("q", "k")}
+    after = {name.replace("h.", "ema.layers."): value + 1 for name, value in before.items()} | dict(before)
+    assert reasons(rs.compare(before, after))["h.0.attn.q.weight"] == "the same before and after"
+    options = {"prefix": "ema.", "rename": {"layers.": "h."}}
+    frame = rs.compare(before, after, **options)
+    assert list(frame.index) == list(before)
+    assert frame.numerical_rank.tolist() == [1] * 4
+    assert set(rs.low_rank_factors(before, after, 1, **options)) == set(before)
+    hidden = reasons(frame)
+    assert hidden == dict.fromkeys(before, "another tensor has its name without the prefix")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"prefix": ""}, "prefix must be the beginning of names"),
+        ({"prefix": "b."}, "prefix must begin names of before or after, got 'b.'; names are 'a.0.weight'"),
+        ({"rename": {"c": "d"}}, "rename must replace texts in names of before or after, got 'c'"),
+        ({"rename": {"0": "1"}}, "rename must keep names apart, but 'a.0.weight' and 'a.1.weight' both become"),
+        ({"rename": ["a=b"]}, "rename must map texts to texts"),
+    ],
+)
+def test_a_renaming_that_does_nothing_or_too_much_is_refused(options, message):
+    state = {f"a.{i}.weight": torch.randn(3, 3) for i in range(2)}
+    with pytest.raises(rs.InputError, match=message):
+        rs.compare(state, state, **options)
+
+
+def test_of_a_vocabulary_that_grew_the_common_rows_are_compared():
+    before = transformer()
+    after = changed(before)
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        after[name] = torch.cat([after[name], torch.randn(3, 32)])
+    after["model.layers.0.mlp.up_proj.weight"] = torch.randn(99, 32)
+    frame = rs.compare(before, after)
+    row = frame.loc["lm_head.weight"]
+    assert (row.numerical_rank, row["shape"]) == (3, (50, 32))
+    assert frame.attrs["note"] == "'lm_head.weight' grew from 50 rows to 53; its first 50 rows were compared"
+    assert reasons(frame)["model.layers.0.mlp.up_proj.weight"] == "its shape is 96 x 32 before and 99 x 32 after"
+    named = rs.compare(before, after, layers=["model.embed_tokens.weight"])
+    assert reasons(named) == {"model.embed_tokens.weight": "the same before and after"}
+    assert "lm_head" not in (named.attrs["note"] or "")
+
+
 def test_fused_heads_with_fewer_keys_have_the_size_that_the_output_gives():
     before = {"a.qkv_proj.weight": torch.randn(96, 64), "a.o_proj.weight": torch.randn(64, 64)}  # 8 q, 2 k, 2 v of 8
     after = {name: value.clone() for name, value in before.items()}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,6 +91,8 @@ def compare(
     gates: bool = True,
     heads: int | None = None,
     layers: Iterable[str] | None = None,
+    prefix: str | None = None,
+    rename: Mapping[str, str] | None = None,
     exact: bool = False,
 ) -> pd.DataFrame:
     """Return the change of each weight matrix of a model between two checkpoints, one row each.
@@ -107,6 +109,10 @@ def compare(
     layers
         Keys of weights, or patterns such as ``"*.q_proj.weight"``; by default all matrices. An embedding is measured
         only if its key is here.
+    prefix
+        Text that is removed where a name begins with it, in both checkpoints, before names are matched.
+    rename
+        Texts and their replacements, anywhere in the names of both, before they are matched: ``{"h.": "layers."}``.
     exact
         Compute all singular values of large matrices too; a matrix of 8192 x 8192 takes minutes.
 
@@ -121,7 +127,9 @@ def compare(
     InputError
         If one of the two is no checkpoint, they have no names in common, or a layer is unknown.
     """
-    return inspect(before, after, gates=gates, heads=heads, layers=layers, exact=exact).to_dataframe()
+    return inspect(
+        before, after, gates=gates, heads=heads, layers=layers, prefix=prefix, rename=rename, exact=exact
+    ).to_dataframe()
 
 
 def inspect(
@@ -131,13 +139,15 @@ def inspect(
     gates: bool = True,
     heads: int | None = None,
     layers: Iterable[str] | None = None,
+    prefix: str | None = None,
+    rename: Mapping[str, str] | None = None,
     exact: bool = False,
     on_progress: Progress | None = None,
 ) -> Comparison:
     """Return what `compare` returns, as plain objects; `on_progress` gets (done, total, name) before each tensor."""
     if heads is not None:
         integer("heads", heads, minimum=1)
-    pair = open_pair(before, after)
+    pair = open_pair(before, after, prefix, rename)
     work, skipped, note = select(pair, layers)
     matrices: list[ComparedMatrix] = []
     for done, names in enumerate(work):
@@ -150,9 +160,7 @@ def inspect(
                 skipped.append(Skipped(label, str(error)))
                 if block is None:
                     break
-    for source in pair:
-        if source is not None:
-            source.release()
+    pair.release()
     return Comparison(tuple(matrices), tuple(skipped), note)
 
 
@@ -188,7 +196,7 @@ def _compared(label: str, block: Block | None, pair: Pair, names: Names, exact: 
         name=label,
         tensor=names.before,
         block=None if block is None else block.label,
-        shape=entry.shape if block is None and names.expert is None else change.shape,
+        shape=entry.shape if block is None and names.expert is None and names.rows is None else change.shape,
         dtype=str(entry.dtype).removeprefix("torch."),
         initial_norm=change.initial_norm,
         relative_norm=change.norm / change.initial_norm if change.initial_norm else None,

@@ -93,7 +93,13 @@ class LowRankFactors(Mapping[str, tuple[Tensor, Tensor]]):
 
 
 def low_rank_factors(
-    before: CheckpointLike, after: CheckpointLike, rank: int, layers: Iterable[str] | None = None
+    before: CheckpointLike,
+    after: CheckpointLike,
+    rank: int,
+    layers: Iterable[str] | None = None,
+    *,
+    prefix: str | None = None,
+    rename: Mapping[str, str] | None = None,
 ) -> LowRankFactors:
     """Return the change of each matrix truncated to a rank, as two factors.
 
@@ -105,7 +111,9 @@ def low_rank_factors(
         Number of directions to keep.
     layers
         Keys of weights, or patterns such as ``"*.q_proj.weight"``; by default every matrix that changed. Stacks of
-        the matrices of experts are left out.
+        the matrices of experts, and matrices of a vocabulary that grew, are left out.
+    prefix, rename
+        Changes of names before they are matched, as in `compare`.
 
     Raises
     ------
@@ -113,13 +121,13 @@ def low_rank_factors(
         If `rank` is below 1, a layer is unknown, or one of the two is no checkpoint.
     """
     kept = integer("rank", rank, minimum=1)
-    return LowRankFactors(_changes(open_pair(before, after), layers), kept)
+    return LowRankFactors(_changes(open_pair(before, after, prefix, rename), layers), kept)
 
 
 def _changes(pair: Pair, layers: Iterable[str] | None) -> Iterator[tuple[str, tuple[int, ...], Change]]:
     """Yield name, shape and change of the matrices that changed."""
     for names in select(pair, layers).matrices:
-        if names.expert is not None:
+        if names.expert is not None or names.rows is not None:
             continue
         try:
             change = pair.change(names)

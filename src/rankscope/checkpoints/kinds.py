@@ -18,6 +18,9 @@ from rankscope.checkpoints.source import Entry
 EMBEDDING = re.compile(r"(?:\w+_)?(?:embed(?:ding|dings|s)?(?:_(?!out)\w+)?|emb|wte|wpe|shared)", re.I)
 """Names of embeddings. A layer inside a module of such a name (`time_embedding.linear_1`) is a matrix."""
 
+OUTPUT_LAYERS = ("lm_head", "embed_out", "output_projection")
+"""Names of layers with one row for each word."""
+
 QUERIES = ("q_proj", "query", "q_lin", "wq", "to_q", "q")
 KEYS_VALUES = ("k_proj", "v_proj", "key", "value", "k_lin", "v_lin", "wk", "wv", "to_k", "to_v", "k", "v")
 OUTPUTS = ("o_proj", "out_proj", "out_lin", "wo", "o")
@@ -71,6 +74,25 @@ def why_not(name: str, entry: Entry, names: Mapping[str, Entry], named: bool = F
 def experts(name: str, shape: tuple[int, ...]) -> int | None:
     """Return the number of matrices of a stack of experts, (experts, in, out); None for other tensors."""
     return shape[0] if len(shape) == 3 and "expert" in name else None
+
+
+def vocabulary_rows(before: str, old: Mapping[str, Entry], after: str, new: Mapping[str, Entry]) -> int | None:
+    """Return the rows before learning of a matrix with one row for each word, if words were added; None otherwise.
+
+    Such a matrix is an embedding, or an output layer: one of a usual name, or with as many rows as an embedding.
+    """
+    (rows, *rest), (more, *others) = old[before].shape, new[after].shape
+    if len(rest) != 1 or rest != others or not 0 < rows < more:
+        return None
+    last = before.removesuffix(".weight").rsplit(".", 1)[-1]
+    if EMBEDDING.fullmatch(last) or last in OUTPUT_LAYERS:
+        return rows
+    sizes = [{entry.shape[0] for name, entry in names.items() if _is_table(name, entry)} for names in (old, new)]
+    return rows if rows in sizes[0] and more in sizes[1] else None
+
+
+def _is_table(name: str, entry: Entry) -> bool:
+    return len(entry.shape) == 2 and EMBEDDING.fullmatch(name.removesuffix(".weight").rsplit(".", 1)[-1]) is not None
 
 
 def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from rankscope.checkpoints.adapter import Adapter, spread
+from rankscope.checkpoints.names import match
 from rankscope.checkpoints.opening import CheckpointLike, halves, open_checkpoint
-from rankscope.checkpoints.pairs import match
 from rankscope.checkpoints.source import Source, Unreadable
 from rankscope.errors import InputError
 

@@ -1,36 +1,24 @@
-"""Two checkpoints as a pair: which matrices of one belong to which of the other, and the change of each.
-
-Names may differ by the components that wrappers insert, such as `module.` (DataParallel) or `_orig_mod.`
-(torch.compile), and by one prefix that all of them have in one checkpoint and not in the other, such as `backbone.`.
-Names that are ambiguous without these are not matched.
-"""
+"""Two checkpoints as a pair: which matrices of one belong to which of the other, and the change of each."""
 
 from __future__ import annotations
 
 import fnmatch
 import math
-import re
-from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from rankscope.checkpoints.adapter import Adapter
-from rankscope.checkpoints.kinds import ALL, Block, by, experts, matrix_shape, why_not
+from rankscope.checkpoints.kinds import ALL, Block, by, experts, matrix_shape, vocabulary_rows, why_not
+from rankscope.checkpoints.names import Renaming, match
 from rankscope.checkpoints.opening import CheckpointLike, halves, open_checkpoint, shortened
 from rankscope.checkpoints.pieces import assembled
 from rankscope.checkpoints.source import Source, Unreadable
 from rankscope.errors import InputError
 from rankscope.lowrank.change import BLOCK, Change, FactoredChange
 from rankscope.validation import choice
-
-PREFIXES = ("module.", "base_model.model.", "model.", "transformer.", "network.", "net.")
-"""Of wrappers, and of the attribute that a model with a head keeps the model without one in."""
-
-WRAPPERS = re.compile(r"(?<![^.])(?:_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module|_fpw_module)\.")
-"""Components that torch.compile, activation checkpointing and FSDP insert anywhere in a name."""
 
 
 class Skipped(NamedTuple):
@@ -41,11 +29,15 @@ class Skipped(NamedTuple):
 
 
 class Names(NamedTuple):
-    """Names of one matrix before and after learning, or of a stack of matrices and the place in it."""
+    """Names of one matrix before and after learning, or of a stack of matrices and the place in it.
+
+    `rows` is the number of rows that are compared, the first ones; None for all.
+    """
 
     before: str
     after: str
     expert: int | None = None
+    rows: int | None = None
 
     @property
     def label(self) -> str:
@@ -58,6 +50,13 @@ class Pair(NamedTuple):
 
     before: Source | None
     after: Source
+    renaming: Renaming = Renaming()
+
+    def release(self) -> None:
+        """Close the files of both."""
+        for source in (self.before, self.after):
+            if source is not None:
+                source.release()
 
     def change(self, names: Names, block: Block | None = None) -> Change:
         """Return the change of a matrix or a block of it; raise `Unreadable` if it cannot be read or has no norm."""
@@ -66,7 +65,7 @@ class Pair(NamedTuple):
         def read(source: Source, name: str) -> Tensor:
             tensor = source.tensor(name)
             matrix = tensor.reshape(matrix_shape(tensor.shape)) if names.expert is None else tensor[names.expert]
-            return matrix[rows, columns]
+            return matrix[: names.rows][rows, columns]
 
         try:
             initial = None if self.before is None else read(self.before, names.before)
@@ -84,66 +83,14 @@ class Pair(NamedTuple):
         return change
 
 
-class Matched(NamedTuple):
-    """Names before and after learning in pairs, None where one is missing; and the prefix by which all differ."""
-
-    pairs: list[tuple[str | None, str | None]]
-    note: str | None
-
-
-def match(before: Iterable[str], after: Iterable[str]) -> Matched:
-    """Return which tensors of two checkpoints belong together, in the order of `before`."""
-    old, new = list(before), list(after)
-    same = set(old) & set(new)
-    left = {_bare(name): name for name in _unambiguous(name for name in old if name not in same)}
-    right = {_bare(name): name for name in _unambiguous(name for name in new if name not in same)}
-    partner = {name: name for name in same} | {left[bare]: right[bare] for bare in left.keys() & right.keys()}
-    left = {bare: name for bare, name in left.items() if bare not in right}
-    right = {bare: name for bare, name in right.items() if name not in partner.values()}
-    note = None
-    for shorter, longer, where in ((left, right, "after"), (right, left, "before")):
-        prefix = _prefix(shorter, longer)
-        if prefix is not None:
-            found = {name: longer[prefix + bare] for bare, name in shorter.items() if prefix + bare in longer}
-            partner |= found if where == "after" else {a: b for b, a in found.items()}
-            note = f"names {where} learning begin with {prefix!r}, which was ignored"
-            break
-    taken = set(partner.values())
-    pairs: list[tuple[str | None, str | None]] = [(name, partner.get(name)) for name in old]
-    pairs += [(None, name) for name in new if name not in taken]
-    return Matched(pairs, note)
-
-
-def _prefix(shorter: Collection[str], longer: Collection[str]) -> str | None:
-    """Return the prefix with which most names of `shorter` are names of `longer`.
-
-    None if it applies to less than half of the smaller collection, or if another one applies to as many names.
-    """
-    counts = Counter(
-        name[:end]
-        for name in longer
-        for end in (dot.end() for dot in re.finditer(r"\.", name))
-        if name[end:] in shorter
-    )
-    (prefix, most), (_, second) = [*counts.most_common(2), ("", 0), ("", 0)][:2]
-    return prefix if most > second and 2 * most >= min(len(shorter), len(longer)) else None
-
-
-def _unambiguous(names: Iterable[str]) -> list[str]:
-    listed = list(names)
-    counts = Counter(_bare(name) for name in listed)
-    return [name for name in listed if counts[_bare(name)] == 1]
-
-
-def _bare(name: str) -> str:
-    name = WRAPPERS.sub("", name)
-    while prefix := next((p for p in PREFIXES if name.startswith(p)), ""):
-        name = name[len(prefix) :]
-    return name
-
-
-def open_pair(before: CheckpointLike, after: CheckpointLike | None) -> Pair:
+def open_pair(
+    before: CheckpointLike,
+    after: CheckpointLike | None,
+    prefix: str | None = None,
+    rename: Mapping[str, str] | None = None,
+) -> Pair:
     """Open two checkpoints, or one that holds the weights before and after learning."""
+    renaming = Renaming.of(prefix, rename)
     old = open_checkpoint(before, "before")
     if after is None:
         if isinstance(old, Adapter):
@@ -154,13 +101,19 @@ def open_pair(before: CheckpointLike, after: CheckpointLike | None) -> Pair:
                 f"after is missing: {old.label} holds one set of weights (only a file that holds a network before and "
                 "after learning, or a LoRA adapter, can stand alone)"
             )
-        return Pair(*map(assembled, both))
+        return Pair(assembled(both[0]), assembled(both[1]), renaming)
     if isinstance(old, Adapter):
         raise InputError(f"before must be the model that was adapted, got the adapter {old.label}; it goes in after")
     new = open_checkpoint(after, "after")
-    trained = [both[1] if (both := halves(source)) else source for source in (old, new)]
-    # An adapter holds factors, and weights that were replaced as a whole.
-    return Pair(*(source if isinstance(source, Adapter) else assembled(source) for source in trained))
+    return Pair(_trained(old), _trained(new), renaming)
+
+
+def _trained(source: Source) -> Source:
+    """Return a checkpoint with effective weights; of one with a network before and after learning, the one after."""
+    if isinstance(source, Adapter):  # It holds factors, and weights that were replaced as a whole.
+        return source
+    both = halves(source)
+    return assembled(both[1] if both else source)
 
 
 class Selection(NamedTuple):
@@ -183,7 +136,8 @@ def matrices_of(pair: Pair, named: Collection[str] = ()) -> Selection:
     if pair.before is None:
         return _of_adapter(pair.after, skipped)
     new = pair.after
-    matched = match(pair.before.entries, new.entries)
+    matched = match(pair.before.entries, new.entries, pair.renaming)
+    skipped += [Skipped(name, "another tensor has its name without the prefix") for name in matched.hidden]
     if not any(a is not None and b is not None for a, b in matched.pairs):
         raise InputError(
             f"after must have weights named as in before: {pair.before.label} has {_some(pair.before)}, {new.label} "
@@ -197,6 +151,8 @@ def matrices_of(pair: Pair, named: Collection[str] = ()) -> Selection:
             # An adapter does not change the weights that it does not name.
             if not isinstance(new, Adapter):
                 skipped.append(Skipped(before, f"only in {pair.before.label}"))
+        elif rows := _common_rows(pair.before, before, new, after, before in named):
+            found.append(Names(before, after, rows=rows))
         elif reason := _why_not(pair.before, before, new, after, before in named):
             skipped.append(Skipped(before, reason))
         else:
@@ -217,7 +173,7 @@ def select(pair: Pair, layers: Iterable[str] | None) -> Selection:
     if isinstance(layers, str):
         raise InputError(f"layers must be a list of names, got the text {layers!r}; write [{layers!r}]")
     if layers is None:
-        return matrices_of(pair)
+        return _noted(pair, matrices_of(pair))
     patterns = list(layers)
     found, skipped, note = matrices_of(pair, patterns)
     names = [one.before for one in found]
@@ -231,7 +187,18 @@ def select(pair: Pair, layers: Iterable[str] | None) -> Selection:
             choice("layers", pattern, names)
         wanted.update(fitting)
     left_out = [one for one in skipped if any(fnmatch.fnmatch(one.name, pattern) for pattern in patterns)]
-    return Selection([one for one in found if one.before in wanted], left_out, note)
+    return _noted(pair, Selection([one for one in found if one.before in wanted], left_out, note))
+
+
+def _noted(pair: Pair, selection: Selection) -> Selection:
+    """Return a selection whose note names the matrices of which only some rows are compared."""
+    notes = [
+        f"{one.before!r} grew from {one.rows} rows to {pair.after.entries[one.after].shape[0]}; its first {one.rows} "
+        "rows were compared"
+        for one in selection.matrices
+        if one.rows is not None
+    ]
+    return selection._replace(note="; ".join([*filter(None, [selection.note]), *notes]) or None)
 
 
 def _of_adapter(adapter: Source, skipped: list[Skipped]) -> Selection:
@@ -244,6 +211,14 @@ def _of_adapter(adapter: Source, skipped: list[Skipped]) -> Selection:
         else:
             found.append(Names(name, name))
     return Selection(found, skipped)
+
+
+def _common_rows(old: Source, before: str, new: Source, after: str, named: bool) -> int | None:
+    """Return the rows of a matrix of a vocabulary that grew; None for other tensors."""
+    first, second = old.entries[before], new.entries[after]
+    if why_not(before, first, old.entries, named) or why_not(after, second, new.entries, named):
+        return None
+    return vocabulary_rows(before, old.entries, after, new.entries)
 
 
 def _why_not(old: Source, before: str, new: Source, after: str, named: bool) -> str | None:

@@ -12,6 +12,7 @@ import typer
 
 from rankscope.cli.app import JsonFlag, app, comma_separated
 from rankscope.cli.output import console, print_json
+from rankscope.errors import InputError
 
 if TYPE_CHECKING:
     from rankscope.checkpoints import ComparedMatrix, Comparison
@@ -50,6 +51,13 @@ def inspect(
         str | None,
         typer.Option(help="Weights or patterns, separated by commas, such as '*.q_proj.weight'.", show_default="all"),
     ] = None,
+    prefix: Annotated[
+        str | None, typer.Option(help="Beginning of names to ignore, such as 'model.', in both.", show_default=False)
+    ] = None,
+    rename: Annotated[
+        list[str] | None,
+        typer.Option(help="OLD=NEW: replace a text in the names of both; may be given again.", show_default=False),
+    ] = None,
     exact: Annotated[
         bool, typer.Option("--exact", help="Compute all singular values of large matrices too (slow).")
     ] = False,
@@ -70,6 +78,8 @@ def inspect(
             gates=gates,
             heads=heads,
             layers=None if layers is None else comma_separated([layers]),
+            prefix=prefix,
+            rename=_renaming(rename or []),
             exact=exact,
             on_progress=on_progress,
         )
@@ -93,6 +103,14 @@ def inspect(
     _print_tables(compared)
     for path in files:
         console().print(str(path), soft_wrap=True, highlight=False)
+
+
+def _renaming(given: list[str]) -> dict[str, str]:
+    """Return texts and their replacements from OLD=NEW."""
+    for text in given:
+        if "=" not in text[1:]:
+            raise InputError(f"--rename must be OLD=NEW, got {text!r}")
+    return {old: new for old, _, new in (text.partition("=") for text in given)}
 
 
 def _print_tables(compared: Comparison) -> None:
