@@ -91,6 +91,7 @@ def compare(
     gates: bool = True,
     heads: int | None = None,
     layers: Iterable[str] | None = None,
+    key: str | None = None,
     prefix: str | None = None,
     rename: Mapping[str, str] | None = None,
     exact: bool = False,
@@ -109,6 +110,9 @@ def compare(
     layers
         Keys of weights, or patterns such as ``"*.q_proj.weight"``; by default all matrices. An embedding is measured
         only if its key is here.
+    key
+        Name of the state dict in a file that holds several, such as "state_dict_ema" or "actor", with dots for one
+        inside another. It applies to each of the two that has it.
     prefix
         Text that is removed where a name begins with it, in both checkpoints, before names are matched.
     rename
@@ -128,7 +132,7 @@ def compare(
         If one of the two is no checkpoint, they have no names in common, or a layer is unknown.
     """
     return inspect(
-        before, after, gates=gates, heads=heads, layers=layers, prefix=prefix, rename=rename, exact=exact
+        before, after, gates=gates, heads=heads, layers=layers, key=key, prefix=prefix, rename=rename, exact=exact
     ).to_dataframe()
 
 
@@ -139,6 +143,7 @@ def inspect(
     gates: bool = True,
     heads: int | None = None,
     layers: Iterable[str] | None = None,
+    key: str | None = None,
     prefix: str | None = None,
     rename: Mapping[str, str] | None = None,
     exact: bool = False,
@@ -147,7 +152,7 @@ def inspect(
     """Return what `compare` returns, as plain objects; `on_progress` gets (done, total, name) before each tensor."""
     if heads is not None:
         integer("heads", heads, minimum=1)
-    pair = open_pair(before, after, prefix, rename)
+    pair = open_pair(before, after, prefix, rename, key)
     work, skipped, note = select(pair, layers)
     matrices: list[ComparedMatrix] = []
     for done, names in enumerate(work):

@@ -15,11 +15,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from rankscope.checkpoints.numpy_file import MAGIC as NUMPY
-from rankscope.checkpoints.numpy_file import NumpyFile, is_npz
+from rankscope.checkpoints.formats.groups import NoSuchGroup
+from rankscope.checkpoints.formats.numpy_file import MAGIC as NUMPY
+from rankscope.checkpoints.formats.numpy_file import NumpyFile, is_npz
+from rankscope.checkpoints.formats.torch_archive import is_legacy
+from rankscope.checkpoints.formats.torch_file import TorchFile
 from rankscope.checkpoints.other_formats import other_format
 from rankscope.checkpoints.source import Entry, Mapped, Source, Unreadable, in_order
-from rankscope.checkpoints.torch_file import LEGACY, TorchFile
 from rankscope.errors import InputError
 from rankscope.io import tensor_file
 
@@ -88,21 +90,34 @@ class Shards(Source):
             self._last.release()
 
 
-def open_file(path: Path) -> Source:
-    """Open one file, of the format that its first bytes have."""
+def open_file(path: Path, key: str | None = None) -> Source:
+    """Open one file, of the format that its first bytes have.
+
+    Parameters
+    ----------
+    key
+        Name of a state dict, for files that hold several.
+    """
     try:
         with path.open("rb") as file:
             begins = file.read(64)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    source = _open(path, begins, key)
+    if key is not None and not isinstance(source, TorchFile):
+        raise NoSuchGroup(f"key must be left out for {path}, which has no groups of tensors, got {key!r}")
+    return source
+
+
+def _open(path: Path, begins: bytes, key: str | None) -> Source:
     # A safetensors file begins with the length of its header, and the header with a brace.
     if begins[8:9] == b"{":
         return SafetensorsFile(path)
     if begins.startswith(NUMPY) or (begins.startswith(b"PK") and is_npz(path)):
         return NumpyFile(path)
-    if not begins.startswith(LEGACY) and (what := other_format(path, begins)):
+    if not is_legacy(begins) and (what := other_format(path, begins)):
         raise InputError(f"{path} is {what}")
-    return SafetensorsFile(path) if path.suffix == ".safetensors" else TorchFile(path)
+    return SafetensorsFile(path) if path.suffix == ".safetensors" else TorchFile(path, key)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from torch import nn
 
 from rankscope.checkpoints.adapter import CONFIG, Adapter
 from rankscope.checkpoints.files import Shards, open_file
+from rankscope.checkpoints.formats.groups import Groups, NoSuchGroup
 from rankscope.checkpoints.other_formats import other_folder
 from rankscope.checkpoints.source import InMemory, Renamed, Source
 from rankscope.errors import InputError
@@ -25,16 +26,26 @@ USUAL = ("network", "model", "pytorch_model", "diffusion_pytorch_model")
 """Names that rankscope and Hugging Face give to the file of a model, preferred among several."""
 
 
-def open_checkpoint(given: CheckpointLike, argument: str = "before") -> Source:
+def open_checkpoint(given: CheckpointLike, argument: str = "before", key: str | None = None) -> Source:
     """Open a file (safetensors, `torch.save`, NumPy), an index of shards, a folder, a state dict or a module.
 
     A folder holds one of these files or a LoRA adapter. In messages the checkpoint is called `argument`.
 
+    Parameters
+    ----------
+    key
+        Name of a state dict among several in a file of `torch.save` or a nested dict, such as "state_dict_ema"; with
+        dots for one inside another.
+
     Raises
     ------
+    NoSuchGroup
+        If there is no state dict of the name `key`.
     InputError
         If it is none of these, or is damaged.
     """
+    if key is not None and isinstance(given, Mapping):
+        given = Groups(given, argument).weights(key)
     if isinstance(given, (Mapping, nn.Module)):
         return InMemory(given, argument)
     if not isinstance(given, (str, os.PathLike)):
@@ -48,7 +59,29 @@ def open_checkpoint(given: CheckpointLike, argument: str = "before") -> Source:
         path = _in_folder(path, argument)
     if path.name == CONFIG:
         return Adapter(path.parent)
-    return Shards(path) if path.name.endswith(".index.json") else open_file(path)
+    return Shards(path) if path.name.endswith(".index.json") else open_file(path, key)
+
+
+def open_two(
+    before: CheckpointLike, after: CheckpointLike | None, key: str | None = None
+) -> tuple[Source, Source | None]:
+    """Open two checkpoints; `key` applies to each that has a state dict of this name, and must apply to one."""
+    opened: list[Source] = []
+    lacking: list[NoSuchGroup] = []
+    for argument, given in (("before", before), ("after", after)):
+        if argument == "after" and given is None:
+            continue
+        try:
+            opened.append(open_checkpoint(given, argument, key))  # type: ignore[arg-type]
+        except NoSuchGroup as error:
+            lacking.append(error)
+            try:
+                opened.append(open_checkpoint(given, argument))  # type: ignore[arg-type]
+            except InputError:
+                raise error from None
+    if len(lacking) == len(opened):
+        raise lacking[-1]
+    return opened[0], opened[1] if after is not None else None
 
 
 def halves(source: Source) -> tuple[Source, Source] | None:

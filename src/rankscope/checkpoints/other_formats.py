@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import zipfile
 from pathlib import Path
 
 BEGINNINGS: tuple[tuple[bytes, str], ...] = (
@@ -57,8 +56,6 @@ def other_format(path: Path, begins: bytes) -> str | None:
             "an ONNX model, which is not read; pass {i.name: onnx.numpy_helper.to_array(i) for i in "
             "model.graph.initializer}"
         )
-    if begins.startswith(b"PK") and _is_torchscript(path):
-        return "a TorchScript archive, which is not read; pass torch.jit.load(path).state_dict()"
     return None
 
 
@@ -70,11 +67,3 @@ def other_folder(folder: Path) -> str | None:
             "torch.distributed.checkpoint.format_utils.dcp_to_torch_save"
         )
     return None
-
-
-def _is_torchscript(path: Path) -> bool:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError):
-        return False

@@ -13,7 +13,7 @@ from torch import Tensor
 from rankscope.checkpoints.adapter import Adapter
 from rankscope.checkpoints.kinds import ALL, Block, by, experts, matrix_shape, vocabulary_rows, why_not
 from rankscope.checkpoints.names import Renaming, match
-from rankscope.checkpoints.opening import CheckpointLike, halves, open_checkpoint, shortened
+from rankscope.checkpoints.opening import CheckpointLike, halves, open_two, shortened
 from rankscope.checkpoints.pieces import assembled
 from rankscope.checkpoints.source import Source, Unreadable
 from rankscope.errors import InputError
@@ -88,11 +88,12 @@ def open_pair(
     after: CheckpointLike | None,
     prefix: str | None = None,
     rename: Mapping[str, str] | None = None,
+    key: str | None = None,
 ) -> Pair:
     """Open two checkpoints, or one that holds the weights before and after learning."""
     renaming = Renaming.of(prefix, rename)
-    old = open_checkpoint(before, "before")
-    if after is None:
+    old, new = open_two(before, after, key)
+    if new is None:
         if isinstance(old, Adapter):
             return Pair(None, old)
         both = halves(old)
@@ -104,7 +105,6 @@ def open_pair(
         return Pair(assembled(both[0]), assembled(both[1]), renaming)
     if isinstance(old, Adapter):
         raise InputError(f"before must be the model that was adapted, got the adapter {old.label}; it goes in after")
-    new = open_checkpoint(after, "after")
     return Pair(_trained(old), _trained(new), renaming)
 
 

@@ -51,6 +51,10 @@ def inspect(
         str | None,
         typer.Option(help="Weights or patterns, separated by commas, such as '*.q_proj.weight'.", show_default="all"),
     ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(help="State dict to take of a file that holds several: 'model_ema'.", show_default=False),
+    ] = None,
     prefix: Annotated[
         str | None, typer.Option(help="Beginning of names to ignore, such as 'model.', in both.", show_default=False)
     ] = None,
@@ -78,6 +82,7 @@ def inspect(
             gates=gates,
             heads=heads,
             layers=None if layers is None else comma_separated([layers]),
+            key=key,
             prefix=prefix,
             rename=_renaming(rename or []),
             exact=exact,
