@@ -1,105 +1,117 @@
-"""A change truncated to low rank, as the two factors of a LoRA adapter (Hu et al. 2021)."""
+"""The change between two checkpoints truncated to low rank, as the two factors of each matrix (Hu et al. 2021)."""
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from rankscope.checkpoints.adapter import CONFIG, PREFIX, WEIGHTS
-from rankscope.checkpoints.opening import CheckpointLike
-from rankscope.checkpoints.pairs import Pair, open_pair, select
+from rankscope.checkpoints.adapter_folder import check_free, write_folder
+from rankscope.checkpoints.factored import FactoredMatrix
+from rankscope.checkpoints.modules import Kind, Known, Storage, storages
+from rankscope.checkpoints.opening import CheckpointLike, model_types
+from rankscope.checkpoints.pairs import Pair, Selection, Skipped, match, open_pair, select
+from rankscope.checkpoints.ranks import RankRule
 from rankscope.checkpoints.source import Unreadable
 from rankscope.errors import InputError
-from rankscope.io.atomic import make_folder, replacing
-from rankscope.io.tensor_file import write_tensors
-from rankscope.linalg import leading_triplets
-from rankscope.lowrank.change import Change, FactoredChange
-from rankscope.lowrank.noise_edges import COMPLETE_UP_TO
-from rankscope.validation import integer
+from rankscope.linalg.threads import threads_for
+
+Progress = Callable[[int, int, str], None]
+NO_DIRECTION = "no direction of its change stands out of the noise"
+
+
+@dataclass(frozen=True)
+class ExtractedMatrix:
+    """One matrix of an adapter: what the command `extract` prints of it."""
+
+    name: str  # key of the tensor, with the number of the expert in a stack
+    rank: int
+    share: float  # of |dW|^2
+    megabytes: float  # 10^6 bytes of its factors
+    format: str  # "PEFT", or "rankscope" in a file beside
+    reason: str | None  # why not in PEFT's format
 
 
 class LowRankFactors(Mapping[str, tuple[Tensor, Tensor]]):
-    """Name of a weight -> A (rank, columns) and B (rows, rank), float32, with B @ A = dW truncated to that rank.
+    """Name of a matrix -> A (rank, columns) and B (rows, rank), float32, with B @ A = dW truncated to that rank.
 
-    The factors of a matrix with fewer directions are padded with zeros.
+    A matrix of a stack of experts has the name of the tensor with ``[expert 3]`` appended.
+
+    Attributes
+    ----------
+    left_out
+        Tensors that changed and are not here, with the reasons.
     """
 
-    def __init__(self, changes: Iterable[tuple[str, tuple[int, ...], Change]], rank: int) -> None:
-        self.rank = rank
-        self._shapes: dict[str, tuple[int, ...]] = {}
-        self._factors: dict[str, tuple[Tensor, Tensor]] = {}
-        for name, shape, change in changes:
-            U, s, Vt = _leading(change, rank)
-            # Split evenly, neither factor is so small that a half-precision copy would lose it.
-            root = s[:rank].sqrt()
-            A, B = root[:, None] * Vt[:rank], U[:, :rank] * root
-            missing = rank - len(root)
-            self._shapes[name] = shape
-            self._factors[name] = (
-                torch.nn.functional.pad(A, (0, 0, 0, missing)).float(),
-                torch.nn.functional.pad(B, (0, missing)).float(),
-            )
+    def __init__(
+        self, matrices: Iterable[FactoredMatrix], storage: Mapping[str, Storage], left_out: Sequence[Skipped]
+    ) -> None:
+        self._matrices = {one.label: one for one in matrices}
+        self._storage = storage
+        self.left_out = tuple(left_out)
 
     def __getitem__(self, name: str) -> tuple[Tensor, Tensor]:
-        return self._factors[name]
+        return self._matrices[name].A, self._matrices[name].B
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._factors)
+        return iter(self._matrices)
 
     def __len__(self) -> int:
-        return len(self._factors)
+        return len(self._matrices)
 
-    def save(self, folder: str | os.PathLike[str]) -> Path:
+    @property
+    def ranks(self) -> dict[str, int]:
+        """Rank of each matrix."""
+        return {name: one.rank for name, one in self._matrices.items()}
+
+    def matrices(self) -> list[ExtractedMatrix]:
+        """Return rank, share of the change and format of each matrix."""
+        return [
+            ExtractedMatrix(
+                name=name,
+                rank=one.rank,
+                share=one.share,
+                megabytes=(one.A.nbytes + one.B.nbytes) / 1e6,
+                format="rankscope" if self._storage[one.name].kind is Kind.NOT_IN_PEFT else "PEFT",
+                reason=self._storage[one.name].reason,
+            )
+            for name, one in self._matrices.items()
+        ]
+
+    def save(self, folder: str | os.PathLike[str], overwrite: bool = False) -> Path:
         """Write the folder of a LoRA adapter, for the PEFT library and `rankscope inspect`, and return it.
+
+        PEFT adds each change at its own rank with a scale of 1. Matrices that PEFT cannot hold are in a file of our own
+        beside; `matrices` has the reasons.
+
+        Parameters
+        ----------
+        overwrite
+            Replace the adapter that the folder holds.
 
         Raises
         ------
         InputError
-            If the folder cannot be made or written to.
+            If there is no matrix to write, the folder holds an adapter, or it cannot be made or written to.
         """
-        path = make_folder(folder)
-        tensors: dict[str, Tensor] = {}
-        for name, (A, B) in self.items():
-            layer = PREFIX + name.removesuffix(".weight")
-            tail = self._shapes[name][2:]
-            # For a convolution, A has the same kernel and B a kernel of 1 x 1.
-            tensors[f"{layer}.lora_A.weight"] = A.reshape(self.rank, -1, *tail).contiguous()
-            tensors[f"{layer}.lora_B.weight"] = B.reshape(*B.shape, *(1 for _ in tail)).contiguous()
-        modules = sorted(name.removesuffix(".weight") for name in self if name.endswith(".weight"))
-        config = {
-            "peft_type": "LORA",
-            "r": self.rank,
-            "lora_alpha": self.rank,  # a scale of 1
-            "target_modules": modules,
-            # Weights that are not named `weight`, such as those of an LSTM.
-            "target_parameters": sorted(name for name in self if not name.endswith(".weight")),
-            "fan_in_fan_out": False,
-            "use_rslora": False,
-            "bias": "none",
-            "lora_dropout": 0.0,
-            "inference_mode": True,
-            "base_model_name_or_path": None,
-            "task_type": None,
-        }
-        write_tensors(path / WEIGHTS[0], tensors, {"format": "pt"})
-        with replacing(path / CONFIG) as temporary:
-            temporary.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        return path
+        check_free(folder, overwrite)
+        if not self._matrices:
+            raise InputError("after must differ from before in a matrix to be extracted, got none that does")
+        return write_folder(Path(folder), list(self._matrices.values()), self._storage)
 
 
 def low_rank_factors(
     before: CheckpointLike,
     after: CheckpointLike,
-    rank: int,
+    rank: int | str = "auto",
     layers: Iterable[str] | None = None,
     *,
-    prefix: str | None = None,
-    rename: Mapping[str, str] | None = None,
+    transposed: Iterable[str] = (),
+    on_progress: Progress | None = None,
 ) -> LowRankFactors:
     """Return the change of each matrix truncated to a rank, as two factors.
 
@@ -108,38 +120,91 @@ def low_rank_factors(
     before, after
         State dicts, modules or paths, as in `open_checkpoint`.
     rank
-        Number of directions to keep.
+        Number of directions to keep of each matrix; "energy:0.99" for as many as hold that share of |dW|^2; "auto" for
+        those that stand out of the noise, or the rank for 99 % where the change has no flat bulk of noise.
     layers
-        Keys of weights, or patterns such as ``"*.q_proj.weight"``; by default every matrix that changed. Stacks of
-        the matrices of experts, and matrices of a vocabulary that grew, are left out.
-    prefix, rename
-        Changes of names before they are matched, as in `compare`.
+        Keys of weights, or patterns such as ``"*.q_proj.weight"``; by default every matrix that changed. An embedding
+        is extracted only if its key is here.
+    transposed
+        Keys or patterns of the weights of transformers' `Conv1D`, (in, out), if neither a module nor the `config.json`
+        beside a file tells which they are.
+    on_progress
+        Gets (done, total, name) before each matrix.
 
     Raises
     ------
     InputError
-        If `rank` is below 1, a layer is unknown, or one of the two is no checkpoint.
+        If `rank` is none of these, a layer is unknown or cannot be read, or one of the two is no checkpoint.
     """
-    kept = integer("rank", rank, minimum=1)
-    return LowRankFactors(_changes(open_pair(before, after, prefix, rename), layers), kept)
+    rule = RankRule.parse(rank)
+    if isinstance(transposed, str):
+        raise InputError(f"transposed must be a list of patterns, got the text {transposed!r}; write [{transposed!r}]")
+    patterns = tuple(transposed)
+    pair = open_pair(before, after)
+    selected = select(pair, layers)
+    module = next((one for one in (before, after) if isinstance(one, nn.Module)), None)
+    known = Known(module, model_types(before) | model_types(after), patterns)
+    names = list(dict.fromkeys(one.before for one in selected.matrices))
+    source = pair.before or pair.after
+    storage = storages(names, source.entries, known)
+    skipped = list(selected.skipped)
+    matrices = list(_factored(pair, selected, rule, layers is not None, skipped, on_progress))
+    left_out = [one for one in skipped if one.reason == NO_DIRECTION or _changed(pair, one.name)]
+    for opened in pair:
+        if opened is not None:
+            opened.release()
+    return LowRankFactors(matrices, storage, left_out)
 
 
-def _changes(pair: Pair, layers: Iterable[str] | None) -> Iterator[tuple[str, tuple[int, ...], Change]]:
-    """Yield name, shape and change of the matrices that changed."""
-    for names in select(pair, layers).matrices:
-        if names.expert is not None or names.rows is not None:
-            continue
+def _factored(
+    pair: Pair,
+    selected: Selection,
+    rule: RankRule,
+    named: bool,
+    skipped: list[Skipped],
+    on_progress: Progress | None,
+) -> Iterator[FactoredMatrix]:
+    """Yield the factors of the matrices that changed; add the others that did to `skipped`."""
+    for done, names in enumerate(selected.matrices):
+        if on_progress is not None:
+            on_progress(done, len(selected.matrices), names.label)
         try:
             change = pair.change(names)
         except Unreadable as error:
-            raise InputError(f"layers must not have {names.before!r}: {error}") from error
-        if change.norm:
-            yield names.before, pair.after.entries[names.after].shape, change
+            if named:
+                raise InputError(f"layers must not have {names.before!r}: {error}") from error
+            skipped.append(Skipped(names.label, str(error)))
+            continue
+        if not change.norm:
+            continue
+        with threads_for(min(change.shape)):
+            U, s, Vt = rule.triplets(change)
+        if not len(s):
+            skipped.append(Skipped(names.label, NO_DIRECTION))
+            continue
+        # Split evenly, neither factor is so small that a half-precision copy would lose it.
+        root = s.sqrt()
+        yield FactoredMatrix(
+            name=names.before,
+            expert=names.expert,
+            shape=pair.after.entries[names.after].shape,
+            A=(root[:, None] * Vt).float().contiguous(),
+            B=(U * root).float().contiguous(),
+            share=min(1.0, float(s.double().square().sum()) / change.norm**2),
+        )
 
 
-def _leading(change: Change, rank: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return U, s and Vt of a change, of large matrices the leading ones only."""
-    if min(change.shape) > max(COMPLETE_UP_TO, 4 * rank) and not isinstance(change, FactoredChange):
-        return leading_triplets(torch.from_numpy(change.matrix), rank)[:3]
-    U, s, Vt = (torch.from_numpy(factor) for factor in change.svd)
-    return U, s, Vt
+def _changed(pair: Pair, name: str) -> bool:
+    """Return whether a tensor that was left out differs; True where that cannot be told."""
+    if pair.before is None:
+        return True
+    partners = {old or new: (old, new) for old, new in match(pair.before.entries, pair.after.entries).pairs}
+    old, new = partners.get(name, (None, None))
+    if old is None or new is None:
+        return True
+    try:
+        first, second = pair.before.tensor(old), pair.after.tensor(new)
+    except (Unreadable, KeyError):
+        return True
+    return first.shape != second.shape or not torch.equal(first.double(), second.double())
+
