@@ -22,6 +22,7 @@ from torch.nn.functional import pad
 from rankscope.checkpoints.adapter import CONFIG, PREFIX, WEIGHTS
 from rankscope.checkpoints.factored import OWN_FILE, FactoredMatrix, write_factors
 from rankscope.checkpoints.modules import Kind, Storage
+from rankscope.checkpoints.names import WRAPPERS
 from rankscope.errors import InputError
 from rankscope.io.atomic import make_folder, replacing
 from rankscope.io.tensor_file import write_tensors
@@ -43,9 +44,21 @@ def check_free(folder: str | os.PathLike[str], overwrite: bool) -> None:
         )
 
 
-def write_folder(folder: Path, matrices: Sequence[FactoredMatrix], storage: Mapping[str, Storage]) -> Path:
-    """Write an adapter with its config, and the matrices that PEFT cannot hold into a file of our own; return it."""
+def write_folder(
+    folder: Path, matrices: Sequence[FactoredMatrix], storage: Mapping[str, Storage], tensors: Collection[str]
+) -> Path:
+    """Write an adapter with its config, and the matrices that PEFT cannot hold into a file of our own; return it.
+
+    Parameters
+    ----------
+    storage
+        How the weights are stored, by name.
+    tensors
+        Names of all tensors of the checkpoint, some of which may end like those of the adapter.
+    """
     path = make_folder(folder)
+    matrices = [one._replace(name=_plain(one.name)) for one in matrices]
+    storage = {_plain(name): how for name, how in storage.items()}
     own = [one for one in matrices if storage[one.name].kind is Kind.NOT_IN_PEFT]
     groups: dict[str, list[FactoredMatrix]] = {}
     for one in matrices:
@@ -57,12 +70,12 @@ def write_folder(folder: Path, matrices: Sequence[FactoredMatrix], storage: Mapp
     if own:
         write_factors(path / OWN_FILE, own)
     if groups:
-        tensors: dict[str, Tensor] = {}
+        factors: dict[str, Tensor] = {}
         for name, group in groups.items():
-            tensors |= _tensors(name, group, storage, groups)
-        write_tensors(path / WEIGHTS[0], tensors, {"format": "pt"})
+            factors |= _tensors(name, group, storage, groups)
+        write_tensors(path / WEIGHTS[0], factors, {"format": "pt"})
         with replacing(path / CONFIG) as temporary:
-            temporary.write_text(json.dumps(_config(groups, storage), indent=2) + "\n", encoding="utf-8")
+            temporary.write_text(json.dumps(_config(groups, storage, tensors), indent=2) + "\n", encoding="utf-8")
     return path
 
 
@@ -105,7 +118,9 @@ def _stacked(group: Sequence[FactoredMatrix], transposed: bool) -> tuple[Tensor,
     return A.reshape(count * rank, -1), B.permute(1, 2, 0).reshape(B.shape[1], -1)
 
 
-def _config(groups: Mapping[str, Sequence[FactoredMatrix]], storage: Mapping[str, Storage]) -> dict[str, Any]:
+def _config(
+    groups: Mapping[str, Sequence[FactoredMatrix]], storage: Mapping[str, Storage], tensors: Collection[str]
+) -> dict[str, Any]:
     """Return `adapter_config.json`."""
     parameters = [name for name in groups if storage[name].kind in BY_PARAMETER]
     modules = [name.rpartition(".")[0] for name in groups if storage[name].kind not in BY_PARAMETER]
@@ -120,8 +135,9 @@ def _config(groups: Mapping[str, Sequence[FactoredMatrix]], storage: Mapping[str
         "lora_alpha": most,  # a scale of 1
         "rank_pattern": pattern,
         "alpha_pattern": pattern,
-        "target_modules": modules,
-        "target_parameters": sorted(parameters, key=lambda name: (name.rpartition(".")[0], storage[name].place)) or None,
+        "target_modules": _exactly(modules, tensors),
+        "target_parameters": sorted(parameters, key=lambda name: (name.rpartition(".")[0], storage[name].place))
+        or None,
         "fan_in_fan_out": any(storage[name].kind is Kind.TRANSPOSED for name in groups),
         "use_rslora": False,
         "bias": "none",
@@ -130,6 +146,18 @@ def _config(groups: Mapping[str, Sequence[FactoredMatrix]], storage: Mapping[str
         "base_model_name_or_path": None,
         "task_type": None,
     }
+
+
+def _exactly(modules: list[str], tensors: Collection[str]) -> list[str] | str:
+    """Return names that PEFT finds no other module by: a list, or a regular expression where others end alike."""
+    paths = {_plain(name)[: dot.start()] for name in tensors for dot in re.finditer(r"\.", _plain(name))}
+    alike = any(path.endswith(f".{module}") for path in paths.difference(modules) for module in modules)
+    return "|".join(map(re.escape, modules)) if alike else modules
+
+
+def _plain(name: str) -> str:
+    """Return the name of a tensor in a model without wrappers."""
+    return WRAPPERS.sub("", name).removeprefix("module.")
 
 
 def _anchored(name: str, others: Collection[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from rankscope.checkpoints.adapter_folder import check_free, write_folder
 from rankscope.checkpoints.factored import FactoredMatrix
-from rankscope.checkpoints.modules import Kind, Known, Storage, storages
-from rankscope.checkpoints.opening import CheckpointLike, model_types
-from rankscope.checkpoints.pairs import Pair, Selection, Skipped, match, open_pair, select
+from rankscope.checkpoints.model_config import model_types
+from rankscope.checkpoints.modules import Kind, Known, Storage, compatible, storages
+from rankscope.checkpoints.names import match
+from rankscope.checkpoints.opening import CheckpointLike
+from rankscope.checkpoints.pairs import Pair, Selection, Skipped, open_pair, select
 from rankscope.checkpoints.ranks import RankRule
 from rankscope.checkpoints.source import Unreadable
 from rankscope.errors import InputError
@@ -22,6 +24,7 @@ from rankscope.linalg.threads import threads_for
 
 Progress = Callable[[int, int, str], None]
 NO_DIRECTION = "no direction of its change stands out of the noise"
+GROWN = "its vocabulary grew, and an adapter cannot add rows"
 
 
 @dataclass(frozen=True)
@@ -48,10 +51,15 @@ class LowRankFactors(Mapping[str, tuple[Tensor, Tensor]]):
     """
 
     def __init__(
-        self, matrices: Iterable[FactoredMatrix], storage: Mapping[str, Storage], left_out: Sequence[Skipped]
+        self,
+        matrices: Iterable[FactoredMatrix],
+        storage: Mapping[str, Storage],
+        tensors: Collection[str],
+        left_out: Sequence[Skipped],
     ) -> None:
         self._matrices = {one.label: one for one in matrices}
-        self._storage = storage
+        self._storage = compatible({one.name: storage[one.name] for one in self._matrices.values()})
+        self._tensors = tensors  # names of all tensors of the checkpoint
         self.left_out = tuple(left_out)
 
     def __getitem__(self, name: str) -> tuple[Tensor, Tensor]:
@@ -101,7 +109,7 @@ class LowRankFactors(Mapping[str, tuple[Tensor, Tensor]]):
         check_free(folder, overwrite)
         if not self._matrices:
             raise InputError("after must differ from before in a matrix to be extracted, got none that does")
-        return write_folder(Path(folder), list(self._matrices.values()), self._storage)
+        return write_folder(Path(folder), list(self._matrices.values()), self._storage, self._tensors)
 
 
 def low_rank_factors(
@@ -111,6 +119,8 @@ def low_rank_factors(
     layers: Iterable[str] | None = None,
     *,
     transposed: Iterable[str] = (),
+    prefix: str | None = None,
+    rename: Mapping[str, str] | None = None,
     on_progress: Progress | None = None,
 ) -> LowRankFactors:
     """Return the change of each matrix truncated to a rank, as two factors.
@@ -128,6 +138,8 @@ def low_rank_factors(
     transposed
         Keys or patterns of the weights of transformers' `Conv1D`, (in, out), if neither a module nor the `config.json`
         beside a file tells which they are.
+    prefix, rename
+        Changes of names before they are matched, as in `compare`.
     on_progress
         Gets (done, total, name) before each matrix.
 
@@ -140,7 +152,7 @@ def low_rank_factors(
     if isinstance(transposed, str):
         raise InputError(f"transposed must be a list of patterns, got the text {transposed!r}; write [{transposed!r}]")
     patterns = tuple(transposed)
-    pair = open_pair(before, after)
+    pair = open_pair(before, after, prefix, rename)
     selected = select(pair, layers)
     module = next((one for one in (before, after) if isinstance(one, nn.Module)), None)
     known = Known(module, model_types(before) | model_types(after), patterns)
@@ -149,11 +161,10 @@ def low_rank_factors(
     storage = storages(names, source.entries, known)
     skipped = list(selected.skipped)
     matrices = list(_factored(pair, selected, rule, layers is not None, skipped, on_progress))
-    left_out = [one for one in skipped if one.reason == NO_DIRECTION or _changed(pair, one.name)]
-    for opened in pair:
-        if opened is not None:
-            opened.release()
-    return LowRankFactors(matrices, storage, left_out)
+    partners = {old: new for old, new in match(source.entries, pair.after.entries, pair.renaming).pairs if old}
+    left_out = [one for one in skipped if one.reason == NO_DIRECTION or _changed(pair, one.name, partners)]
+    pair.release()
+    return LowRankFactors(matrices, storage, tuple(source.entries), left_out)
 
 
 def _factored(
@@ -168,6 +179,9 @@ def _factored(
     for done, names in enumerate(selected.matrices):
         if on_progress is not None:
             on_progress(done, len(selected.matrices), names.label)
+        if names.rows is not None:
+            skipped.append(Skipped(names.label, GROWN))
+            continue
         try:
             change = pair.change(names)
         except Unreadable as error:
@@ -194,17 +208,13 @@ def _factored(
         )
 
 
-def _changed(pair: Pair, name: str) -> bool:
+def _changed(pair: Pair, name: str, partners: Mapping[str, str | None]) -> bool:
     """Return whether a tensor that was left out differs; True where that cannot be told."""
-    if pair.before is None:
-        return True
-    partners = {old or new: (old, new) for old, new in match(pair.before.entries, pair.after.entries).pairs}
-    old, new = partners.get(name, (None, None))
-    if old is None or new is None:
+    partner = partners.get(name)
+    if pair.before is None or partner is None or name not in pair.before.entries:
         return True
     try:
-        first, second = pair.before.tensor(old), pair.after.tensor(new)
+        first, second = pair.before.tensor(name), pair.after.tensor(partner)
     except (Unreadable, KeyError):
         return True
-    return first.shape != second.shape or not torch.equal(first.double(), second.double())
-
+    return first.shape != second.shape or not torch.equal(first, second.to(first.dtype))

@@ -1,11 +1,12 @@
 """Kinds of modules that PEFT adapts, and the kind that each weight belongs to.
 
-A LoRA adapter stores the factors of a weight in the layout of its module, which PEFT knows when it loads the adapter and
-a file of weights does not hold: transformers' `Conv1D` (GPT-2) stores the transpose of what a `Linear` stores. Known
-are, in this order: the module itself, if one is given; patterns of transposed weights; the `model_type` in the
-`config.json` beside the file; the bias of a layer that is not square, whose length is the number of outputs; names that
-transformers gives to nothing but linear layers. A weight that is still undecided is adapted as a parameter (PEFT's
-`target_parameters`), whose factors have the layout of the stored tensor, so that they are right for any module.
+A LoRA adapter stores the factors of a weight in the layout of its module. PEFT sees the module when it loads the
+adapter; a file of weights does not hold it, and transformers' `Conv1D` (GPT-2) stores the transpose of what `Linear`
+stores. The kind follows from the first of these that is there: the module, if one is given; patterns of transposed
+weights; the `model_type` in the `config.json` beside the file; the bias of a layer that is not square, whose length is
+the number of outputs; names that libraries give to nothing but linear layers. A weight that is still undecided is
+adapted as a parameter (PEFT's `target_parameters`): its factors have the layout of the stored tensor, and are right for
+any module.
 """
 
 from __future__ import annotations
@@ -51,10 +52,9 @@ CONV1D_MODELS = frozenset(
 )
 CONV1D_LAYERS = frozenset(("c_attn", "q_attn", "c_proj", "c_fc"))
 
-LINEAR_LAYERS = frozenset(
-    "q_proj k_proj v_proj o_proj out_proj qkv_proj gate_proj up_proj down_proj gate_up_proj q_lin k_lin v_lin out_lin "
-    "lin1 lin2 query key value dense dense_h_to_4h dense_4h_to_h query_key_value fc1 fc2 lm_head linear1 linear2 "
-    "to_q to_k to_v wq wk wv wo w1 w2 w3".split()
+LINEAR_LAYERS = re.compile(
+    r"([qkvo]|out|qkv|gate|up|down|gate_up)_proj|(q|k|v|out|lin)_lin|lin[12]|query|key|value|dense|dense_h_to_4h|"
+    r"dense_4h_to_h|query_key_value|fc[12]|lm_head|linear[12]|to_[qkv]|w[qkvo]|w[123]"
 )
 """Names that libraries give to nothing but `Linear`."""
 
@@ -74,7 +74,7 @@ class Known(NamedTuple):
 
 
 def storages(names: Sequence[str], entries: Mapping[str, Entry], known: Known) -> dict[str, Storage]:
-    """Return how each of `names` is stored, by name.
+    """Return how each of `names` is stored, by name; `compatible` makes one adapter of them.
 
     Parameters
     ----------
@@ -98,7 +98,11 @@ def storages(names: Sequence[str], entries: Mapping[str, Entry], known: Known) -
     for name in fnmatch_any(names, known.transposed):
         if len(entries[name].shape) == 2:
             found[name] = Storage(Kind.TRANSPOSED)
-    return _compatible(found)
+    others = [name for name in entries if name not in found]
+    for name, storage in found.items():
+        if storage.kind is Kind.PARAMETER and any(other.endswith(f".{name}") for other in others):
+            found[name] = _not_in_peft("PEFT would adapt another parameter too, whose name ends like this one")
+    return found
 
 
 def fnmatch_any(names: Collection[str], patterns: Collection[str]) -> list[str]:
@@ -106,7 +110,7 @@ def fnmatch_any(names: Collection[str], patterns: Collection[str]) -> list[str]:
     return [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
 
 
-def _compatible(found: dict[str, Storage]) -> dict[str, Storage]:
+def compatible(found: Mapping[str, Storage]) -> dict[str, Storage]:
     """Return the storages, with transposed weights as parameters unless only embeddings and convolutions are beside.
 
     One option of an adapter, `fan_in_fan_out`, says that its linear layers are transposed; PEFT refuses it beside
@@ -205,7 +209,7 @@ def _of_matrix(layer: str, known: Known, decided: Mapping[str, Kind]) -> Kind:
     alike = {kind for other, kind in decided.items() if other.rpartition(".")[2] == last}
     if len(alike) == 1 and not last.isdigit():
         return alike.pop()
-    return Kind.LINEAR if last in LINEAR_LAYERS else Kind.PARAMETER
+    return Kind.LINEAR if LINEAR_LAYERS.fullmatch(last) else Kind.PARAMETER
 
 
 def _by_bias(entries: Mapping[str, Entry]) -> dict[str, Kind]:

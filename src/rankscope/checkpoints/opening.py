@@ -10,9 +10,11 @@ from typing import Any
 from torch import nn
 
 from rankscope.checkpoints.adapter import CONFIG, Adapter
+from rankscope.checkpoints.factored import OWN_FILE
 from rankscope.checkpoints.files import Shards, open_file
 from rankscope.checkpoints.formats.groups import Groups, NoSuchGroup
 from rankscope.checkpoints.other_formats import other_folder
+from rankscope.checkpoints.own_adapter import OwnAdapter
 from rankscope.checkpoints.source import InMemory, Renamed, Source
 from rankscope.errors import InputError
 from rankscope.networks.network_file import INITIAL
@@ -54,11 +56,14 @@ def open_checkpoint(given: CheckpointLike, argument: str = "before", key: str | 
     if not path.exists():
         raise InputError(f"{argument} must be a checkpoint, got {str(path)!r}, which is not there")
     if path.is_dir():
-        if (path / CONFIG).is_file():
-            return Adapter(path)
+        adapter = Adapter(path) if (path / CONFIG).is_file() else None
+        if (path / OWN_FILE).is_file():
+            return OwnAdapter(path, adapter)
+        if adapter is not None:
+            return adapter
         path = _in_folder(path, argument)
-    if path.name == CONFIG:
-        return Adapter(path.parent)
+    if path.name in (CONFIG, OWN_FILE):
+        return open_checkpoint(path.parent, argument)
     return Shards(path) if path.name.endswith(".index.json") else open_file(path, key)
 
 

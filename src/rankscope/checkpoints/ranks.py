@@ -54,9 +54,9 @@ class RankRule:
         return cls(energy=share)
 
     def triplets(self, change: Change) -> tuple[Tensor, Tensor, Tensor]:
-        """Return U (rows, r), s (r,) and Vt (r, columns) of a change that is not zero; r may be 0 by the automatic rule.
+        """Return U (rows, r), s (r,) and Vt (r, columns) of a change that is not zero.
 
-        Directions that are zero to the rounding of the decomposition are not counted.
+        By the automatic rule r may be 0. Directions that are zero to the rounding of the decomposition do not count.
         """
         if self.energy is not None:
             U, s, Vt = _with_energy(change, self.energy)

@@ -75,7 +75,7 @@ def inspect(
 
     if out is not None:
         figure_paths(out)
-    with _tensor_bar() as on_progress:
+    with tensor_bar() as on_progress:
         compared = compare_files(
             before,
             after,
@@ -146,15 +146,15 @@ def _print_tables(compared: Comparison) -> None:
     else:
         screen.print("No matrix with a change that can be measured.")
     if compared.note:
-        screen.print(_printable(compared.note), highlight=False)
+        screen.print(printable(compared.note), highlight=False)
     by_reason: dict[str, list[str]] = {}
     for one in compared.skipped:
         by_reason.setdefault(one.reason, []).append(one.name)
     if by_reason:
         skipped = Table("skipped", "", "reason")
         for reason, names in by_reason.items():
-            shown = ", ".join(map(_printable, names[:3])) + (", ..." if len(names) > 3 else "")
-            skipped.add_row(str(len(names)), shown, _printable(reason))
+            shown = ", ".join(map(printable, names[:3])) + (", ..." if len(names) > 3 else "")
+            skipped.add_row(str(len(names)), shown, printable(reason))
         screen.print(skipped)
 
 
@@ -168,7 +168,7 @@ def _cells(matrix: ComparedMatrix) -> list[str]:
     counts = (measures.above_random_edge, measures.standing_out)
     listed = len(measures.singular_values)
     return [
-        _printable(matrix.name),
+        printable(matrix.name),
         "x".join(map(str, matrix.shape)),
         f"{measures.norm:.3g}",
         "-" if relative is None else f"{relative:.2g}",
@@ -180,7 +180,7 @@ def _cells(matrix: ComparedMatrix) -> list[str]:
     ]
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Return text of an untrusted file without markup and control characters."""
     from rich.markup import escape
 
@@ -188,7 +188,7 @@ def _printable(text: str) -> str:
 
 
 @contextmanager
-def _tensor_bar() -> Iterator[Callable[[int, int, str], None] | None]:
+def tensor_bar() -> Iterator[Callable[[int, int, str], None] | None]:
     """Yield on_progress(done, total, name) of a progress bar; None unless stderr is a terminal."""
     if not sys.stderr.isatty():
         yield None
@@ -201,6 +201,6 @@ def _tensor_bar() -> Iterator[Callable[[int, int, str], None] | None]:
         bar = bars.add_task("", total=None)
 
         def on_progress(done: int, total: int, name: str) -> None:
-            bars.update(bar, completed=done, total=total, description=_printable(name))
+            bars.update(bar, completed=done, total=total, description=printable(name))
 
         yield on_progress
