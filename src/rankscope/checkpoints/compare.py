@@ -20,7 +20,7 @@ from rankscope.checkpoints.source import Source, Unreadable
 from rankscope.io.atomic import replacing
 from rankscope.linalg.threads import threads_for
 from rankscope.lowrank.matrices import gates_of
-from rankscope.lowrank.noise_edges import Measures, measure
+from rankscope.lowrank.noise_edges import FRACTIONS, Measures, measure
 from rankscope.validation import integer
 
 if TYPE_CHECKING:
@@ -74,14 +74,17 @@ class Comparison:
         columns = ["name", *ROW]
         frame = pd.DataFrame([matrix.row() for matrix in self.matrices], columns=columns).set_index("name")
         # A nullable type keeps the known ranks whole numbers beside an unknown one.
-        frame = frame.astype(dict.fromkeys((c for c in ROW if c in WHOLE), "Int64"))
+        frame = frame.astype(dict.fromkeys(WHOLE, "Int64") | dict.fromkeys(MAYBE, float))
         frame.attrs["skipped"] = [one._asdict() for one in self.skipped]
         frame.attrs["note"] = self.note
         return frame
 
 
 ROW = ("tensor", "block", "shape", "dtype", "initial_norm", "relative_norm", *Measures.__dataclass_fields__)
-WHOLE = ("rank_90", "rank_95", "rank_99", "numerical_rank", "above_random_edge", "standing_out")
+RANKS = tuple(f"{which}rank_{share}" for which in ("", "rest_") for share in FRACTIONS)
+WHOLE = (*RANKS, "numerical_rank", "above_random_edge", "standing_out")
+MAYBE = ("initial_norm", "relative_norm", "noise_edge", "initial_cosine", "rest_norm")
+"""Numbers that not every matrix has."""
 
 
 def compare(

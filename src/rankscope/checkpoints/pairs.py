@@ -7,7 +7,6 @@ import math
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from rankscope.checkpoints.adapter import Adapter
@@ -17,7 +16,7 @@ from rankscope.checkpoints.opening import CheckpointLike, halves, open_two, shor
 from rankscope.checkpoints.pieces import assembled
 from rankscope.checkpoints.source import Source, Unreadable
 from rankscope.errors import InputError
-from rankscope.lowrank.change import BLOCK, Change, FactoredChange
+from rankscope.lowrank.change import Change, FactoredChange
 from rankscope.validation import choice
 
 
@@ -71,8 +70,7 @@ class Pair(NamedTuple):
             initial = None if self.before is None else read(self.before, names.before)
             if isinstance(self.after, Adapter) and names.after not in self.after.replaced:
                 B, A = self.after.factors(names.after)
-                norm = None if initial is None else _norm(initial)
-                change: Change = FactoredChange(B[rows], A[:, columns], norm, self.after.dtype(names.after))
+                change: Change = FactoredChange(B[rows], A[:, columns], initial, self.after.dtype(names.after))
             else:
                 assert initial is not None
                 change = Change(initial, read(self.after, names.after))
@@ -228,16 +226,6 @@ def _why_not(old: Source, before: str, new: Source, after: str, named: bool) -> 
     if reason is None and first.shape != second.shape:
         reason = f"its shape is {by(first.shape)} before and {by(second.shape)} after"
     return reason
-
-
-def _norm(matrix: Tensor) -> float:
-    """Return the Frobenius norm, computed in double precision from blocks of rows."""
-    step = max(1, BLOCK // max(1, matrix.shape[1]))
-    blocks = (matrix[start : start + step] for start in range(0, len(matrix), step))
-    square = math.fsum(float(torch.sum(block.double().square())) for block in blocks)
-    if not math.isfinite(square):
-        raise InputError("before must be finite, got entries that are not")
-    return math.sqrt(square)
 
 
 def _some(source: Source) -> str:

@@ -1,16 +1,13 @@
 r"""The change dW = W - W0 of a weight matrix: its singular values, its norm, and its truncation to a rank.
 
-The two matrices may be stored in any floating type. Every stored number was rounded; a type with the machine epsilon
-$\epsilon$ leaves an error of up to $\epsilon |w| / 2$, and of at most $\epsilon |w| / \sqrt{12}$ in the root mean
-square. These errors are close to independent, so together they are a random matrix. One whose entries have the
-variances $v_{ij}$ has no singular value far above $\max_i \sqrt{\sum_j v_{ij}} + \max_j \sqrt{\sum_i v_{ij}}$
-(Bandeira & van Handel 2016). Singular values of dW above this level were not made by rounding.
+The two matrices may be stored in any floating type.
 """
 
 from __future__ import annotations
 
 import math
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +16,7 @@ from torch import Tensor
 
 from rankscope.errors import InputError
 from rankscope.linalg.threads import threads_for
+from rankscope.lowrank.rounding import Rounding, effective_type
 from rankscope.validation import integer
 
 Array = NDArray[np.float64]
@@ -42,16 +40,21 @@ class Change:
         dW.
     norm, initial_norm
         Frobenius norms of dW and W0; `initial_norm` is None where W0 is not known.
+    initial_product
+        Sum of the products of the entries of dW and W0; None where W0 is not known.
     rounding
         The largest singular value of dW that the rounding of the stored weights can explain.
     """
 
     initial_norm: float | None
+    initial_product: float | None
 
     def __init__(self, before: Tensor, after: Tensor) -> None:
         self._before, self._after = before, after
-        difference, self.norm, self.initial_norm, self.rounding = _subtract(before, after)
-        self.matrix: Array = difference.numpy()
+        found = _subtract(before, after)
+        self.norm, self.initial_norm, self.initial_product = found.norm, found.initial_norm, found.initial_product
+        self.rounding = found.rounding
+        self.matrix: Array = found.matrix.numpy()
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -70,6 +73,21 @@ class Change:
         """W, (post, pre)."""
         after: Array = self._after.detach().cpu().double().numpy()
         return after
+
+    @property
+    def initial_cosine(self) -> float | None:
+        """Cosine of the angle between dW and W0, -1 where W0 only shrank; None where W0 is zero or not known."""
+        if self.initial_product is None or not self.initial_norm or not self.norm:
+            return None
+        return max(-1.0, min(1.0, self.initial_product / (self.initial_norm * self.norm)))
+
+    def without_scaling(self) -> Array:
+        """Return dW - c W0 with the c that leaves the smallest norm, (post, pre): what is no scaling of W0."""
+        assert self.initial_product is not None
+        assert self.initial_norm
+        c = self.initial_product / self.initial_norm**2
+        rest: Array = self.matrix - c * self.before.astype(self.matrix.dtype, copy=False)
+        return rest
 
     @cached_property
     def svd(self) -> tuple[Array, Array, Array]:
@@ -110,14 +128,18 @@ class Change:
 class FactoredChange(Change):
     """A change given as a product dW = B A, as a LoRA adapter stores it.
 
-    B (post, r) and A (r, pre) are in double precision, and were stored in `dtype`.
+    B (post, r) and A (r, pre) are in double precision, and were stored in `dtype`; W0 is `before`, or None if it is not
+    known.
     """
 
-    def __init__(self, B: Tensor, A: Tensor, initial_norm: float | None, dtype: torch.dtype) -> None:
+    def __init__(self, B: Tensor, A: Tensor, before: Tensor | None, dtype: torch.dtype) -> None:
         if not all(bool(torch.isfinite(factor).all()) for factor in (B, A)):
             raise InputError("B and A must be finite, got entries that are not")
         self.B, self.A = B, A
-        self.initial_norm = initial_norm
+        self.initial_norm = self.initial_product = None
+        if before is not None:
+            self._before = before
+            self.initial_norm, self.initial_product = _initial(before, B, A)
         U, R = torch.linalg.qr(B)
         V, S = torch.linalg.qr(A.t())
         core = R @ S.t()
@@ -148,44 +170,55 @@ def variance_explained(singular_values: ArrayLike) -> Array:
     return np.cumsum(s2) / total if total > 0 else np.ones_like(s2)
 
 
-def _subtract(before: Tensor, after: Tensor) -> tuple[Tensor, float, float, float]:
-    """Return dW, the norms of dW and W0, and the level of rounding, in one pass over blocks of rows."""
+class _Difference(NamedTuple):
+    """dW, the norms of dW and W0, the sum of the products of their entries, and the level of rounding."""
+
+    matrix: Tensor
+    norm: float
+    initial_norm: float
+    initial_product: float
+    rounding: float
+
+
+def _subtract(before: Tensor, after: Tensor) -> _Difference:
+    """Return the difference of two matrices, in one pass over blocks of rows."""
     if before.ndim != 2 or before.shape != after.shape:
         raise InputError(f"after must have the shape of before, {tuple(before.shape)}, got {tuple(after.shape)}")
     rows, columns = before.shape
     single = before.numel() > DOUBLE_UP_TO and torch.float64 not in (before.dtype, after.dtype)
     dtype = torch.float32 if single else torch.float64
     matrix = torch.empty(rows, columns, dtype=dtype)
-    change, initial, largest = 0.0, 0.0, 0.0
-    in_rows = torch.zeros(rows, dtype=torch.float64)
-    in_columns = torch.zeros(columns, dtype=torch.float64)
+    change, initial, product = 0.0, 0.0, 0.0
     step = max(1, BLOCK // max(1, columns))
+    rounding = Rounding(rows, columns, effective_type(after, step))
     for start in range(0, rows, step):
         stop = min(start + step, rows)
         W0, W = (M[start:stop].detach().to("cpu", dtype) for M in (before, after))
         for name, values in (("before", W0), ("after", W)):
-            bad = int((~torch.isfinite(values)).sum())
-            if bad:
-                where = f" in rows {start} to {stop - 1}" if stop - start < rows else ""
-                raise InputError(f"{name} must be finite, got {bad} entries that are not{where}")
+            _check_finite(name, values, start, rows)
         block = torch.sub(W, W0, out=matrix[start:stop])
         change += float(torch.sum(block.square(), dtype=torch.float64))
         initial += float(torch.sum(W0.square(), dtype=torch.float64))
-        variances = _rounding_variance(W0, before.dtype) + _rounding_variance(W, after.dtype)
-        in_rows[start:stop] = variances.sum(1, dtype=torch.float64)
-        in_columns += variances.sum(0, dtype=torch.float64)
-        largest = max(largest, float(variances.max()))
-    edge = math.sqrt(float(in_rows.max())) + math.sqrt(float(in_columns.max())) + 4 * math.sqrt(largest)
-    # No singular value is above the norm, and no error above half a unit in the last place, sqrt(3) of its root mean
-    # square; those of W0 and W together are at most sqrt(2) of both. For tiny matrices this bound is the smaller one.
-    rounding = min(edge, math.sqrt(6 * float(in_rows.sum())))
-    return matrix, math.sqrt(change), math.sqrt(initial), rounding
+        product += float(torch.sum(W0 * block, dtype=torch.float64))
+        rounding.add(start, W, block)
+    return _Difference(matrix, math.sqrt(change), math.sqrt(initial), product, rounding.level())
 
 
-def _rounding_variance(values: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return the mean square of the rounding error of each value."""
-    if not dtype.is_floating_point:
-        return torch.zeros_like(values)
-    info = torch.finfo(dtype)
-    # Below the smallest normal number the spacing stays what it is there.
-    return values.abs().clamp_min(info.tiny).square_().mul_(info.eps**2 / 12)
+def _initial(before: Tensor, B: Tensor, A: Tensor) -> tuple[float, float]:
+    """Return the norm of W0, and the sum of the products of the entries of W0 and B A, from blocks of rows."""
+    rows, columns = before.shape
+    square, product = 0.0, 0.0
+    step = max(1, BLOCK // max(1, columns))
+    for start in range(0, rows, step):
+        W0 = before[start : start + step].detach().to("cpu", torch.float64)
+        _check_finite("before", W0, start, rows)
+        square += float(W0.square().sum())
+        product += float(((W0 @ A.t()) * B[start : start + step]).sum())
+    return math.sqrt(square), product
+
+
+def _check_finite(name: str, values: Tensor, start: int, rows: int) -> None:
+    bad = int((~torch.isfinite(values)).sum())
+    if bad:
+        where = f" in rows {start} to {start + len(values) - 1}" if len(values) < rows else ""
+        raise InputError(f"{name} must be finite, got {bad} entries that are not{where}")

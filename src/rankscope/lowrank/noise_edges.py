@@ -6,15 +6,13 @@ A singular value is compared with three levels:
 - *a random change of the same size and norm*: an m x n matrix of independent entries with the variance $\sigma^2$ has
   its largest singular value at the edge $\sigma (\sqrt m + \sqrt n)$ (Marchenko & Pastur 1967). With
   $|\Delta W|^2 = m n \sigma^2$, strong directions raise the edge that they are compared with;
-- *the noise without them*: the values above the edge are removed, $\sigma$ is estimated from the rest, and this is
-  repeated until no further value is above the edge. The largest singular value of a random matrix scatters around the
-  edge, so the level is the one that one in a hundred random matrices exceeds (Johnstone 2001).
+- *the noise without them*: the edge of the flat bulk that the other singular values form, if they do (`bulk.py`).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -23,20 +21,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rankscope.linalg import leading_triplets
+from rankscope.lowrank.bulk import flat_bulk
 from rankscope.lowrank.change import Change, FactoredChange
+from rankscope.lowrank.sign_flips import stand_out_of_errors
 
 EXACT_UP_TO = 1024
 """Smaller side up to which all singular values are computed to rounding, in half a second."""
 
-COMPLETE_UP_TO = 2048
+COMPLETE_UP_TO = 4096
 """Smaller side up to which all are computed, to 1e-8 of the largest: the leading ones alone would take as long."""
 
 LISTED = 64
 """Number of singular values that are returned, and computed where not all are."""
 
 FRACTIONS = (90, 95, 99)
-TRACY_WIDOM_99 = 2.0234
-"""The 99 % quantile of the Tracy-Widom law of real random matrices."""
+ALONG = 0.1
+"""Cosine of the angle between dW and W0 from which the ranks of dW without its component along W0 are computed."""
+
 
 Array = NDArray[np.float64]
 Bounds = tuple[int, int]
@@ -70,8 +71,14 @@ class Measures:
     rounding_noise: float  # this level
     random_edge: float  # edge of a random matrix of the same size and norm
     above_random_edge: int | None
-    noise_edge: float  # edge of the noise without the values that stand out
-    standing_out: int | None  # number of these, all above the level of rounding
+    flat_bulk: bool | None  # whether the other values form a flat bulk; None if too few values are known to tell
+    noise_edge: float | None  # edge of this bulk; None without one
+    standing_out: int | None  # number of values above it; None without one
+    initial_cosine: float | None  # cosine of the angle between dW and W0, -1 where W0 only shrank
+    rest_norm: float | None  # |dW - c W0| with the best c, None where W0 is zero or not known
+    rest_rank_90: int | None  # ranks of dW - c W0; None where less than 1 % of |dW|^2 lies along W0
+    rest_rank_95: int | None
+    rest_rank_99: int | None
     singular_values: tuple[float, ...]  # the leading ones
     singular_value_error: float
     method: str
@@ -79,38 +86,69 @@ class Measures:
 
 def spectrum_of(change: Change, exact: bool = False) -> Spectrum:
     """Return the singular values of a change: all of them where that is fast or `exact`, else the leading ones."""
-    m, n = change.shape
-    eps = float(np.finfo(float).eps)
     if isinstance(change, FactoredChange):
-        values, relative_error, method = change.singular_values, eps * max(m, n), "factors"
-    elif min(m, n) <= EXACT_UP_TO and change.matrix.dtype == np.float64:
-        values = torch.linalg.svdvals(torch.from_numpy(change.matrix)).numpy()
+        values = change.singular_values
+        error = float(np.finfo(float).eps) * max(change.shape) * values[0]
+        return Spectrum(change.shape, values, True, float(np.sum(values**2)), error, "factors")
+    return spectrum_of_matrix(change.matrix, exact)
+
+
+def spectrum_of_matrix(matrix: Array, exact: bool = False) -> Spectrum:
+    """Return the singular values of a matrix: all of them where that is fast or `exact`, else the leading ones."""
+    m, n = matrix.shape
+    eps = float(np.finfo(float).eps)
+    if min(m, n) <= EXACT_UP_TO and matrix.dtype == np.float64:
+        values = torch.linalg.svdvals(torch.from_numpy(matrix)).numpy()
         relative_error, method = eps * max(m, n), "exact"
     elif min(m, n) <= COMPLETE_UP_TO or exact:
-        gram = _gram(torch.from_numpy(change.matrix))
+        gram = _gram(torch.from_numpy(matrix))
         values = torch.linalg.eigvalsh(gram).flip(0).clamp_min(0).sqrt().numpy()
         relative_error, method = math.sqrt(eps), "gram"
     else:
-        found = leading_triplets(torch.from_numpy(change.matrix), LISTED)
+        found = leading_triplets(torch.from_numpy(matrix), LISTED)
         error = float(found.error.max())
-        return Spectrum((m, n), found.s.double().numpy(), False, change.norm**2, error, "randomized")
+        square = float(torch.sum(torch.from_numpy(matrix).square(), dtype=torch.float64))
+        return Spectrum((m, n), found.s.double().numpy(), False, square, error, "randomized")
     return Spectrum((m, n), values, True, float(np.sum(values**2)), relative_error * values[0], method)
 
 
 def measure(change: Change, exact: bool = False) -> Measures:
     """Return the measures of a change that is not zero; `exact` computes all singular values of large matrices too."""
-    return measures_of(spectrum_of(change, exact), change.rounding)
+    spectrum = spectrum_of(change, exact)
+    measures = measures_of(spectrum, change.rounding)
+    # Errors of rounding are larger where weights are, unlike those of the flat bulk of noise.
+    if np.median(spectrum.values) < change.rounding and measures.noise_edge != measures.rounding_noise:
+        bulk = stand_out_of_errors(change)
+        measures = replace(measures, flat_bulk=bulk.flat, noise_edge=bulk.edge, standing_out=bulk.above)
+    cosine = change.initial_cosine
+    if cosine is None:
+        return measures
+    norm = change.norm * math.sqrt(1 - cosine**2)
+    if abs(cosine) < ALONG:
+        return replace(measures, initial_cosine=cosine, rest_norm=norm)
+    rest = spectrum_of_matrix(change.without_scaling(), exact)
+    # A rest of rounding errors has no directions.
+    empty = rest.values[0] <= measures.rounding_noise
+    ranks = [0 if empty else _known(_rank_for(rest, f / 100)) for f in FRACTIONS]
+    return replace(
+        measures,
+        initial_cosine=cosine,
+        rest_norm=math.sqrt(rest.square),
+        rest_rank_90=ranks[0],
+        rest_rank_95=ranks[1],
+        rest_rank_99=ranks[2],
+    )
 
 
 def measures_of(spectrum: Spectrum, rounding: float) -> Measures:
-    """Return the measures of a spectrum, with the level of rounding of the weights."""
+    """Return the measures of a spectrum, with the level of rounding of the weights; nothing is known of W0."""
     s = spectrum.values
     # Smaller values cannot be told from zero: the rounding of the weights, and of the computation.
     noise = max(rounding, spectrum.error if spectrum.complete else 1e-5 * float(s[0]))
     ranks = {f: _rank_for(spectrum, f / 100) for f in FRACTIONS}
     numerical = _count(spectrum, noise)
     edge = math.sqrt(spectrum.square) * sum(1 / math.sqrt(size) for size in spectrum.shape)
-    noise_edge, standing_out = _standing_out(spectrum, noise)
+    bulk = flat_bulk(s, spectrum.shape, spectrum.square, spectrum.complete, noise)
     return Measures(
         norm=math.sqrt(spectrum.square),
         stable_rank=spectrum.square / float(s[0]) ** 2,
@@ -125,8 +163,14 @@ def measures_of(spectrum: Spectrum, rounding: float) -> Measures:
         rounding_noise=noise,
         random_edge=edge,
         above_random_edge=_known(_count(spectrum, edge)),
-        noise_edge=noise_edge,
-        standing_out=_known(standing_out),
+        flat_bulk=bulk.flat,
+        noise_edge=bulk.edge,
+        standing_out=bulk.above,
+        initial_cosine=None,
+        rest_norm=None,
+        rest_rank_90=None,
+        rest_rank_95=None,
+        rest_rank_99=None,
         singular_values=tuple(s[:LISTED].tolist()),
         singular_value_error=float(spectrum.error),
         method=spectrum.method,
@@ -172,28 +216,3 @@ def _rank_for(spectrum: Spectrum, fraction: float) -> Bounds:
     least = seen + math.ceil(missing / (float(spectrum.values[-1]) + spectrum.error) ** 2)
     most = seen + min(unseen, math.ceil(missing / (rest / unseen)))
     return min(least, most), most
-
-
-def _standing_out(spectrum: Spectrum, rounding: float) -> tuple[float, Bounds]:
-    """Return the edge of the noise, and bounds of the number of singular values above it."""
-    m, n = spectrum.shape
-    s, s2 = spectrum.values, spectrum.values**2
-    excess = _excess(m, n)
-    out = 0
-    while True:
-        rest = float(s2[out:].sum()) if spectrum.complete else max(spectrum.square - float(s2[:out].sum()), 0.0)
-        freedom = (m - out) * (n - out)
-        edge = math.sqrt(rest / freedom) * (math.sqrt(m) + math.sqrt(n)) if freedom else 0.0
-        above = int(np.count_nonzero(s > max(edge * excess, rounding)))
-        if above <= out:
-            return edge, _count(spectrum, max(edge * excess, rounding))
-        out = above
-
-
-def _excess(m: int, n: int) -> float:
-    """Return the ratio to the edge that the largest singular value stays below in 99 of 100 random matrices."""
-    if min(m, n) < 2:
-        return 1.0
-    a, b = math.sqrt(max(m, n) - 1), math.sqrt(min(m, n))
-    center, scale = (a + b) ** 2, (a + b) * (1 / a + 1 / b) ** (1 / 3)
-    return math.sqrt(center + TRACY_WIDOM_99 * scale) / (math.sqrt(m) + math.sqrt(n))
