@@ -53,7 +53,7 @@ def test_json_is_a_list_of_matrices_and_one_of_what_was_skipped(capsys, files):
 def test_the_table_names_every_matrix_gate_and_reason(capsys, files):
     status, out, _ = call(capsys, "inspect", *files)
     assert status == 0
-    for text in ("weight_hh_l0[f]", "48x12", "numerical", "an embedding", "a bias", "must be finite"):
+    for text in ("weight_hh_l0[f]", "48x12", "above round.", "an embedding", "a bias", "must be finite"):
         assert text in out
 
 

@@ -11,12 +11,12 @@ import rankscope as rs
 from rankscope.figures.checkpoints import EDGE_LABEL, MAX_PANELS, NOISE_LABEL, checkpoints
 
 
-def compared(count, **options):
+def compared(count, name="layer{}_of_a_rather_long_name_of_a_projection.weight", **options):
     generator = torch.manual_seed(0)
-    before = {f"layers.{i}.a_rather_long_name_of_a_projection.weight": torch.zeros(12, 9) for i in range(count)}
+    before = {name.format(i): torch.zeros(30, 20) for i in range(count)}
     after = {
-        name: 0.1 * torch.randn(12, 9, generator=generator)
-        + torch.randn(12, 1, generator=generator) @ torch.randn(1, 9, generator=generator)
+        name: 0.1 * torch.randn(30, 20, generator=generator)
+        + torch.randn(30, 1, generator=generator) @ torch.randn(1, 20, generator=generator)
         for name in before
     }
     return rs.compare(before, after, **options)
@@ -56,8 +56,21 @@ def test_many_have_a_row_each_and_the_figure_stays_a_page(count):
     assert all(upper.y0 >= lower.y1 - 1 for upper, lower in pairwise(column))
 
 
+def test_layers_of_a_deep_model_are_drawn_by_kind_over_their_depth():
+    names = [f"model.layers.{i}.{kind}.weight" for i in range(8) for kind in ("attention.q", "mlp.up")]
+    frame = compared(17, "{}")
+    frame.index = [*names, "head.weight"]
+    figure = drawn(checkpoints(frame.assign(relative_norm=frame.norm)))
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["attention.q", "mlp.up"]
+    for ax, column in zip(figure.axes, ("norm", "stable_rank", "rank_95", "standing_out"), strict=True):
+        first, second, head = (line.get_ydata() for line in ax.lines)
+        assert [*first, *second, *head] == pytest.approx(
+            [*frame[column][:16:2], *frame[column][1:16:2], frame[column].iloc[16]]
+        )
+
+
 def test_gates_are_drawn_with_their_matrix():
-    lstm = torch.nn.LSTM(4, 6)
+    lstm = torch.nn.LSTM(20, 24)
     before = {name: torch.zeros_like(value) for name, value in lstm.state_dict().items()}
     figure = drawn(checkpoints(rs.compare(before, lstm)))
     assert [len(ax.lines) for ax in figure.axes] == [7, 7]  # four gates, the whole, two edges

@@ -88,7 +88,8 @@ def test_directions_in_noise_are_counted_however_strong(rank):
         dW = noise + low_rank(150, 100, rank, scale=strength)
         found = alone(dW)
         assert found.standing_out == rank
-        assert found.noise_edge == pytest.approx(math.sqrt(150) + 10, rel=0.02)
+        # Orthogonal to the directions the noise has fewer rows and columns.
+        assert found.noise_edge == pytest.approx(math.sqrt(150 - rank) + math.sqrt(100 - rank), rel=0.02)
     # With its own strength in the edge the weakest of ten directions would be lost.
     assert found.random_edge > 10 * found.noise_edge
 
@@ -124,10 +125,67 @@ def test_rounding_is_coarser_than_relative_where_numbers_are_tiny():
     assert measured(W0, W0.half()).numerical_rank == 0
 
 
-@pytest.mark.parametrize(("units", "rank"), [(1, 0), (2, 1)])
-def test_one_number_is_off_by_no_more_than_half_a_unit_before_and_after(units, rank):
-    W0 = torch.ones(1, 1)
-    assert measured(W0, W0 + units * torch.finfo(torch.float32).eps).numerical_rank == rank
+@pytest.mark.parametrize(("units", "rank"), [(0.49, 0), (0.51, 1), (1, 1)])
+def test_one_number_is_off_by_no_more_than_half_a_unit(units, rank):
+    W0 = torch.ones(1, 1, dtype=torch.float64) - units * torch.finfo(torch.float32).eps
+    assert measured(W0, torch.ones(1, 1)).numerical_rank == rank
+
+
+def test_numbers_of_a_narrower_type_are_recognized():
+    W0 = (0.02 * torch.randn(256, 256, generator=torch.manual_seed(0))).bfloat16()
+    W = (W0.float() + low_rank(256, 256, 8, scale=0.02).float()).bfloat16()
+    for dtype in (torch.bfloat16, torch.float32, torch.float64):
+        found = measured(W0.to(dtype), W.to(dtype))
+        assert (found.numerical_rank, found.standing_out) == (8, 8)
+
+
+@pytest.mark.parametrize("scale", [2e-2, 5e-3, 2e-3])
+def test_directions_are_counted_above_the_rounding_of_their_own_file(scale):
+    # The smallest is a change of 4e-4 of |W0|, of which rounding keeps every third entry.
+    W0 = (0.02 * torch.randn(512, 512, generator=torch.manual_seed(0))).bfloat16()
+    W = (W0.double() + low_rank(512, 512, 8, scale=scale)).bfloat16()
+    assert measured(W0, W).standing_out == 8
+
+
+@pytest.mark.parametrize("size", [64, 256])
+@pytest.mark.parametrize("power", [0.5, 1.0, 2.0, 3.0])
+def test_a_spectrum_that_falls_smoothly_has_no_flat_bulk(size, power):
+    basis = low_rank(size, size, size)
+    found = alone(basis * torch.arange(1, size + 1, dtype=torch.float64) ** -power)
+    assert (found.flat_bulk, found.standing_out, found.noise_edge) == (False, None, None)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.1, 0.9])
+@pytest.mark.parametrize(("size", "rank"), [(256, 64), (256, 100), (512, 64)])
+def test_many_equally_strong_directions_are_found(size, rank, noise):
+    random = torch.randn(size, size, generator=torch.manual_seed(1), dtype=torch.float64) / (2 * size**0.5)
+    found = alone(low_rank(size, size, rank) + noise * random)
+    assert (found.flat_bulk, found.standing_out) == (True, rank)
+
+
+def test_more_strong_directions_than_are_computed_are_not_counted(monkeypatch):
+    monkeypatch.setattr(noise_edges, "EXACT_UP_TO", 0)
+    monkeypatch.setattr(noise_edges, "COMPLETE_UP_TO", 0)
+    random = torch.randn(400, 400, generator=torch.manual_seed(1), dtype=torch.float64) / 400**0.5
+    for rank, expected in ((20, 20), (100, None)):
+        found = alone(random + 20 * low_rank(400, 400, rank))
+        assert found.standing_out == expected
+        assert (found.flat_bulk is None) == (expected is None)
+
+
+def test_weight_decay_is_a_change_along_the_initial_weights():
+    generator = torch.manual_seed(0)
+    W0 = torch.randn(120, 80, generator=generator, dtype=torch.float64)
+    shrunk = measured(W0, 0.99 * W0)
+    assert shrunk.initial_cosine == pytest.approx(-1)
+    assert shrunk.rest_norm < 1e-9
+    assert shrunk.rest_rank_99 == 0
+    both = measured(W0, 0.99 * W0 + 0.05 * low_rank(120, 80, 3))
+    assert (both.rest_rank_90, both.rest_rank_99) == (3, 3)
+    assert both.rank_90 > 40
+    random = measured(W0, W0 + torch.randn(120, 80, generator=generator))
+    assert abs(random.initial_cosine) < 0.05
+    assert random.rest_rank_99 is None
 
 
 def test_eight_bit_floats_are_compared_in_double_precision():

@@ -6,31 +6,15 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from rankscope.cli.app import JsonFlag, app, comma_separated
+from rankscope.cli.comparison_table import print_comparison, printable
 from rankscope.cli.output import console, print_json
 from rankscope.errors import InputError
 
-if TYPE_CHECKING:
-    from rankscope.checkpoints import ComparedMatrix, Comparison
-
-HEADINGS = (
-    "shape",
-    "|dW|",
-    "/ |W0|",
-    "s1",
-    "stable\nrank",
-    "90 %",
-    "95 %",
-    "99 %",
-    "numerical\nrank",
-    "random\nedge",
-    "above\nit",
-    "stand\nout",
-)
 WEIGHTS = "A .safetensors, torch.save, .npz or .npy file, an index of shards, or a folder with one of these"
 
 
@@ -105,7 +89,7 @@ def inspect(
             }
         )
         return
-    _print_tables(compared)
+    print_comparison(compared)
     for path in files:
         console().print(str(path), soft_wrap=True, highlight=False)
 
@@ -116,75 +100,6 @@ def _renaming(given: list[str]) -> dict[str, str]:
         if "=" not in text[1:]:
             raise InputError(f"--rename must be OLD=NEW, got {text!r}")
     return {old: new for old, _, new in (text.partition("=") for text in given)}
-
-
-def _print_tables(compared: Comparison) -> None:
-    from rich.table import Table
-
-    screen = console()
-    table = Table()
-    table.add_column("matrix", overflow="fold")
-    for heading in HEADINGS:
-        table.add_column(heading, justify="right")
-    for matrix in compared.matrices:
-        table.add_row(*_cells(matrix))
-    if compared.matrices:
-        screen.print(table)
-        screen.print(
-            "90, 95, 99 %: directions with that share of |dW|^2; numerical rank: above rounding; random edge: largest "
-            "singular value of a random change of that size and norm; stand out: above the noise without them",
-            highlight=False,
-        )
-        errors = [m for m in compared.matrices if m.measures.method == "randomized"]
-        if errors:
-            worst = max(m.measures.singular_value_error / m.measures.singular_values[0] for m in errors)
-            screen.print(
-                f"{len(errors)} large matrices by randomized SVD: listed values within {worst:.1e} of the largest "
-                "(--exact computes all)",
-                highlight=False,
-            )
-    else:
-        screen.print("No matrix with a change that can be measured.")
-    if compared.note:
-        screen.print(printable(compared.note), highlight=False)
-    by_reason: dict[str, list[str]] = {}
-    for one in compared.skipped:
-        by_reason.setdefault(one.reason, []).append(one.name)
-    if by_reason:
-        skipped = Table("skipped", "", "reason")
-        for reason, names in by_reason.items():
-            shown = ", ".join(map(printable, names[:3])) + (", ..." if len(names) > 3 else "")
-            skipped.add_row(str(len(names)), shown, printable(reason))
-        screen.print(skipped)
-
-
-def _cells(matrix: ComparedMatrix) -> list[str]:
-    measures: Any = matrix.measures
-    ranks = []
-    for name in ("rank_90", "rank_95", "rank_99", "numerical_rank"):
-        least, most = getattr(measures, f"{name}_bounds")
-        ranks.append(str(least) if least == most else f"{least}..{most}")
-    relative = matrix.relative_norm
-    counts = (measures.above_random_edge, measures.standing_out)
-    listed = len(measures.singular_values)
-    return [
-        printable(matrix.name),
-        "x".join(map(str, matrix.shape)),
-        f"{measures.norm:.3g}",
-        "-" if relative is None else f"{relative:.2g}",
-        f"{measures.singular_values[0]:.3g}",
-        f"{measures.stable_rank:.1f}",
-        *ranks,
-        f"{measures.random_edge:.3g}",
-        *(f"≥{listed}" if count is None else str(count) for count in counts),
-    ]
-
-
-def printable(text: str) -> str:
-    """Return text of an untrusted file without markup and control characters."""
-    from rich.markup import escape
-
-    return escape("".join(c if c.isprintable() else repr(c)[1:-1] for c in text))
 
 
 @contextmanager

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rankscope.cli.app import JsonFlag, app, comma_separated
-from rankscope.cli.checkpoints import WEIGHTS, printable, tensor_bar
+from rankscope.cli.checkpoints import WEIGHTS, tensor_bar
+from rankscope.cli.comparison_table import printable
 from rankscope.cli.output import console, print_json
 
 if TYPE_CHECKING:

@@ -1,7 +1,8 @@
 """Comparison of two checkpoints: singular values of each matrix's change, beside those of a random change.
 
-Up to twelve matrices have a panel each, with singular values over their index. More matrices have a row each, in which
-a singular value is a point, in units of the edge of the random change.
+Up to twelve matrices have a panel each, with singular values over their index. More matrices are drawn by kind over
+their depth if they are in numbered layers. Otherwise each has a row in which a singular value is a point, in units of
+the edge of the random change.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from rankscope.figures.by_depth import by_depth, layered
 from rankscope.figures.style import COLORS, GREY, INK, entry, legend_above, mark_empty, styled
 
 MAX_PANELS = 12
@@ -24,7 +26,7 @@ MAX_NAME = 38  # characters
 EDGE: dict[str, Any] = {"color": COLORS[1], "linewidth": 1.2, "linestyle": (0, (4, 2))}
 NOISE: dict[str, Any] = {"color": GREY, "linewidth": 1.0, "linestyle": ":"}
 EDGE_LABEL = "edge of a random change of the same size and norm"
-NOISE_LABEL = "edge of the noise without the values above it"
+NOISE_LABEL = "edge of the flat bulk that the other values form"
 POINT: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 3}
 
 
@@ -42,7 +44,9 @@ def checkpoints(compared: pd.DataFrame) -> Figure:
             figure = Figure(figsize=(4.0, 2.5), layout="constrained")
             mark_empty(figure.subplots())
             return figure
-        return _panels(whole, compared) if len(whole) <= MAX_PANELS else _rows(whole)
+        if len(whole) <= MAX_PANELS:
+            return _panels(whole, compared)
+        return by_depth(whole) if layered(whole.index) else _rows(whole)
 
 
 def _panels(whole: pd.DataFrame, compared: pd.DataFrame) -> Figure:
@@ -62,7 +66,8 @@ def _panels(whole: pd.DataFrame, compared: pd.DataFrame) -> Figure:
                 drawn_blocks.setdefault(text, line)
         ax.plot(*_curve(matrix["singular_values"]), color=COLORS[0], marker="o", markersize=2.5, linewidth=0.8)
         ax.axhline(matrix["random_edge"], **EDGE)
-        ax.axhline(matrix["noise_edge"], **NOISE)
+        if matrix["flat_bulk"]:
+            ax.axhline(matrix["noise_edge"], **NOISE)
         ax.set_yscale("log")
         top = max(matrix["random_edge"], matrix["singular_values"][0])
         # Values far below the edge are rounding errors.
@@ -74,7 +79,9 @@ def _panels(whole: pd.DataFrame, compared: pd.DataFrame) -> Figure:
     figure.supxlabel("index of the singular value", fontsize=9)
     figure.supylabel(r"singular value of $\Delta W$", fontsize=9)
     matrix_entry = entry("whole matrix", color=COLORS[0], marker="o", markersize=3)
-    lines = [matrix_entry, entry(EDGE_LABEL, **EDGE), entry(NOISE_LABEL, **NOISE)]
+    lines = [matrix_entry, entry(EDGE_LABEL, **EDGE)]
+    if whole["flat_bulk"].eq(True).any():
+        lines.append(entry(NOISE_LABEL, **NOISE))
     legend_above(figure, list(drawn_blocks.values()), lines)
     return figure
 
@@ -88,8 +95,8 @@ def _rows(whole: pd.DataFrame) -> Figure:
         _column(ax, whole.iloc[index * rows : (index + 1) * rows], rows)
     figure.supxlabel(r"singular value of $\Delta W$ / " + EDGE_LABEL, fontsize=9)
     entries = [
-        entry("above the noise (count: on the right)", color=COLORS[0], **POINT),
-        entry("not above the noise", color=GREY, **POINT),
+        entry("stands out of a flat bulk (count: on the right)", color=COLORS[0], **POINT),
+        entry("other, or no flat bulk (–)", color=GREY, **POINT),
         entry(EDGE_LABEL, **EDGE),
     ]
     figure.legend(handles=entries, loc="outside upper left", ncols=min(3, 2 * columns))
@@ -100,10 +107,10 @@ def _column(ax: Axes, matrices: pd.DataFrame, rows: int) -> None:
     for row, (_, matrix) in enumerate(matrices.iterrows()):
         values = np.asarray(matrix["singular_values"]) / matrix["random_edge"]
         known = not pd.isna(matrix["standing_out"])
-        above = int(matrix["standing_out"]) if known else len(values)
+        above = int(matrix["standing_out"]) if known else 0
         ax.plot(values[above:], np.full(len(values[above:]), row), ".", color=GREY, markersize=1.5, alpha=0.6)
         ax.plot(values[:above], np.full(len(values[:above]), row), ".", color=COLORS[0], markersize=3)
-        text = f"{above}" if known else f"≥{above}"
+        text = f"{above}" if known else "–"
         ax.text(1.01, row, text, transform=ax.get_yaxis_transform(), fontsize=5.5, va="center", color=INK)
     ax.axvline(1, **EDGE)
     ax.set_xscale("log")

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rankscope.linalg import leading_triplets
-from rankscope.lowrank.bulk import flat_bulk
+from rankscope.lowrank.bulk import FEWEST, flat_bulk
 from rankscope.lowrank.change import Change, FactoredChange
 from rankscope.lowrank.sign_flips import stand_out_of_errors
 
@@ -117,7 +117,8 @@ def measure(change: Change, exact: bool = False) -> Measures:
     spectrum = spectrum_of(change, exact)
     measures = measures_of(spectrum, change.rounding)
     # Errors of rounding are larger where weights are, unlike those of the flat bulk of noise.
-    if np.median(spectrum.values) < change.rounding and measures.noise_edge != measures.rounding_noise:
+    rounded = np.median(spectrum.values) < change.rounding and measures.noise_edge != measures.rounding_noise
+    if rounded and min(spectrum.shape) >= FEWEST:
         bulk = stand_out_of_errors(change)
         measures = replace(measures, flat_bulk=bulk.flat, noise_edge=bulk.edge, standing_out=bulk.above)
     cosine = change.initial_cosine
