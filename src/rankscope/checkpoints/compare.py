@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from rankscope.checkpoints.kinds import ALL, Block, heads, matrix_shape
 from rankscope.checkpoints.opening import CheckpointLike
 from rankscope.checkpoints.pairs import Names, Pair, Skipped, open_pair, select
-from rankscope.checkpoints.source import Source, Unreadable
+from rankscope.checkpoints.source import Unreadable
 from rankscope.io.atomic import replacing
 from rankscope.linalg.threads import threads_for
 from rankscope.lowrank.matrices import gates_of
@@ -161,7 +161,7 @@ def inspect(
     for done, names in enumerate(work):
         if on_progress is not None:
             on_progress(done, len(work), names.label)
-        for label, block in _blocks(names, pair.before or pair.after, gates, heads, skipped):
+        for label, block in _blocks(names, pair, gates, heads, skipped):
             try:
                 matrices.append(_compared(label, block, pair, names, exact))
             except Unreadable as error:
@@ -173,10 +173,11 @@ def inspect(
 
 
 def _blocks(
-    names: Names, source: Source, with_gates: bool, count: int | None, skipped: list[Skipped]
+    names: Names, pair: Pair, with_gates: bool, count: int | None, skipped: list[Skipped]
 ) -> Iterator[tuple[str, Block | None]]:
     """Yield a whole matrix and its blocks, with their names."""
-    name = names.before
+    known = pair.before is not None and pair.is_known(names.before)
+    name, source = (names.before, pair.before) if known and pair.before else (names.after, pair.after)
     yield names.label, None
     shapes = {key: entry.shape for key, entry in source.entries.items()}
     blocks = [Block(gate, rows, ALL) for gate, rows in gates_of(name, shapes).items()] if with_gates else []
@@ -186,7 +187,7 @@ def _blocks(
         except ValueError as error:
             skipped.append(Skipped(f"{name}[heads]", str(error)))
     for block in blocks:
-        yield f"{name}[{block.label}]", block
+        yield f"{names.before}[{block.label}]", block
 
 
 def _compared(label: str, block: Block | None, pair: Pair, names: Names, exact: bool) -> ComparedMatrix:
@@ -205,11 +206,19 @@ def _compared(label: str, block: Block | None, pair: Pair, names: Names, exact: 
         tensor=names.before,
         block=None if block is None else block.label,
         shape=entry.shape if block is None and names.expert is None and names.rows is None else change.shape,
-        dtype=str(entry.dtype).removeprefix("torch."),
+        dtype=_stored(pair, names),
         initial_norm=change.initial_norm,
         relative_norm=change.norm / change.initial_norm if change.initial_norm else None,
         measures=measures,
     )
+
+
+def _stored(pair: Pair, names: Names) -> str:
+    """Return how a matrix is stored after learning, and before if it was quantized."""
+    entry = pair.after.entries[names.after]
+    after = pair.after.stored(names.after) or str(entry.dtype).removeprefix("torch.")
+    before = None if pair.before is None else pair.before.stored(names.before)
+    return after if before in (None, after) else f"{after} (before: {before})"
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,12 @@ from rankscope.checkpoints.source import Entry, Mapped, Source, Unreadable, in_o
 from rankscope.errors import InputError
 from rankscope.io import tensor_file
 
-DTYPES = tensor_file.DTYPES | {"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2}
+DTYPES = tensor_file.DTYPES | {
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "F8_E4M3FNUZ": torch.float8_e4m3fnuz,
+    "F8_E5M2FNUZ": torch.float8_e5m2fnuz,
+}
 
 
 class SafetensorsFile(Mapped):
@@ -60,7 +65,7 @@ class Shards(Source):
     """All files of an index as one checkpoint; one file is open at a time."""
 
     def __init__(self, index: Path) -> None:
-        self.label = str(index)
+        self.label, self.folder = str(index), index.parent
         self._file_of = _weight_map(index)
         self._files: dict[str, Source] = {}
         for file in sorted(set(self._file_of.values())):

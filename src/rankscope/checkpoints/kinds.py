@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import torch
 
+from rankscope.checkpoints.dequantize import by
+from rankscope.checkpoints.quantized_weights import FLOAT8
 from rankscope.checkpoints.source import Entry
 
 EMBEDDING = re.compile(r"(?:\w+_)?(?:embed(?:ding|dings|s)?(?:_(?!out)\w+)?|emb|wte|wpe|shared)", re.I)
@@ -20,6 +22,12 @@ EMBEDDING = re.compile(r"(?:\w+_)?(?:embed(?:ding|dings|s)?(?:_(?!out)\w+)?|emb|
 
 OUTPUT_LAYERS = ("lm_head", "embed_out", "output_projection")
 """Names of layers with one row for each word."""
+
+ACTIVATIONS = re.compile(r"(?:input|output|activation|act|[kvq])_(?:global_)?scale(?:_inv|_ub)?|scale_(?:input|in|out)")
+"""Last components of names of scales that activations are quantized with."""
+
+SCALES = re.compile(r".*(?:scale|zero|absmax|scb|quant_map|codebook|centroid|shift|lut).*", re.I)
+"""Last components of names that may belong to a quantization."""
 
 QUERIES = ("q_proj", "query", "q_lin", "wq", "to_q", "q")
 KEYS_VALUES = ("k_proj", "v_proj", "key", "value", "k_lin", "v_lin", "wk", "wv", "to_k", "to_v", "k", "v")
@@ -64,11 +72,25 @@ def why_not(name: str, entry: Entry, names: Mapping[str, Entry], named: bool = F
         return "a bias"
     if len(shape) < 2:
         return "of a normalization" if re.search(r"norm|\bln|bn\d*\b", name, re.I) else "a vector, not a matrix"
-    if dtype.itemsize == 1 and any(f"{name}{end}" in names for end in ("_scale", "_scale_inv")):
-        return f"{_plain(dtype)} codes with a scale of their own"
+    if ACTIVATIONS.fullmatch(last):
+        return "a scale of activations, not of weights"
+    if dtype.itemsize == 1 and dtype not in FLOAT8:
+        return f"of type {_plain(dtype)}: scales, or codes of a quantization that is not known"
+    if SCALES.fullmatch(last) and _beside_codes(name, names):
+        return "a scale of a quantization that is not known"
     if not named and EMBEDDING.fullmatch(name.removesuffix(".weight").rsplit(".", 1)[-1]):
         return "an embedding, a table of vectors; it is measured if it is named among the layers"
     return None
+
+
+def _beside_codes(name: str, names: Mapping[str, Entry]) -> bool:
+    """Return whether a tensor of the same layer may be codes: of whole numbers, or of float8 or unknown numbers."""
+    layer = name.rpartition(".")[0]
+    return any(
+        isinstance(dtype, str) or not (dtype.is_floating_point or dtype == torch.bool) or dtype.itemsize == 1
+        for other, (shape, dtype) in names.items()
+        if len(shape) > 1 and other != name and other.rpartition(".")[0] == layer
+    )
 
 
 def experts(name: str, shape: tuple[int, ...]) -> int | None:
@@ -155,11 +177,6 @@ def _head_size(size: int, count: int) -> int:
     if size % count:
         raise ValueError(f"{size} does not divide into {count} heads")
     return size // count
-
-
-def by(shape: tuple[int, ...]) -> str:
-    """Return a shape as text, "4 x 3"."""
-    return " x ".join(map(str, shape))
 
 
 def _plain(dtype: torch.dtype) -> str:

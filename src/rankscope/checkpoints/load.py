@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from rankscope.checkpoints.adapter import Adapter, spread
 from rankscope.checkpoints.names import match
 from rankscope.checkpoints.opening import CheckpointLike, halves, open_checkpoint
+from rankscope.checkpoints.pieces import effective
 from rankscope.checkpoints.source import Source, Unreadable
 from rankscope.errors import InputError
 
@@ -39,6 +40,10 @@ def load_weights(model: nn.Module, checkpoint: CheckpointLike) -> nn.Module:
         raise InputError(f"checkpoint must be an adapter that can be added to weights, but {name!r}: {reason}")
     loaded = copy.deepcopy(model)
     own = dict(loaded.named_parameters(remove_duplicate=False)) | dict(loaded.named_buffers(remove_duplicate=False))
+    if not isinstance(source, Adapter):
+        # A model that holds codes or pieces itself is loaded with them.
+        weights = effective(source)
+        source = source if own.keys() & (source.entries.keys() - weights.entries.keys()) else weights
     pairs = [
         (mine, theirs) for mine, theirs in match(own, source.entries).pairs if mine is not None and theirs is not None
     ]

@@ -10,10 +10,11 @@ from typing import NamedTuple
 from torch import Tensor
 
 from rankscope.checkpoints.adapter import Adapter
-from rankscope.checkpoints.kinds import ALL, Block, by, experts, matrix_shape, vocabulary_rows, why_not
+from rankscope.checkpoints.dequantize import by, rounding_level
+from rankscope.checkpoints.kinds import ALL, Block, experts, matrix_shape, vocabulary_rows, why_not
 from rankscope.checkpoints.names import Renaming, match
 from rankscope.checkpoints.opening import CheckpointLike, halves, open_two, shortened
-from rankscope.checkpoints.pieces import assembled
+from rankscope.checkpoints.pieces import effective
 from rankscope.checkpoints.source import Source, Unreadable
 from rankscope.errors import InputError
 from rankscope.lowrank.change import Change, FactoredChange
@@ -57,23 +58,34 @@ class Pair(NamedTuple):
             if source is not None:
                 source.release()
 
+    def is_known(self, name: str) -> bool:
+        """Return whether the values of a weight before learning can be read."""
+        return self.before is not None and isinstance(self.before.entries[name].dtype, torch.dtype)
+
     def change(self, names: Names, block: Block | None = None) -> Change:
         """Return the change of a matrix or a block of it; raise `Unreadable` if it cannot be read or has no norm."""
         rows, columns = (block.rows, block.columns) if block else (ALL, ALL)
 
         def read(source: Source, name: str) -> Tensor:
-            tensor = source.tensor(name)
-            matrix = tensor.reshape(matrix_shape(tensor.shape)) if names.expert is None else tensor[names.expert]
-            return matrix[: names.rows][rows, columns]
+            return matrix(source.tensor(name))
+
+        def matrix(tensor: Tensor) -> Tensor:
+            whole = tensor.reshape(matrix_shape(tensor.shape)) if names.expert is None else tensor[names.expert]
+            return whole[: names.rows][rows, columns]
 
         try:
-            initial = None if self.before is None else read(self.before, names.before)
+            initial = (
+                None if self.before is None or not self.is_known(names.before) else read(self.before, names.before)
+            )
             if isinstance(self.after, Adapter) and names.after not in self.after.replaced:
                 B, A = self.after.factors(names.after)
                 change: Change = FactoredChange(B[rows], A[:, columns], initial, self.after.dtype(names.after))
             else:
                 assert initial is not None
                 change = Change(initial, read(self.after, names.after))
+                spacing = self.after.spacing(names.after)
+                if spacing is not None:
+                    change.rounding = max(change.rounding, rounding_level(matrix(spacing)))
         except InputError as error:
             raise Unreadable(str(error)) from error
         if not math.isfinite(change.norm) or (not change.norm and change.matrix.any()):
@@ -100,7 +112,7 @@ def open_pair(
                 f"after is missing: {old.label} holds one set of weights (only a file that holds a network before and "
                 "after learning, or a LoRA adapter, can stand alone)"
             )
-        return Pair(assembled(both[0]), assembled(both[1]), renaming)
+        return Pair(effective(both[0]), effective(both[1]), renaming)
     if isinstance(old, Adapter):
         raise InputError(f"before must be the model that was adapted, got the adapter {old.label}; it goes in after")
     return Pair(_trained(old), _trained(new), renaming)
@@ -111,7 +123,7 @@ def _trained(source: Source) -> Source:
     if isinstance(source, Adapter):  # It holds factors, and weights that were replaced as a whole.
         return source
     both = halves(source)
-    return assembled(both[1] if both else source)
+    return effective(both[1] if both else source)
 
 
 class Selection(NamedTuple):
@@ -149,6 +161,8 @@ def matrices_of(pair: Pair, named: Collection[str] = ()) -> Selection:
             # An adapter does not change the weights that it does not name.
             if not isinstance(new, Adapter):
                 skipped.append(Skipped(before, f"only in {pair.before.label}"))
+        elif isinstance(new, Adapter) and after not in new.replaced and not pair.is_known(before):
+            found.append(Names(before, after))  # The change is known all the same.
         elif rows := _common_rows(pair.before, before, new, after, before in named):
             found.append(Names(before, after, rows=rows))
         elif reason := _why_not(pair.before, before, new, after, before in named):
@@ -196,6 +210,13 @@ def _noted(pair: Pair, selection: Selection) -> Selection:
         for one in selection.matrices
         if one.rows is not None
     ]
+    unknown = [one.before for one in selection.matrices if pair.before is not None and not pair.is_known(one.before)]
+    if unknown:
+        assert pair.before is not None
+        notes.append(
+            f"columns relative to W0 are empty for {shortened(list(map(repr, unknown)), 3)}, which before learning is "
+            f"{pair.before.entries[unknown[0]].dtype}"
+        )
     return selection._replace(note="; ".join([*filter(None, [selection.note]), *notes]) or None)
 
 

@@ -19,6 +19,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from rankscope.checkpoints.quantized import dequantized
 from rankscope.checkpoints.source import Entry, Source, Unreadable, in_order
 
 PARAMETRIZED = re.compile(r"(?P<layer>(?:.*\.)?)parametrizations\.(?P<weight>[^.]+)\.(?P<piece>.+)")
@@ -26,6 +27,11 @@ OLD = re.compile(r"(?P<layer>(?:.*\.)?)(?P<weight>[^.]+)_(?P<piece>g|v|orig|u)")
 REASON = "stored as a parametrization that is not known; compare the modules, whose weights are effective"
 
 Assemble = Callable[[dict[str, Tensor]], Tensor]
+
+
+def effective(source: Source) -> Source:
+    """Return a checkpoint with weights in place of codes and scales, and of pieces."""
+    return assembled(dequantized(source))
 
 
 def assembled(source: Source) -> Source:
@@ -38,7 +44,7 @@ class Assembled(Source):
     """A checkpoint some of whose weights are stored in pieces; `groups` maps each to the names of its pieces."""
 
     def __init__(self, source: Source, groups: dict[str, dict[str, str]]) -> None:
-        self.label = source.label
+        self.label, self.folder, self.config = source.label, source.folder, source.config
         self._source = source
         self._pieces: dict[str, tuple[dict[str, str], Assemble]] = {}
         entries = dict(source.entries)
@@ -66,6 +72,14 @@ class Assembled(Source):
         kind = self.entries[name].dtype
         assert isinstance(kind, torch.dtype)
         return weight.to(kind)
+
+    def stored(self, name: str) -> str | None:
+        """Return how a tensor that is not in pieces is stored."""
+        return None if name in self._pieces else self._source.stored(name)
+
+    def spacing(self, name: str) -> Tensor | None:
+        """Return the spacing of a tensor that is not stored in pieces."""
+        return None if name in self._pieces else self._source.spacing(name)
 
     def release(self) -> None:
         """Close the files of the source."""

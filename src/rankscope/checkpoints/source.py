@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -60,10 +61,20 @@ class Source(ABC):
 
     label: str  # in messages: the path, or the argument
     entries: Mapping[str, Entry]  # of every tensor, by name
+    folder: Path | None = None  # of the file
+    config: Mapping[str, Any] | None = None  # of a module
 
     @abstractmethod
     def tensor(self, name: str) -> Tensor:
         """Return a tensor, on the CPU, or raise `Unreadable` if it is damaged."""
+
+    def stored(self, name: str) -> str | None:
+        """Return how a tensor is stored, if it is not in the file as it is read; None otherwise."""
+        return None
+
+    def spacing(self, name: str) -> Tensor | None:
+        """Return how far apart the numbers are that a tensor can hold, entry by entry; None if its type tells."""
+        return None
 
     def release(self) -> None:
         """Close open files. Tensors that were returned stay valid."""
@@ -76,6 +87,10 @@ class InMemory(Source):
     def __init__(self, tensors: Mapping[str, Any] | nn.Module, label: str) -> None:
         state = effective_state(tensors) if isinstance(tensors, nn.Module) else tensors
         self.label = label
+        if isinstance(tensors, nn.Module) and callable(
+            to_dict := getattr(getattr(tensors, "config", None), "to_dict", None)
+        ):
+            self.config = to_dict()
         self._tensors: dict[str, Tensor] = {}
         for name, value in state.items():
             # The extra state of a module may be of any type, and is not a weight.
@@ -98,6 +113,7 @@ class Mapped(Source):
 
     def __init__(self, label: str) -> None:
         self.label = label
+        self.folder = Path(label).parent
         self._opened: Any = None
         self._touched = 0
 
@@ -132,13 +148,21 @@ class Renamed(Source):
     """Some tensors of another source, under other names; `names` maps new to old ones."""
 
     def __init__(self, source: Source, names: Mapping[str, str], label: str) -> None:
-        self.label = label
+        self.label, self.folder, self.config = label, source.folder, source.config
         self._source, self._names = source, names
         self.entries = {new: source.entries[old] for new, old in names.items()}
 
     def tensor(self, name: str) -> Tensor:
         """Return a tensor by its new name."""
         return self._source.tensor(self._names[name])
+
+    def stored(self, name: str) -> str | None:
+        """Return how a tensor is stored, by its new name."""
+        return self._source.stored(self._names[name])
+
+    def spacing(self, name: str) -> Tensor | None:
+        """Return the spacing of a tensor by its new name."""
+        return self._source.spacing(self._names[name])
 
     def release(self) -> None:
         """Close the files of the other source."""
