@@ -7,6 +7,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from rankscope.checkpoints.adapter import Adapter
