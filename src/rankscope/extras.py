@@ -11,8 +11,10 @@ from rankscope.errors import InputError
 EXTRAS = {
     "cluster": ("distributed",),
     "explore": ("jinja2", "markupsafe", "plotly", "starlette", "uvicorn"),
+    "hdf5": ("h5py",),
     "netcdf": ("h5netcdf", "h5py"),
     "neurogym": ("neurogym", "gymnasium"),
+    "onnx": ("onnx",),
     "parquet": ("arro3",),
     "report": ("jinja2", "markupsafe", "plotly"),
     "sentiment": ("arro3", "platformdirs"),

@@ -13,7 +13,6 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-import torch.distributed.checkpoint
 from checkpoint_cases import Hostile, transformer
 
 import rankscope as rs
@@ -235,9 +234,16 @@ def test_arrays_of_numpy_that_are_larger_than_their_data_are_refused(tmp_path):
     ("name", "content", "what"),
     [
         ("a.gguf", b"GGUF\3\0\0\0", "a GGUF file"),
-        ("a.h5", b"\x89HDF\r\n\x1a\n" + bytes(64), "an HDF5 file"),
-        ("a.mat", b"MATLAB 5.0 MAT-file" + bytes(109), "a MATLAB file"),
-        ("a.onnx", b"\x08\x07\x12\x07pytorch", "an ONNX model"),
+        ("a.h5", b"\x89HDF\r\n\x1a\n" + bytes(64), "not a readable HDF5 file"),
+        ("a.mat", b"MATLAB 5.0 MAT-file" + bytes(119), "not a readable MATLAB file"),
+        ("a.onnx", b"\x08\x07\x12\x07pytorch", "without any"),
+        ("a.onnx", b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+        ("a.tar", bytes(257) + b"ustar\0", "a tar archive"),
+        ("a.tflite", b"\x1c\0\0\0TFL3", "a TensorFlow Lite model"),
+        ("model.ckpt.index", b"\0\0\0\0", "a file of a TensorFlow checkpoint"),
+        ("checkpoint", b"model_checkpoint_path: 'x'", "the list of the checkpoints of TensorFlow"),
+        ("flax_model.msgpack", b"\x81\xa1w\x01", "a file of Flax"),
+        ("a.joblib", b"\x78\x9c", "of joblib"),
         ("a.pt", b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12345\n", "git lfs pull"),
         ("a.safetensors", b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
         ("a.bin", b"\n<!DOCTYPE html><html>", "a web page"),
@@ -252,8 +258,14 @@ def test_other_files_are_named_for_what_they_are(tmp_path, name, content, what):
         open_checkpoint(tmp_path / name)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
-def test_distributed_checkpoints_are_named(tmp_path):
-    torch.distributed.checkpoint.save({"w": torch.ones(2)}, checkpoint_id=tmp_path / "folder", no_dist=True)
-    with pytest.raises(rs.InputError, match="dcp_to_torch_save"):
-        open_checkpoint(tmp_path / "folder")
+def test_folders_of_other_libraries_are_named(tmp_path):
+    for name, what in {
+        "saved_model.pb": "a SavedModel",
+        "_METADATA": "Orbax",
+        "m.data-00000-of-00001": "TensorFlow",
+    }.items():
+        folder = tmp_path / what
+        folder.mkdir()
+        (folder / name).write_bytes(b"x")
+        with pytest.raises(rs.InputError, match=what):
+            open_checkpoint(folder)

@@ -1,4 +1,4 @@
-"""Safetensors files, and checkpoints in several files with an index of the tensors in each.
+"""Files of any format, and checkpoints in several files with an index of the tensors in each.
 
 The safetensors library checks that the header of a file describes exactly its bytes; nothing in such a file can run.
 An index is a JSON file in the format of Hugging Face: `{"weight_map": {"name of a tensor": "name of a file"}}`. As it
@@ -16,8 +16,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from rankscope.checkpoints.formats.groups import NoSuchGroup
+from rankscope.checkpoints.formats.hdf5_file import HDF5, MATLAB_HDF5, Hdf5File, is_keras_archive
+from rankscope.checkpoints.formats.matlab_file import BEGINS as MATLAB
+from rankscope.checkpoints.formats.matlab_file import MatlabFile
 from rankscope.checkpoints.formats.numpy_file import MAGIC as NUMPY
 from rankscope.checkpoints.formats.numpy_file import NumpyFile, is_npz
+from rankscope.checkpoints.formats.onnx_file import OnnxFile
 from rankscope.checkpoints.formats.torch_archive import is_legacy
 from rankscope.checkpoints.formats.torch_file import TorchFile
 from rankscope.checkpoints.other_formats import other_format
@@ -105,7 +109,7 @@ def open_file(path: Path, key: str | None = None) -> Source:
     """
     try:
         with path.open("rb") as file:
-            begins = file.read(64)
+            begins = file.read(512)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
     source = _open(path, begins, key)
@@ -120,6 +124,12 @@ def _open(path: Path, begins: bytes, key: str | None) -> Source:
         return SafetensorsFile(path)
     if begins.startswith(NUMPY) or (begins.startswith(b"PK") and is_npz(path)):
         return NumpyFile(path)
+    if begins.startswith((HDF5, MATLAB_HDF5)) or (begins.startswith(b"PK") and is_keras_archive(path)):
+        return Hdf5File(path)
+    if begins.startswith(MATLAB):
+        return MatlabFile(path)
+    if path.suffix == ".onnx" and begins and not begins.startswith((b"version https", b"<")):
+        return OnnxFile(path)
     if not is_legacy(begins) and (what := other_format(path, begins)):
         raise InputError(f"{path} is {what}")
     return SafetensorsFile(path) if path.suffix == ".safetensors" else TorchFile(path, key)

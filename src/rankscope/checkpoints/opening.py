@@ -12,6 +12,7 @@ from torch import nn
 from rankscope.checkpoints.adapter import CONFIG, Adapter
 from rankscope.checkpoints.factored import OWN_FILE
 from rankscope.checkpoints.files import Shards, open_file
+from rankscope.checkpoints.formats.distributed import METADATA, Distributed, is_distributed
 from rankscope.checkpoints.formats.groups import Groups, NoSuchGroup
 from rankscope.checkpoints.other_formats import other_folder
 from rankscope.checkpoints.own_adapter import OwnAdapter
@@ -21,7 +22,10 @@ from rankscope.networks.network_file import INITIAL
 
 CheckpointLike = str | os.PathLike[str] | Mapping[str, Any] | nn.Module
 
-IN_FOLDERS = ("*.safetensors.index.json", "*.safetensors", "*.bin.index.json", "*.bin", "*.pt", "*.pth", "*.npz")
+IN_FOLDERS = (
+    *("*.safetensors.index.json", "*.safetensors", "*.bin.index.json", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.npz"),
+    *("*.keras", "*.h5", "*.hdf5", "*.onnx", "*.mat"),
+)
 """Files of a folder that are opened, in this order of preference."""
 
 USUAL = ("network", "model", "pytorch_model", "diffusion_pytorch_model")
@@ -61,7 +65,11 @@ def open_checkpoint(given: CheckpointLike, argument: str = "before", key: str | 
             return OwnAdapter(path, adapter)
         if adapter is not None:
             return adapter
+        if is_distributed(path):
+            return Distributed(path, key)
         path = _in_folder(path, argument)
+    if path.name == METADATA:
+        return Distributed(path.parent, key)
     if path.name in (CONFIG, OWN_FILE):
         return open_checkpoint(path.parent, argument)
     return Shards(path) if path.name.endswith(".index.json") else open_file(path, key)

@@ -97,6 +97,12 @@ class Window:
         self._at = target
         return target
 
+    def readinto(self, buffer: memoryview) -> int:
+        """Read into a buffer; return the number of bytes."""
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
     def tell(self) -> int:
         """Return the offset from the beginning."""
         return self._at
@@ -127,12 +133,7 @@ def _archive(window: Window, path: Path) -> Saved:
             if item.compress_type != zipfile.ZIP_STORED:
                 raise InputError(f"{path} must be uncompressed, as torch.save writes it, got {name[:100]!r}")
             # Not through `archive`, which refuses wrong checksums: torch ignores them, and need not write them.
-            window.seek(item.header_offset + 26)
-            names = sum(struct.unpack("<HH", window.read(4)))
-            begin = item.header_offset + 30 + names
-            if begin + item.file_size > window.size:
-                raise ValueError(f"{name[:100]!r} ends after the file")
-            spans[name.removeprefix(top).removeprefix("data/")] = Span(begin, item.file_size)
+            spans[name.removeprefix(top).removeprefix("data/")] = span_of(window, item)
 
     def content(name: str) -> bytes:
         span = spans[name]
@@ -143,6 +144,15 @@ def _archive(window: Window, path: Path) -> Saved:
     root = interpret(content("data.pkl"), CALLS, storage_of)
     placed = {key: Span(window.start + span.start, span.size) for key, span in spans.items()}
     return Saved(root, placed, order != sys.byteorder, _code(archive, top) if top + "constants.pkl" in items else None)
+
+
+def span_of(window: Window, item: zipfile.ZipInfo) -> Span:
+    """Return where an uncompressed file is in an archive."""
+    window.seek(item.header_offset + 26)
+    begin = item.header_offset + 30 + sum(struct.unpack("<HH", window.read(4)))
+    if begin + item.file_size > window.size:
+        raise ValueError(f"{item.filename[:100]!r} ends after the file")
+    return Span(begin, item.file_size)
 
 
 def _code(archive: zipfile.ZipFile, top: str) -> dict[str, str]:

@@ -79,7 +79,8 @@ def whole(number: Any) -> int:
     return number
 
 
-def _shape(sizes: Any) -> tuple[int, ...]:
+def shape_of(sizes: Any) -> tuple[int, ...]:
+    """Return a shape that a file gives, or raise."""
     if not isinstance(sizes, (tuple, list)) or len(sizes) > MOST_DIMENSIONS:
         raise ValueError("a shape has another form")
     return tuple(map(whole, sizes))
@@ -91,11 +92,11 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *more: Any) -> St
 
 
 def _tensor_v3(storage: Any, offset: Any, size: Any, stride: Any, _: Any, __: Any, kind: Any, *more: Any) -> Stored:
-    return _strided(storage, offset, size, stride, _dtype(kind), more[0] if more else None)
+    return _strided(storage, offset, size, stride, dtype_of(kind), more[0] if more else None)
 
 
 def _strided(storage: Any, offset: Any, size: Any, stride: Any, dtype: torch.dtype | str, bits: Any) -> Stored:
-    shape, steps, offset = _shape(size), _shape(stride), whole(offset)
+    shape, steps, offset = shape_of(size), shape_of(stride), whole(offset)
     if len(shape) != len(steps):
         raise ValueError("a shape and its strides differ in length")
     available = storage.numel
@@ -117,7 +118,7 @@ def _extent(shape: tuple[int, ...], steps: tuple[int, ...]) -> int:
     return 1 + sum((count - 1) * step for count, step in zip(shape, steps, strict=True))
 
 
-def _dtype(kind: Any) -> torch.dtype | str:
+def dtype_of(kind: Any) -> torch.dtype | str:
     """Return the type that a name such as `torch.float8_e4m3fn` stands for."""
     name = kind.name if isinstance(kind, Imported) else ""
     found = getattr(torch, name.removeprefix("torch."), None) if name.removeprefix("torch.").isidentifier() else None
@@ -133,11 +134,11 @@ def _sparse(*_: Any) -> Stored:
 
 
 def _quantized(storage: Any, offset: Any, size: Any, *_: Any) -> Stored:
-    return Stored(Entry(_shape(size), "quantized by torch; dequantize() it before it is saved"))
+    return Stored(Entry(shape_of(size), "quantized by torch; dequantize() it before it is saved"))
 
 
 def _meta(dtype: Any, size: Any, *_: Any) -> Stored:
-    return Stored(Entry(_shape(size), "without values (on the meta device)"))
+    return Stored(Entry(shape_of(size), "without values (on the meta device)"))
 
 
 def _of_class(function: Any, kind: Any, arguments: Any, *_: Any) -> Any:
@@ -152,11 +153,11 @@ def _of_class(function: Any, kind: Any, arguments: Any, *_: Any) -> Any:
 
 def _wrapper(kind: Any, dtype: Any, size: Any, *_: Any) -> Stored:
     name = kind.name if isinstance(kind, Imported) else "unknown"
-    return Stored(Entry(_shape(size), f"of the class {name[:100]}; save it as a plain tensor"))
+    return Stored(Entry(shape_of(size), f"of the class {name[:100]}; save it as a plain tensor"))
 
 
 def _device_tensor(data: Any, dtype: Any, *_: Any) -> Any:
-    same = isinstance(data, Stored) and data.entry.dtype == _dtype(dtype)
+    same = isinstance(data, Stored) and data.entry.dtype == dtype_of(dtype)
     return data if same else Stored(Entry((), "of another device; save it on the CPU"))
 
 
