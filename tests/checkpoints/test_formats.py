@@ -13,7 +13,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from checkpoint_cases import Hostile, transformer
+from checkpoint_cases import Hostile, transformer, write_shards
 
 import rankscope as rs
 from rankscope.checkpoints import open_checkpoint
@@ -196,6 +196,9 @@ def test_a_group_is_taken_by_its_name(tmp_path):
     assert rs.compare(tmp_path / "w.pt", {"x": group(7)}, key="x").norm.item() == pytest.approx(12)
     with pytest.raises(rs.InputError, match=r"did you mean 'model_ema'"):
         rs.compare(plain, tmp_path / "w.pt", key="model_ma")
+    for given in (write_shards(tmp_path, group(1) | {"b": torch.ones(2)}), torch.nn.Linear(2, 2)):
+        with pytest.raises(rs.InputError, match="key must be left out"):
+            open_checkpoint(given, key="ema")
     with pytest.raises(rs.InputError, match="key must be left out"):
         rs.compare(plain, group(3), key="ema")
 

@@ -15,7 +15,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from rankscope.checkpoints.formats.groups import NoSuchGroup
 from rankscope.checkpoints.formats.hdf5_file import HDF5, MATLAB_HDF5, Hdf5File, is_keras_archive
 from rankscope.checkpoints.formats.matlab_file import BEGINS as MATLAB
 from rankscope.checkpoints.formats.matlab_file import MatlabFile
@@ -112,13 +111,6 @@ def open_file(path: Path, key: str | None = None) -> Source:
             begins = file.read(512)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    source = _open(path, begins, key)
-    if key is not None and not isinstance(source, TorchFile):
-        raise NoSuchGroup(f"key must be left out for {path}, which has no groups of tensors, got {key!r}")
-    return source
-
-
-def _open(path: Path, begins: bytes, key: str | None) -> Source:
     # A safetensors file begins with the length of its header, and the header with a brace.
     if begins[8:9] == b"{":
         return SafetensorsFile(path)

@@ -14,6 +14,7 @@ from rankscope.checkpoints.factored import OWN_FILE
 from rankscope.checkpoints.files import Shards, open_file
 from rankscope.checkpoints.formats.distributed import METADATA, Distributed, is_distributed
 from rankscope.checkpoints.formats.groups import Groups, NoSuchGroup
+from rankscope.checkpoints.formats.torch_file import TorchFile
 from rankscope.checkpoints.other_formats import other_folder
 from rankscope.checkpoints.own_adapter import OwnAdapter
 from rankscope.checkpoints.source import InMemory, Renamed, Source
@@ -33,9 +34,10 @@ USUAL = ("network", "model", "pytorch_model", "diffusion_pytorch_model")
 
 
 def open_checkpoint(given: CheckpointLike, argument: str = "before", key: str | None = None) -> Source:
-    """Open a file (safetensors, `torch.save`, NumPy), an index of shards, a folder, a state dict or a module.
+    """Open a file, an index of shards, a folder, a state dict or a module.
 
-    A folder holds one of these files or a LoRA adapter. In messages the checkpoint is called `argument`.
+    The format of a file is recognized by its first bytes; the guide on checkpoints lists all. A folder holds one such
+    file, a distributed checkpoint of PyTorch or a LoRA adapter. In messages the checkpoint is called `argument`.
 
     Parameters
     ----------
@@ -50,6 +52,13 @@ def open_checkpoint(given: CheckpointLike, argument: str = "before", key: str | 
     InputError
         If it is none of these, or is damaged.
     """
+    source = _opened(given, argument, key)
+    if key is not None and not isinstance(source, (TorchFile, Distributed)) and not isinstance(given, Mapping):
+        raise NoSuchGroup(f"key must be left out for {source.label}, which has no groups of tensors, got {key!r}")
+    return source
+
+
+def _opened(given: CheckpointLike, argument: str, key: str | None) -> Source:
     if key is not None and isinstance(given, Mapping):
         given = Groups(given, argument).weights(key)
     if isinstance(given, (Mapping, nn.Module)):
@@ -71,7 +80,7 @@ def open_checkpoint(given: CheckpointLike, argument: str = "before", key: str | 
     if path.name == METADATA:
         return Distributed(path.parent, key)
     if path.name in (CONFIG, OWN_FILE):
-        return open_checkpoint(path.parent, argument)
+        return _opened(path.parent, argument, key)
     return Shards(path) if path.name.endswith(".index.json") else open_file(path, key)
 
 

@@ -15,7 +15,7 @@ from rankscope.cli.comparison_table import print_comparison, printable
 from rankscope.cli.output import console, print_json
 from rankscope.errors import InputError
 
-WEIGHTS = "A .safetensors, torch.save, .npz or .npy file, an index of shards, or a folder with one of these"
+WEIGHTS = "A file (torch.save, safetensors, NumPy, Keras, MATLAB, ONNX, ...), an index of shards, or a folder with one"
 
 
 @app.command()
