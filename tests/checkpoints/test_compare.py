@@ -373,3 +373,18 @@ def test_files_are_streamed(tmp_path, kind):
     )
     held = 2 * 64 * 2**20  # of each file, as much as may stay mapped
     assert int(run.stdout) < held + 60 * 2**20
+
+
+def test_other_processes_measure_the_same(tmp_path):
+    torch.manual_seed(0)
+    before = torch.nn.LSTM(6, 12, num_layers=2).state_dict()
+    after = {name: value + torch.randn(value.shape) for name, value in before.items()}
+    paths = tmp_path / "before.safetensors", tmp_path / "after.pt"
+    save_file(before, paths[0])
+    torch.save(after, paths[1])
+    seen = []
+    elsewhere = inspect(*paths, workers=2, on_progress=lambda done, total, name: seen.append((done, total)))
+    assert elsewhere == inspect(*paths)
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    with pytest.raises(rs.InputError, match="before must be a path"):
+        inspect(before, paths[1], workers=2)

@@ -165,6 +165,7 @@ def test_many_equally_strong_directions_are_found(size, rank, noise):
 
 def test_more_strong_directions_than_are_computed_are_not_counted(monkeypatch):
     monkeypatch.setattr(noise_edges, "EXACT_UP_TO", 0)
+    monkeypatch.setattr(noise_edges, "EXACT_OF_ROUNDED_UP_TO", 0)
     monkeypatch.setattr(noise_edges, "COMPLETE_UP_TO", 0)
     random = torch.randn(400, 400, generator=torch.manual_seed(1), dtype=torch.float64) / 400**0.5
     for rank, expected in ((20, 20), (100, None)):
@@ -201,6 +202,7 @@ def test_the_ways_for_large_matrices_agree_with_the_exact_one(monkeypatch, path)
     dW = 0.01 * torch.randn(300, 200, generator=generator, dtype=torch.float64) + low_rank(300, 200, 5, scale=3.0)
     exact = alone(dW)
     monkeypatch.setattr(noise_edges, "EXACT_UP_TO", 0)
+    monkeypatch.setattr(noise_edges, "EXACT_OF_ROUNDED_UP_TO", 0)
     monkeypatch.setattr(noise_edges, "COMPLETE_UP_TO", 200 if path == "gram" else 0)
     for matrix in (dW, dW.t().contiguous(), dW.float()):
         other = alone(matrix)
@@ -218,6 +220,7 @@ def test_the_ways_for_large_matrices_agree_with_the_exact_one(monkeypatch, path)
 
 def test_all_values_of_a_large_matrix_where_asked_for(monkeypatch):
     monkeypatch.setattr(noise_edges, "EXACT_UP_TO", 0)
+    monkeypatch.setattr(noise_edges, "EXACT_OF_ROUNDED_UP_TO", 0)
     monkeypatch.setattr(noise_edges, "COMPLETE_UP_TO", 0)
     dW = torch.randn(150, 100, generator=torch.manual_seed(0))
     found = alone(dW, exact=True)

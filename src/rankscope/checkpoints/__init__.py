@@ -1,9 +1,9 @@
 """Checkpoints of any PyTorch model: readers, comparison of two checkpoints, and low-rank factors."""
 
-from rankscope.checkpoints.compare import ComparedMatrix as ComparedMatrix
-from rankscope.checkpoints.compare import Comparison as Comparison
 from rankscope.checkpoints.compare import compare as compare
 from rankscope.checkpoints.compare import inspect as inspect
+from rankscope.checkpoints.comparison import ComparedMatrix as ComparedMatrix
+from rankscope.checkpoints.comparison import Comparison as Comparison
 from rankscope.checkpoints.factors import LowRankFactors as LowRankFactors
 from rankscope.checkpoints.factors import low_rank_factors as low_rank_factors
 from rankscope.checkpoints.load import load_weights as load_weights

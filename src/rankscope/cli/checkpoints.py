@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from rankscope.cli.app import JsonFlag, app, comma_separated
+from rankscope.cli.cluster import SchedulerOption, executor_of
 from rankscope.cli.comparison_table import print_comparison, printable
 from rankscope.cli.output import console, print_json
 from rankscope.errors import InputError
@@ -49,6 +50,9 @@ def inspect(
     exact: Annotated[
         bool, typer.Option("--exact", help="Compute all singular values of large matrices too (slow).")
     ] = False,
+    workers: Annotated[int, typer.Option(help="Processes that measure matrices, one thread each.")] = 1,
+    scheduler: SchedulerOption = None,
+    device: Annotated[str, typer.Option(help="Where singular values are computed: cpu or cuda.")] = "cpu",
     csv: Annotated[Path | None, typer.Option(help="Table to write, one row for each matrix.")] = None,
     out: Annotated[Path | None, typer.Option(help="Figure to write: .png, .pdf or .svg.")] = None,
     as_json: JsonFlag = False,
@@ -59,7 +63,7 @@ def inspect(
 
     if out is not None:
         figure_paths(out)
-    with tensor_bar() as on_progress:
+    with tensor_bar() as on_progress, executor_of(scheduler) as executor:
         compared = compare_files(
             before,
             after,
@@ -70,6 +74,9 @@ def inspect(
             prefix=prefix,
             rename=_renaming(rename or []),
             exact=exact,
+            workers=workers,
+            executor=executor,
+            device=device,
             on_progress=on_progress,
         )
     files = [] if csv is None else [compared.write_csv(csv)]

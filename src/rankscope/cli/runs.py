@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,19 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rankscope.cli.app import JsonFlag, OutFolder, WorkersOption, app, comma_separated
+from rankscope.cli.cluster import SchedulerOption, executor_of
 from rankscope.cli.output import note, print_files, print_json, print_lines, print_table, sweep_bar
 from rankscope.errors import InputError
-from rankscope.extras import needs
 
 if TYPE_CHECKING:
-    from concurrent.futures import Executor
-
     from rankscope.sweep import Job, RunResult
 
 RunFolderArgument = Annotated[Path, typer.Argument(help="Folder of a run.")]
-SchedulerOption = Annotated[
-    str | None, typer.Option(help="Address of a Dask scheduler, tcp://HOST:PORT, whose workers do the work.")
-]
 
 
 @app.command()
@@ -82,7 +76,7 @@ def run(
 
     jobs, description = _jobs(what, preset)
     _estimate(jobs, out, workers if scheduler is None else None, keep_weights)
-    with sweep_bar(what, len(jobs)) as on_progress, _executor(scheduler) as executor:
+    with sweep_bar(what, len(jobs)) as on_progress, executor_of(scheduler) as executor:
         result = run_jobs(
             jobs,
             out,
@@ -122,7 +116,7 @@ def measure(
     from rankscope.sweep import RunFolder, measure_run
 
     networks = len(RunFolder(folder).done())
-    with sweep_bar("measure", networks) as on_progress, _executor(scheduler) as executor:
+    with sweep_bar("measure", networks) as on_progress, executor_of(scheduler) as executor:
         result = measure_run(folder, comma_separated(add), workers=workers, executor=executor, on_progress=on_progress)
     _print_result(result, networks, folder, None, as_json)
 
@@ -205,24 +199,6 @@ def _readable(row: dict[str, Any]) -> dict[str, Any]:
     from rich.filesize import decimal
 
     return row | {"bytes": decimal(row["bytes"]), "minutes": f"{row['minutes']:g}"}
-
-
-@contextmanager
-def _executor(scheduler: str | None) -> Iterator[Executor | None]:
-    """Yield the executor of a Dask cluster, or None for local processes."""
-    if scheduler is None:
-        yield None
-        return
-    with needs("cluster", "scheduler"):
-        from distributed import Client
-    try:
-        client: Any = Client(scheduler, timeout=10)  # type: ignore[no-untyped-call]
-    except (OSError, ValueError) as error:
-        raise InputError(f"scheduler must be the address of a running one, got {scheduler!r}: {error}") from error
-    try:
-        yield client.get_executor(retries=2)
-    finally:
-        client.close()
 
 
 def _print_result(result: RunResult, networks: int, folder: Path, device: str | None, as_json: bool) -> None:

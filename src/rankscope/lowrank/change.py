@@ -44,6 +44,8 @@ class Change:
         Sum of the products of the entries of dW and W0; None where W0 is not known.
     rounding
         The largest singular value of dW that the rounding of the stored weights can explain.
+    stored_in_double
+        Whether W or W0 is stored in double precision.
     """
 
     initial_norm: float | None
@@ -51,6 +53,7 @@ class Change:
 
     def __init__(self, before: Tensor, after: Tensor) -> None:
         self._before, self._after = before, after
+        self.stored_in_double = torch.float64 in (before.dtype, after.dtype)
         found = _subtract(before, after)
         self.norm, self.initial_norm, self.initial_product = found.norm, found.initial_norm, found.initial_product
         self.rounding = found.rounding
@@ -136,6 +139,7 @@ class FactoredChange(Change):
         if not all(bool(torch.isfinite(factor).all()) for factor in (B, A)):
             raise InputError("B and A must be finite, got entries that are not")
         self.B, self.A = B, A
+        self.stored_in_double = dtype == torch.float64
         self.initial_norm = self.initial_product = None
         if before is not None:
             self._before = before

@@ -26,7 +26,11 @@ from rankscope.lowrank.change import Change, FactoredChange
 from rankscope.lowrank.sign_flips import stand_out_of_errors
 
 EXACT_UP_TO = 1024
-"""Smaller side up to which all singular values are computed to rounding, in half a second."""
+"""Smaller side up to which all singular values are computed to rounding, in half a second, of matrices in double
+precision."""
+
+EXACT_OF_ROUNDED_UP_TO = 256
+"""The same of matrices in a narrower type, whose rounding is larger than 1e-8 of the largest value."""
 
 COMPLETE_UP_TO = 4096
 """Smaller side up to which all are computed, to 1e-8 of the largest: the leading ones alone would take as long."""
@@ -84,42 +88,48 @@ class Measures:
     method: str
 
 
-def spectrum_of(change: Change, exact: bool = False) -> Spectrum:
+def spectrum_of(change: Change, exact: bool = False, device: str = "cpu") -> Spectrum:
     """Return the singular values of a change: all of them where that is fast or `exact`, else the leading ones."""
     if isinstance(change, FactoredChange):
         values = change.singular_values
         error = float(np.finfo(float).eps) * max(change.shape) * values[0]
         return Spectrum(change.shape, values, True, float(np.sum(values**2)), error, "factors")
-    return spectrum_of_matrix(change.matrix, exact)
+    return _spectrum_of_matrix(change.matrix, change.stored_in_double, exact, device)
 
 
-def spectrum_of_matrix(matrix: Array, exact: bool = False) -> Spectrum:
-    """Return the singular values of a matrix: all of them where that is fast or `exact`, else the leading ones."""
+def _spectrum_of_matrix(matrix: Array, precise: bool, exact: bool, device: str) -> Spectrum:
     m, n = matrix.shape
     eps = float(np.finfo(float).eps)
-    if min(m, n) <= EXACT_UP_TO and matrix.dtype == np.float64:
-        values = torch.linalg.svdvals(torch.from_numpy(matrix)).numpy()
+    A = torch.from_numpy(matrix).to(device)
+    if min(m, n) <= (EXACT_UP_TO if precise else EXACT_OF_ROUNDED_UP_TO):
+        values = torch.linalg.svdvals(A.double()).cpu().numpy()
         relative_error, method = eps * max(m, n), "exact"
     elif min(m, n) <= COMPLETE_UP_TO or exact:
-        gram = _gram(torch.from_numpy(matrix))
-        values = torch.linalg.eigvalsh(gram).flip(0).clamp_min(0).sqrt().numpy()
+        values = torch.linalg.eigvalsh(_gram(A)).flip(0).clamp_min(0).sqrt().cpu().numpy()
         relative_error, method = math.sqrt(eps), "gram"
     else:
-        found = leading_triplets(torch.from_numpy(matrix), LISTED)
-        error = float(found.error.max())
-        square = float(torch.sum(torch.from_numpy(matrix).square(), dtype=torch.float64))
-        return Spectrum((m, n), found.s.double().numpy(), False, square, error, "randomized")
+        found = leading_triplets(A, LISTED)
+        square = float(torch.sum(A.square(), dtype=torch.float64))
+        return Spectrum((m, n), found.s.double().cpu().numpy(), False, square, float(found.error.max()), "randomized")
     return Spectrum((m, n), values, True, float(np.sum(values**2)), relative_error * values[0], method)
 
 
-def measure(change: Change, exact: bool = False) -> Measures:
-    """Return the measures of a change that is not zero; `exact` computes all singular values of large matrices too."""
-    spectrum = spectrum_of(change, exact)
+def measure(change: Change, exact: bool = False, device: str = "cpu") -> Measures:
+    """Return the measures of a change that is not zero.
+
+    Parameters
+    ----------
+    exact
+        Compute all singular values of large matrices too.
+    device
+        Where decompositions are computed, as torch names it.
+    """
+    spectrum = spectrum_of(change, exact, device)
     measures = measures_of(spectrum, change.rounding)
     # Errors of rounding are larger where weights are, unlike those of the flat bulk of noise.
     rounded = np.median(spectrum.values) < change.rounding and measures.noise_edge != measures.rounding_noise
     if rounded and min(spectrum.shape) >= FEWEST:
-        bulk = stand_out_of_errors(change)
+        bulk = stand_out_of_errors(change, device)
         measures = replace(measures, flat_bulk=bulk.flat, noise_edge=bulk.edge, standing_out=bulk.above)
     cosine = change.initial_cosine
     if cosine is None:
@@ -127,7 +137,7 @@ def measure(change: Change, exact: bool = False) -> Measures:
     norm = change.norm * math.sqrt(1 - cosine**2)
     if abs(cosine) < ALONG:
         return replace(measures, initial_cosine=cosine, rest_norm=norm)
-    rest = spectrum_of_matrix(change.without_scaling(), exact)
+    rest = _spectrum_of_matrix(change.without_scaling(), change.stored_in_double, exact, device)
     # A rest of rounding errors has no directions.
     empty = rest.values[0] <= measures.rounding_noise
     ranks = [0 if empty else _known(_rank_for(rest, f / 100)) for f in FRACTIONS]
@@ -181,7 +191,7 @@ def measures_of(spectrum: Spectrum, rounding: float) -> Measures:
 def _gram(matrix: Tensor) -> Tensor:
     """Return the smaller of A A^T and A^T A in double precision, without a double copy of A."""
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.t()
-    gram = torch.zeros(len(wide), len(wide), dtype=torch.float64)
+    gram = torch.zeros(len(wide), len(wide), dtype=torch.float64, device=matrix.device)
     for start in range(0, wide.shape[1], 1024):
         columns = wide[:, start : start + 1024].double()
         gram.addmm_(columns, columns.t())

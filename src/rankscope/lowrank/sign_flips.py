@@ -27,14 +27,14 @@ MARGIN = 1.2
 above those of independent errors of the same sizes (bfloat16, |dW| from 1e-4 to 6e-3 of |W0|)."""
 
 
-def stand_out_of_errors(change: Change) -> Bulk:
+def stand_out_of_errors(change: Change, device: str) -> Bulk:
     """Return how many directions of a change stand out of the rest of it with random signs.
 
     The directions that are found are taken away, and the rest is tested again, until no further one stands out. The
     signs are drawn from a fixed seed, so that equal changes give equal results.
     """
     rng = np.random.default_rng(0)
-    rest = torch.from_numpy(np.array(change.matrix))
+    rest = torch.from_numpy(np.array(change.matrix)).to(device)
     U, s, Vt = leading_triplets(rest, MOST)[:3]
     out = 0
     while True:
@@ -52,7 +52,7 @@ def stand_out_of_errors(change: Change) -> Bulk:
 def _signs(matrix: Tensor, rng: np.random.Generator) -> Tensor:
     bits = np.frombuffer(rng.bytes(math.ceil(matrix.numel() / 8)), np.uint8)
     signs = np.unpackbits(bits, count=matrix.numel()).astype(np.int8) * 2 - 1
-    return torch.from_numpy(signs).reshape(matrix.shape).to(matrix.dtype)
+    return torch.from_numpy(signs).reshape(matrix.shape).to(matrix)
 
 
 def _largest(matrix: Tensor) -> float:
