@@ -1,0 +1,99 @@
+"""`rankscope inspect` of more than two checkpoints: their changes against the first, and the growth of directions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rankscope.cli.output import console, print_json
+from rankscope.cli.terminal import print_skipped, printable, tensor_bar
+
+if TYPE_CHECKING:
+    from rankscope.checkpoints import Growth, Stage
+
+
+def inspect_along(
+    paths: Sequence[Path],
+    layers: Sequence[str] | None,
+    exact: bool,
+    csv: Path | None,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Compare checkpoints with the first one, print a table for each matrix or JSON, and write a table and a figure."""
+    from rankscope.checkpoints import compare_along
+
+    with tensor_bar() as on_progress:
+        growth = compare_along(paths, layers=layers, exact=exact, on_progress=on_progress)
+    files = [] if csv is None else [growth.write_csv(csv)]
+    if out is not None:
+        from rankscope.figures.along import along
+        from rankscope.figures.saving import save_figure
+
+        files += save_figure(along(growth.to_dataframe(), growth.checkpoints[0]), out)
+    if as_json:
+        print_json(
+            {
+                "checkpoints": list(growth.checkpoints),
+                "stages": [stage.row() for stage in growth.stages],
+                "skipped": [one._asdict() for one in growth.skipped],
+                "note": growth.note,
+                "files": [str(path) for path in files],
+            }
+        )
+        return
+    _print_table(growth)
+    for path in files:
+        console().print(str(path), soft_wrap=True, highlight=False)
+
+
+def _print_table(growth: Growth) -> None:
+    from rich.table import Table
+
+    screen = console()
+    table = Table()
+    table.add_column("matrix", overflow="fold")
+    table.add_column("checkpoint", overflow="fold")
+    for heading in ("|dW|", "/ |W0|", "s1", "stable\nrank", "90 %", "overlap", "strength of directions / last"):
+        table.add_column(heading, justify="left" if "strength" in heading else "right")
+    last = {stage.name: stage for stage in growth.stages}
+    shown = None
+    for stage in growth.stages:
+        if shown not in (None, stage.name):
+            table.add_section()
+        table.add_row("" if shown == stage.name else printable(stage.name), *_cells(stage, last[stage.name]))
+        shown = stage.name
+    if growth.stages:
+        screen.print(table)
+        screen.print(
+            f"Changes from {printable(growth.checkpoints[0])}. Directions: the leading singular vectors of the last change. "
+            "Overlap: of as many leading directions with them, 1 for the same subspace; strength: in multiples of the last",
+            highlight=False,
+        )
+    else:
+        screen.print("No matrix with a change that can be followed.")
+    if growth.note:
+        screen.print(printable(growth.note), highlight=False)
+    print_skipped(screen, growth.skipped)
+
+
+def _cells(stage: Stage, last: Stage) -> list[str]:
+    measures = stage.measures
+    strengths = [a / b for a, b in zip(stage.strengths, last.strengths, strict=True)]
+    cells = [
+        printable(stage.checkpoint),
+        f"{stage.norm:.3g}",
+        "-" if stage.relative_norm is None else f"{stage.relative_norm:.2g}",
+    ]
+    if measures is None:
+        return [*cells, *"---", "-", "-"]
+    least, most = measures.rank_90_bounds
+    return [
+        *cells,
+        f"{measures.singular_values[0]:.3g}",
+        f"{measures.stable_rank:.1f}",
+        str(least) if least == most else f"{least}..{most}",
+        f"{(stage.left_overlap + stage.right_overlap) / 2:.2f}",
+        " ".join(f"{strength:.2f}" for strength in strengths),
+    ]
