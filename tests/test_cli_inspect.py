@@ -120,3 +120,20 @@ def test_bad_input_is_one_line_and_status_2(capsys, files, tmp_path, monkeypatch
     assert err.count("\n") == 1
     for text in named:
         assert text in err
+
+
+def test_more_than_two_are_compared_with_the_first(capsys, files, tmp_path):
+    first, last = files
+    between = tmp_path / "epoch=3.pt"
+    state = torch.load(last)["state_dict"]
+    torch.save({name: value / 2 for name, value in state.items()}, between)
+    outputs = ("--csv", tmp_path / "t.csv", "--out", tmp_path / "f.png")
+    status, out, err = call(capsys, "inspect", first, between, last, *outputs)
+    assert (status, err) == (0, "")
+    for text in ("epoch=3", "after", "weight_hh_l0", "changes from before", "a bias"):
+        assert text in out
+    assert (tmp_path / "t.csv").read_text().count("\n") == 5
+    printed = json.loads(call(capsys, "inspect", first, between, last, "--json", "--layers", "weight_hh_l0")[1])
+    assert printed["checkpoints"] == ["before", "epoch=3", "after"]
+    assert [(one["name"], one["step"]) for one in printed["stages"]] == [("weight_hh_l0", 3), ("weight_hh_l0", None)]
+    assert "--heads is for two checkpoints" in call(capsys, "inspect", first, between, last, "--heads", "2")[2]

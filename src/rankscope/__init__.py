@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rankscope import tasks as tasks
     from rankscope import theory as theory
     from rankscope.checkpoints import compare as compare
+    from rankscope.checkpoints import compare_along as compare_along
     from rankscope.checkpoints import load_weights as load_weights
     from rankscope.checkpoints import low_rank_factors as low_rank_factors
     from rankscope.lowrank import change as change
@@ -60,6 +61,7 @@ _PUBLIC = {
     "tasks": "",
     "theory": "",
     "compare": "checkpoints",
+    "compare_along": "checkpoints",
     "load_weights": "checkpoints",
     "low_rank_factors": "checkpoints",
     "change": "lowrank",

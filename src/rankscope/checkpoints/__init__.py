@@ -1,5 +1,8 @@
 """Checkpoints of any PyTorch model: readers, comparison of two checkpoints, and low-rank factors."""
 
+from rankscope.checkpoints.along import Growth as Growth
+from rankscope.checkpoints.along import Stage as Stage
+from rankscope.checkpoints.along import compare_along as compare_along
 from rankscope.checkpoints.compare import compare as compare
 from rankscope.checkpoints.compare import inspect as inspect
 from rankscope.checkpoints.comparison import ComparedMatrix as ComparedMatrix

@@ -1,10 +1,11 @@
 r"""Several checkpoints of one training: the change of each against the first, and the growth of its directions.
 
-The singular vectors $u_j, v_j$ of the last change of a matrix are its directions. At an earlier checkpoint with the
-change $\Delta W$, direction $j$ has the strength $u_j^T \Delta W v_j$, which ends at the singular value $s_j$; it is
-matched to the earlier singular vectors $a, b$ with the largest $|a \cdot u_j| |b \cdot v_j|$. The overlap of the k leading
-directions is $|A^T U|^2 / k$ for the k leading left singular vectors A (earlier) and U (last), and alike on the right:
-1 for equal subspaces, k / N for random ones among N dimensions. One matrix of one checkpoint is in memory at a time.
+The leading singular vectors $u_j, v_j$ of the last change of a matrix are its k directions. At another checkpoint with
+the change $\Delta W$, direction $j$ has the strength $u_j^T \Delta W v_j$, which ends at the singular value $s_j$. Its
+match are the singular vectors $a, b$ of $\Delta W$ with the largest $|a \cdot u_j| |b \cdot v_j|$. The overlap is
+$|A^T U|^2 / k$ for the k leading left singular vectors A of $\Delta W$ and U of the last change, and alike on the
+right: the fraction of the last directions that are there, k / N for random ones among N dimensions. Singular vectors
+below the rounding of the weights do not count. One matrix of one checkpoint is in memory at a time.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -99,6 +100,9 @@ def compare_along(
     *,
     labels: Sequence[str] | None = None,
     layers: Iterable[str] | None = None,
+    key: str | None = None,
+    prefix: str | None = None,
+    rename: Mapping[str, str] | None = None,
     directions: int = 8,
     exact: bool = False,
     on_progress: Progress | None = None,
@@ -113,6 +117,8 @@ def compare_along(
         Names of the checkpoints; by default those of their files, with the number in it as `step`.
     layers
         Keys of weights, or patterns such as ``"*.q_proj.weight"``; by default all matrices.
+    key, prefix, rename
+        As in `compare`.
     directions
         Largest number k of directions to follow in a matrix. There are fewer where fewer stand out of the noise of the
         last change, or, without a flat bulk of noise, have 90 % of its squared norm.
@@ -131,10 +137,10 @@ def compare_along(
         raise InputError(f"checkpoints must be three or more, got {len(given)}; compare takes two")
     most = integer("directions", directions, minimum=1)
     names, steps = _named(given, labels)
-    pairs = [open_pair(given[0], one) for one in given[1:]]
+    pairs = [open_pair(given[0], one, prefix, rename, key) for one in given[1:]]
     chosen = list(layers) if layers is not None and not isinstance(layers, str) else layers
     selected = [select(pair, chosen) for pair in pairs]
-    skipped = [Skipped(one.name, f"{names[-1]}: {one.reason}") for one in selected[-1].skipped]
+    skipped = list(selected[-1].skipped)
     work = selected[-1].matrices
     found = [{one.label: one for one in selection.matrices} for selection in selected]
     stages: list[Stage] = []
@@ -204,9 +210,7 @@ def _directions(change: Change, measures: Measures, most: int) -> _Last:
     return _Last(U[:, :k].double(), Vt[:k].double())
 
 
-def _stage(
-    change: Change, name: str, label: str, step: int | None, last: _Last, measures: Measures | None
-) -> Stage:
+def _stage(change: Change, name: str, label: str, step: int | None, last: _Last, measures: Measures | None) -> Stage:
     k = len(last.Vt)
     relative = change.norm / change.initial_norm if change.initial_norm else None
     if measures is None:
@@ -214,6 +218,8 @@ def _stage(
         return Stage(name, label, step, change.norm, relative, zeros, zeros, (0,) * k, 0.0, 0.0, None)
     # A direction that ends among the first k may begin far behind them.
     U, s, Vt = (factor.double() for factor in leading(change, 4 * k))
+    known = max(1, int((s > measures.rounding_noise).sum()))
+    U, Vt = U[:, :known], Vt[:known]
     left, right = (last.U.t() @ U).abs(), (last.Vt @ Vt.t()).abs()
     cosines, places = (left * right).max(1)
     return Stage(
@@ -251,9 +257,7 @@ def _named(given: Sequence[CheckpointLike], labels: Sequence[str] | None) -> tup
     paths = [Path(one) if isinstance(one, (str, os.PathLike)) else None for one in given]
     found = [_label(path, index) for index, path in enumerate(paths)]
     counts = Counter(found)
-    names = [
-        name if counts[name] == 1 else f"{index}: {name}" for index, name in enumerate(found)
-    ]
+    names = [name if counts[name] == 1 else f"{index}: {name}" for index, name in enumerate(found)]
     return names, [_step(name) for name in found]
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rankscope.checkpoints.pairs import Skipped
-from rankscope.io.atomic import replacing
+from rankscope.checkpoints.table import write_rows
 from rankscope.lowrank.noise_edges import FRACTIONS, Measures
 
 if TYPE_CHECKING:
@@ -45,13 +44,7 @@ class Comparison:
 
     def write_csv(self, path: str | os.PathLike[str]) -> Path:
         """Write one row for each matrix; bounds are two columns, and ten leading singular values s1, s2, ..."""
-        rows = [_flat(matrix.row()) for matrix in self.matrices]
-        headings = list(dict.fromkeys(key for row in rows for key in row)) or ["name"]
-        with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, headings)
-            writer.writeheader()
-            writer.writerows(rows)
-        return Path(path)
+        return write_rows(path, [matrix.row() for matrix in self.matrices])
 
     def to_dataframe(self) -> pd.DataFrame:
         """Return one row for each matrix, indexed by name; skipped tensors are in `attrs["skipped"]`."""
@@ -71,16 +64,3 @@ RANKS = tuple(f"{which}rank_{share}" for which in ("", "rest_") for share in FRA
 WHOLE = (*RANKS, "numerical_rank", "above_random_edge", "standing_out")
 MAYBE = ("initial_norm", "relative_norm", "noise_edge", "initial_cosine", "rest_norm")
 """Numbers that not every matrix has."""
-
-
-def _flat(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a row with one value in each column."""
-    flat: dict[str, Any] = {}
-    for key, value in row.items():
-        if key.endswith("_bounds"):
-            flat |= {key.replace("_bounds", "_least"): value[0], key.replace("_bounds", "_most"): value[1]}
-        elif key == "singular_values":
-            flat |= {f"s{index}": value[index - 1] if index <= len(value) else None for index in range(1, 11)}
-        else:
-            flat[key] = "x".join(map(str, value)) if key == "shape" else value
-    return flat

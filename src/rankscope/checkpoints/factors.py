@@ -119,6 +119,7 @@ def low_rank_factors(
     layers: Iterable[str] | None = None,
     *,
     transposed: Iterable[str] = (),
+    key: str | None = None,
     prefix: str | None = None,
     rename: Mapping[str, str] | None = None,
     on_progress: Progress | None = None,
@@ -138,8 +139,8 @@ def low_rank_factors(
     transposed
         Keys or patterns of the weights of transformers' `Conv1D`, (in, out), if neither a module nor the `config.json`
         beside a file tells which they are.
-    prefix, rename
-        Changes of names before they are matched, as in `compare`.
+    key, prefix, rename
+        State dict to take, and changes of names before they are matched, as in `compare`.
     on_progress
         Gets (done, total, name) before each matrix.
 
@@ -152,7 +153,7 @@ def low_rank_factors(
     if isinstance(transposed, str):
         raise InputError(f"transposed must be a list of patterns, got the text {transposed!r}; write [{transposed!r}]")
     patterns = tuple(transposed)
-    pair = open_pair(before, after, prefix, rename)
+    pair = open_pair(before, after, prefix, rename, key)
     selected = select(pair, layers)
     module = next((one for one in (before, after) if isinstance(one, nn.Module)), None)
     known = Known(module, model_types(before) | model_types(after), patterns)

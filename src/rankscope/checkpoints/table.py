@@ -10,7 +10,12 @@ from typing import Any
 
 from rankscope.io.atomic import replacing
 
-LISTED = {"singular_values": ("s", 10), "strengths": ("strength_", 8), "cosines": ("cosine_", 8), "places": ("place_", 8)}
+LISTED = {
+    "singular_values": ("s", 10),
+    "strengths": ("strength_", 8),
+    "cosines": ("cosine_", 8),
+    "places": ("place_", 8),
+}
 """Columns that hold several values: the beginning of the headings they are written to, and how many."""
 
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rankscope.cli.checkpoints import tensor_bar
+from rankscope.cli.comparison_table import print_skipped, printable
 from rankscope.cli.output import console, print_json
-from rankscope.cli.terminal import print_skipped, printable, tensor_bar
 
 if TYPE_CHECKING:
     from rankscope.checkpoints import Growth, Stage
+
+DRAWN = 4
 
 
 def inspect_along(
     paths: Sequence[Path],
     layers: Sequence[str] | None,
+    key: str | None,
+    prefix: str | None,
+    rename: Mapping[str, str],
     exact: bool,
     csv: Path | None,
     out: Path | None,
@@ -25,7 +31,9 @@ def inspect_along(
     from rankscope.checkpoints import compare_along
 
     with tensor_bar() as on_progress:
-        growth = compare_along(paths, layers=layers, exact=exact, on_progress=on_progress)
+        growth = compare_along(
+            paths, layers=layers, key=key, prefix=prefix, rename=rename, exact=exact, on_progress=on_progress
+        )
     files = [] if csv is None else [growth.write_csv(csv)]
     if out is not None:
         from rankscope.figures.along import along
@@ -49,14 +57,15 @@ def inspect_along(
 
 
 def _print_table(growth: Growth) -> None:
+    from rich import box
     from rich.table import Table
 
     screen = console()
-    table = Table()
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("matrix", overflow="fold")
     table.add_column("checkpoint", overflow="fold")
-    for heading in ("|dW|", "/ |W0|", "s1", "stable\nrank", "90 %", "overlap", "strength of directions / last"):
-        table.add_column(heading, justify="left" if "strength" in heading else "right")
+    for heading in ("|dW|", "|dW|\n/|W0|", "s1", "stable\nrank", "90\n%", "over-\nlap", "strength / last"):
+        table.add_column(heading, justify="left" if "strength" in heading else "right", no_wrap=True)
     last = {stage.name: stage for stage in growth.stages}
     shown = None
     for stage in growth.stages:
@@ -67,15 +76,15 @@ def _print_table(growth: Growth) -> None:
     if growth.stages:
         screen.print(table)
         screen.print(
-            f"Changes from {printable(growth.checkpoints[0])}. Directions: the leading singular vectors of the last change. "
-            "Overlap: of as many leading directions with them, 1 for the same subspace; strength: in multiples of the last",
+            f"changes from {printable(growth.checkpoints[0])}; overlap: fraction of the last change's directions among "
+            f"the leading ones; strength / last: of each of these directions, the first {DRAWN} of them",
             highlight=False,
         )
     else:
         screen.print("No matrix with a change that can be followed.")
     if growth.note:
         screen.print(printable(growth.note), highlight=False)
-    print_skipped(screen, growth.skipped)
+    print_skipped(growth.skipped)
 
 
 def _cells(stage: Stage, last: Stage) -> list[str]:
@@ -95,5 +104,5 @@ def _cells(stage: Stage, last: Stage) -> list[str]:
         f"{measures.stable_rank:.1f}",
         str(least) if least == most else f"{least}..{most}",
         f"{(stage.left_overlap + stage.right_overlap) / 2:.2f}",
-        " ".join(f"{strength:.2f}" for strength in strengths),
+        " ".join(f"{strength:.2f}" for strength in strengths[:DRAWN]),
     ]

@@ -18,14 +18,27 @@ from rankscope.errors import InputError
 
 WEIGHTS = "A file (torch.save, safetensors, NumPy, Keras, MATLAB, ONNX, ...), an index of shards, or a folder with one"
 
+KeyOption = Annotated[
+    str | None,
+    typer.Option(help="State dict to take of a file that holds several: 'model_ema'.", show_default=False),
+]
+PrefixOption = Annotated[
+    str | None, typer.Option(help="Beginning of names to ignore, such as 'model.', in both.", show_default=False)
+]
+RenameOption = Annotated[
+    list[str] | None,
+    typer.Option(help="OLD=NEW: replace a text in the names of both; may be given again.", show_default=False),
+]
+
 
 @app.command()
 def inspect(
     before: Annotated[Path, typer.Argument(help=f"The weights before learning. {WEIGHTS}.")],
     after: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Argument(
-            help="After learning, or a LoRA adapter. Omit it if the first file holds both, or is an adapter."
+            help="After learning, or a LoRA adapter. Omit it if the first file holds both, or is an adapter. Each of "
+            "several, in the order of training, is compared with the first file."
         ),
     ] = None,
     heads: Annotated[
@@ -36,17 +49,9 @@ def inspect(
         str | None,
         typer.Option(help="Weights or patterns, separated by commas, such as '*.q_proj.weight'.", show_default="all"),
     ] = None,
-    key: Annotated[
-        str | None,
-        typer.Option(help="State dict to take of a file that holds several: 'model_ema'.", show_default=False),
-    ] = None,
-    prefix: Annotated[
-        str | None, typer.Option(help="Beginning of names to ignore, such as 'model.', in both.", show_default=False)
-    ] = None,
-    rename: Annotated[
-        list[str] | None,
-        typer.Option(help="OLD=NEW: replace a text in the names of both; may be given again.", show_default=False),
-    ] = None,
+    key: KeyOption = None,
+    prefix: PrefixOption = None,
+    rename: RenameOption = None,
     exact: Annotated[
         bool, typer.Option("--exact", help="Compute all singular values of large matrices too (slow).")
     ] = False,
@@ -57,22 +62,32 @@ def inspect(
     out: Annotated[Path | None, typer.Option(help="Figure to write: .png, .pdf or .svg.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Report how each weight matrix changed between two checkpoints, and in how many directions."""
+    """Report how each weight matrix changed between two or more checkpoints, and in how many directions."""
     from rankscope.checkpoints import inspect as compare_files
     from rankscope.figures.saving import figure_paths, save_figure
 
     if out is not None:
         figure_paths(out)
+    if after and len(after) > 1:
+        from rankscope.cli.along import inspect_along
+
+        options = {"heads": heads, "workers": workers > 1, "scheduler": scheduler, "device": device != "cpu"}
+        for name, given in options.items():
+            if given:
+                raise InputError(f"--{name} is for two checkpoints, got {len(after) + 1}")
+        chosen = None if layers is None else comma_separated([layers])
+        inspect_along([before, *after], chosen, key, prefix, renaming(rename or []), exact, csv, out, as_json)
+        return
     with tensor_bar() as on_progress, executor_of(scheduler) as executor:
         compared = compare_files(
             before,
-            after,
+            after[0] if after else None,
             gates=gates,
             heads=heads,
             layers=None if layers is None else comma_separated([layers]),
             key=key,
             prefix=prefix,
-            rename=_renaming(rename or []),
+            rename=renaming(rename or []),
             exact=exact,
             workers=workers,
             executor=executor,
@@ -101,7 +116,7 @@ def inspect(
         console().print(str(path), soft_wrap=True, highlight=False)
 
 
-def _renaming(given: list[str]) -> dict[str, str]:
+def renaming(given: list[str]) -> dict[str, str]:
     """Return texts and their replacements from OLD=NEW."""
     for text in given:
         if "=" not in text[1:]:

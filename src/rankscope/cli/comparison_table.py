@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from rankscope.cli.output import console
 
 if TYPE_CHECKING:
     from rankscope.checkpoints import ComparedMatrix, Comparison
+    from rankscope.checkpoints.pairs import Skipped
 
 HEADINGS = ("|dW|\n/|W0|", "cos\nW0", "stable\nrank", "90\n%", "95\n%", "99\n%", "above\nround.", "stand\nout")
 NO_BULK, UNKNOWN = "-", "?"
@@ -21,7 +23,7 @@ def print_comparison(compared: Comparison) -> None:
         console().print("No matrix with a change that can be measured.")
     if compared.note:
         console().print(printable(compared.note), highlight=False)
-    _print_skipped(compared)
+    print_skipped(compared.skipped)
 
 
 def _print_matrices(matrices: tuple[ComparedMatrix, ...]) -> None:
@@ -93,12 +95,13 @@ def _cells(matrix: ComparedMatrix, known: bool) -> list[str]:
     return ["x".join(map(str, matrix.shape)), *sizes, f"{measures.stable_rank:.1f}", *ranks, standing_out]
 
 
-def _print_skipped(compared: Comparison) -> None:
+def print_skipped(skipped: Iterable[Skipped]) -> None:
+    """Print the skipped tensors by reason."""
     from rich import box
     from rich.table import Table
 
     by_reason: dict[str, list[str]] = {}
-    for one in compared.skipped:
+    for one in skipped:
         by_reason.setdefault(one.reason, []).append(one.name)
     if by_reason:
         table = Table("skipped", "", "reason", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rankscope.cli.app import JsonFlag, app, comma_separated
-from rankscope.cli.checkpoints import WEIGHTS, tensor_bar
+from rankscope.cli.checkpoints import WEIGHTS, KeyOption, PrefixOption, RenameOption, renaming, tensor_bar
 from rankscope.cli.comparison_table import printable
 from rankscope.cli.output import console, print_json
 
@@ -41,6 +41,9 @@ def extract(
             show_default=False,
         ),
     ] = None,
+    key: KeyOption = None,
+    prefix: PrefixOption = None,
+    rename: RenameOption = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the adapter in the folder.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -56,6 +59,9 @@ def extract(
             int(rank) if rank.isascii() and rank.isdigit() else rank,
             layers=None if layers is None else comma_separated([layers]),
             transposed=() if transposed is None else comma_separated([transposed]),
+            key=key,
+            prefix=prefix,
+            rename=renaming(rename or []),
             on_progress=on_progress,
         )
     folder = factors.save(out, overwrite)

@@ -1,12 +1,13 @@
 """Checkpoints of one training: growth of the change of each matrix, and of its directions.
 
 Up to nine matrices have a panel each, with the strength of every direction of the last change over the checkpoints.
-More matrices have a row each in three maps: norm, overlap with the last directions, and growth of the four leading ones.
+More matrices have a row each in three maps: norm, overlap with the last directions, and strengths of the first four.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 import matplotlib as mpl
@@ -48,7 +49,7 @@ def along(compared: pd.DataFrame, first: str) -> Figure:
 
 
 def _panels(compared: pd.DataFrame, names: Sequence[str], first: str) -> Figure:
-    columns = next(n for most, n in ((1, 1), (4, 2), (MAX_PANELS, 3)) if len(names) <= most)
+    columns = next(n for most, n in ((1, 1), (2, 2), (3, 3), (4, 2), (MAX_PANELS, 3)) if len(names) <= most)
     rows = math.ceil(len(names) / columns)
     figure = Figure(figsize=(max(4.4, 0.6 + 2.7 * columns), 1.2 + 2.0 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
@@ -70,12 +71,11 @@ def _panels(compared: pd.DataFrame, names: Sequence[str], first: str) -> Figure:
         ax.tick_params(labelbottom=index + columns >= len(names))
     figure.supxlabel(unit, fontsize=9)
     figure.supylabel(r"strength $u_j^T\,\Delta W\,v_j$", fontsize=9)
-    numbered = [1, most] if most > 1 else [1]
-    entries = [
-        entry(f"direction {j} of the last change", color=colors[j - 1], marker="o", markersize=3) for j in numbered
-    ]
+    entries = [entry(str(j + 1), color=colors[j], marker="o", markersize=3) for j in range(most)]
     entries.append(entry(r"norm $\|\Delta W\|$", color=GREY, linestyle=":"))
-    figure.legend(handles=entries, loc="outside upper center", ncols=len(entries) if columns > 1 else 1)
+    title = "directions of the last change, the strongest first"
+    ncols = len(entries) if columns > 1 else math.ceil(len(entries) / 2)
+    figure.legend(handles=entries, title=title, title_fontsize=8, loc="outside upper center", ncols=ncols)
     return figure
 
 
@@ -106,19 +106,23 @@ def _maps(compared: pd.DataFrame, names: Sequence[str]) -> Figure:
     colors = mpl.colormaps[COLORMAP].with_extremes(bad=MISSING)
     for ax, values, title in zip(axes, (norms, overlaps, grown), titles, strict=True):
         extent = (-0.5, count - 0.5, len(names) - 0.5, -0.5)
-        image = ax.imshow(
-            values, cmap=colors, vmin=0, vmax=1, aspect="auto", interpolation="nearest", extent=extent
-        )
+        image = ax.imshow(values, cmap=colors, vmin=0, vmax=1, aspect="auto", interpolation="nearest", extent=extent)
         ax.set_title(title, fontsize=8)
         _ticks(ax, labels)
         ax.tick_params(length=2)
         ax.hlines(np.arange(len(names) - 1) + 0.5, *extent[:2], color="white", linewidth=0.5)
     axes[0].set_yticks(range(len(names)), [short(name) for name in names], fontsize=5.5)
     for row, size in enumerate(sizes):
-        axes[2].text(1.02, row, str(size), transform=axes[2].get_yaxis_transform(), fontsize=5.5, va="center", color=INK)
-    axes[2].annotate("k", (1.02, 1), (0, 2), xycoords="axes fraction", textcoords="offset points", fontsize=7, color=INK)
+        axes[2].text(
+            1.02, row, str(size), transform=axes[2].get_yaxis_transform(), fontsize=5.5, va="center", color=INK
+        )
+    axes[2].annotate(
+        "k", (1.02, 1), (0, 2), xycoords="axes fraction", textcoords="offset points", fontsize=7, color=INK
+    )
     figure.supxlabel(unit, fontsize=9)
-    bar = figure.colorbar(image, ax=axes, orientation="horizontal", location="top", aspect=50, shrink=0.6, extend="both")
+    pad = 0.1 / figure.get_figheight()
+    bar = figure.colorbar(image, ax=axes, location="top", aspect=50, shrink=0.6, pad=pad, extend="both")
+    bar.set_label("fraction of the last checkpoint", fontsize=7.5)
     bar.ax.tick_params(labelsize=7)
     return figure
 
@@ -127,10 +131,15 @@ def _labels(stages: pd.DataFrame, first: str | None) -> tuple[list[str], str]:
     """Return the labels of the checkpoints, and of their axis: steps if all have one."""
     steps = list(stages["step"])
     if all(not pd.isna(step) for step in steps):
-        labels, unit = [str(int(step)) for step in steps], "checkpoint (number in its name)"
+        labels = [str(int(step)) for step in steps]
+        even = len(set(np.diff(steps))) < 2
+        unit = "checkpoint (number in its name" + (")" if even else ", drawn at equal distances)")
     else:
         labels, unit = [short(str(label), 16) for label in stages.index], "checkpoint"
-    return ([] if first is None else [short(first, 12)]) + labels, unit
+    if first is None:
+        return labels, unit
+    number = re.search(r"\d+$", first) if labels[-1].isdigit() else None
+    return [number[0] if number else short(first, 12), *labels], unit
 
 
 def _ticks(ax: Axes, labels: Sequence[str]) -> None:
