@@ -23,7 +23,7 @@ import reader_seeds as made
 import readers_sentiment
 from fuzz_mutations import Bundle
 from rankscope.checkpoints import inspect, open_checkpoint
-from rankscope.checkpoints.adapter import Adapter
+from rankscope.checkpoints.adapters import Adapter
 from rankscope.checkpoints.source import Unreadable
 from rankscope.errors import InputError
 from rankscope.explore.live import LiveRun, encoded, update
@@ -172,8 +172,8 @@ def _read_checkpoint(path: Path) -> object:
     source = open_checkpoint(path)
     for name in source.entries:
         with suppress(Unreadable):
-            if isinstance(source, Adapter) and name not in source.replaced:
-                source.factors(name)
+            if isinstance(source, Adapter) and source.is_update(name):
+                source.factors(name, expert=0 if source.experts(name) else None)
             else:
                 source.tensor(name)
     source.release()

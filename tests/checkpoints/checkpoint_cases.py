@@ -90,6 +90,7 @@ def write_adapter(folder, factors, config=None, whole=None):
         tensors[f"base_model.model.{layer}.lora_B.weight"] = B.clone().contiguous()
     save_file(tensors, folder / "adapter_model.safetensors")
     rank = next(iter(factors.values()))[1].shape[0]
-    text = {"peft_type": "LORA", "r": rank, "lora_alpha": 2 * rank, "fan_in_fan_out": False} | (config or {})
+    ranks = {layer: A.shape[0] for layer, (_, A) in factors.items() if A.shape[0] != rank}
+    text = {"peft_type": "LORA", "r": rank, "lora_alpha": 2 * rank, "rank_pattern": ranks} | (config or {})
     (folder / "adapter_config.json").write_text(json.dumps(text))
     return folder

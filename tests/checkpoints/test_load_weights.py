@@ -88,13 +88,13 @@ def test_one_of_our_files_holds_the_network_after_learning(tmp_path):
 def test_checkpoints_that_do_not_fit_are_refused(tmp_path):
     model, _, after = linear_pair()
     B, A = torch.randn(SIZE, 3), torch.randn(3, SIZE)
-    dora = {"base_model.model.1.lora_magnitude_vector": torch.ones(SIZE)}
     for checkpoint, message in (
         ({"w": torch.zeros(2, 2)}, "checkpoint must have the weights of model, got none of their names"),
         ({**after, "0.weight": torch.zeros(2, 2)}, r"must have the shapes of model, got \(2, 2\) for '0.weight'"),
         ({**after, "0.weight": torch.zeros(SIZE, SIZE, device="meta")}, "'0.weight': without values"),
         (tmp_path / "nowhere", "checkpoint must be a checkpoint, got .*nowhere"),
-        (write_adapter(tmp_path / "dora", {"1": (B, A)}, whole=dora), "but '1.weight': DoRA"),
+        (write_adapter(tmp_path / "half", {"1": (B[:, :2], A)}), "but '1.weight': the factors do not fit"),
+        (write_adapter(tmp_path / "wide", {"1": (B, A[:, :9])}), "but '1.weight': its shape is 24 x 24 in the base"),
     ):
         with pytest.raises(rs.InputError, match=message):
             rs.load_weights(model, checkpoint)

@@ -2,15 +2,19 @@
 
 import json
 import math
+import re
+import time
 
 import pytest
 import torch
 from checkpoint_cases import transformer, write_adapter
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 import rankscope as rs
 from rankscope.checkpoints import inspect, open_checkpoint
-from rankscope.checkpoints.adapter import spread
+from rankscope.checkpoints.adapters.patterns import Pattern
 
 LAYER = "model.layers.0.self_attn.q_proj"
 
@@ -76,8 +80,8 @@ def test_fan_in_fan_out_is_stored_the_other_way_round(tmp_path):
     base = {"h.0.attn.c_attn.weight": torch.randn(8, 24)}
     (row,) = rs.compare(base, folder).itertuples()
     assert row.shape == (8, 24)
-    change = spread(open_checkpoint(folder).factors("h.0.attn.c_attn.weight"), (8, 24))
-    torch.testing.assert_close(change, (B.double() @ A.double()).t())
+    merged = open_checkpoint(folder).changed("h.0.attn.c_attn.weight", base["h.0.attn.c_attn.weight"])
+    torch.testing.assert_close(merged - base["h.0.attn.c_attn.weight"], (B.double() @ A.double()).t())
     assert row.norm == pytest.approx(torch.linalg.matrix_norm(B @ A).item(), rel=1e-5)
 
 
@@ -119,18 +123,23 @@ def test_what_is_no_plain_change_is_skipped_with_its_reason(tmp_path):
             "base_model.model.half.lora_A.weight": A,
             "base_model.model.dora.lora_magnitude_vector": torch.ones(32),
             "base_model.model.wte.lora_embedding_A": torch.ones(3, 50),
+            "base_model.model.odd_one.lora_new_thing": torch.ones(3),
         },
     )
     frame = rs.compare(folder)
     assert list(frame.index) == [LAYER + ".weight"]
     reasons = {one["name"]: one["reason"] for one in frame.attrs["skipped"]}
-    assert set(reasons) == {f"{name}.weight" for name in ("bad", "odd", "nan", "zero", "dora", "half", "wte")}
+    assert set(reasons) == {
+        f"{name}.weight" for name in ("bad", "odd", "nan", "zero", "dora", "half", "wte", "odd_one")
+    }
     assert "do not fit" in reasons["bad.weight"]
     assert "do not fit" in reasons["odd.weight"]
     assert "must be finite" in reasons["nan.weight"]
     assert reasons["zero.weight"] == "the same before and after"
     assert "DoRA" in reasons["dora.weight"]
     assert "only lora_A" in reasons["half.weight"]
+    assert "only lora_embedding_A" in reasons["wte.weight"]
+    assert "lora_new_thing is not" in reasons["odd_one.weight"]
 
 
 @pytest.mark.parametrize(
@@ -150,11 +159,32 @@ def test_a_configuration_that_means_nothing_is_refused(tmp_path, config, named):
         open_checkpoint(folder)
 
 
-@pytest.mark.parametrize("pattern", ["(a+)+$", "(.*)*b", "(a|a)*c", ".*.*.*.*.*x", "a{1,99999}", "x" * 501])
-def test_a_pattern_that_would_take_for_ever_is_refused(tmp_path, pattern):
-    folder = write_adapter(tmp_path / "adapter", {"a" * 200: factors()}, {"alpha_pattern": {pattern: 1}})
+@pytest.mark.parametrize("pattern", ["(?=a)b", r"(a)\1", "a++", "x" * 501, "(" * 9 + "a" + ")" * 9, "a)", "(a"])
+def test_a_pattern_that_is_not_plain_is_refused(tmp_path, pattern):
+    folder = write_adapter(tmp_path / "adapter", {LAYER: factors()}, {"alpha_pattern": {pattern: 1}})
     with pytest.raises(rs.InputError, match="plainly"):
         open_checkpoint(folder)
+
+
+@pytest.mark.parametrize("pattern", ["(a+)+b", "(.*)*b", "(a|a)*c", ".*.*.*.*.*.*.*x", "a?" * 120 + "a" * 120 + "b"])
+def test_a_pattern_that_would_take_python_for_ever_takes_no_time(tmp_path, pattern):
+    folder = write_adapter(tmp_path / "adapter", {"a" * 200: factors()}, {"alpha_pattern": {pattern: 1, "a*": 3}})
+    started = time.perf_counter()
+    found = open_checkpoint(folder).factors("a" * 200 + ".weight")
+    assert time.perf_counter() - started < 1
+    torch.testing.assert_close(found.B, factors()[0].double())
+
+
+@given(
+    st.lists(st.sampled_from(["a", "b", r"\.", ".", "a*", "b?", "(a|b)", "[^a]+", "^", "$", "b{1,2}", "(?:a|b.)*"])),
+    st.lists(st.sampled_from(["a", "b", "."])),
+)
+def test_patterns_fit_the_names_that_they_fit_in_peft(pattern, name):
+    try:
+        fits = Pattern("".join(pattern)).ends("".join(name))
+    except ValueError:
+        return  # a repetition of an anchor or another repetition
+    assert fits == bool(re.match(rf"(.*\.)?({''.join(pattern)})$", "".join(name)))
 
 
 def test_a_missing_or_damaged_file_is_named(tmp_path):

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from rankscope.checkpoints.adapter import CONFIG, PREFIX, WEIGHTS
+from rankscope.checkpoints.adapters import CONFIG, PREFIX, WEIGHTS
 from rankscope.checkpoints.factored import OWN_FILE, FactoredMatrix, write_factors
 from rankscope.checkpoints.modules import Kind, Storage
 from rankscope.checkpoints.names import WRAPPERS

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from rankscope.checkpoints.adapter import CONFIG, Adapter
+from rankscope.checkpoints.adapters import CONFIG, WEIGHTS, LoraFile, PeftAdapter, is_lora_file
 from rankscope.checkpoints.factored import OWN_FILE
 from rankscope.checkpoints.files import Shards, open_file
 from rankscope.checkpoints.formats.distributed import METADATA, Distributed, is_distributed
@@ -62,14 +62,14 @@ def _opened(given: CheckpointLike, argument: str, key: str | None) -> Source:
     if key is not None and isinstance(given, Mapping):
         given = Groups(given, argument).weights(key)
     if isinstance(given, (Mapping, nn.Module)):
-        return InMemory(given, argument)
+        return _of_factors(InMemory(given, argument))
     if not isinstance(given, (str, os.PathLike)):
         raise InputError(f"{argument} must be a path, a state dict or a module, got {type(given).__name__}")
     path = Path(given)
     if not path.exists():
         raise InputError(f"{argument} must be a checkpoint, got {str(path)!r}, which is not there")
     if path.is_dir():
-        adapter = Adapter(path) if (path / CONFIG).is_file() else None
+        adapter = PeftAdapter(path) if (path / CONFIG).is_file() else None
         if (path / OWN_FILE).is_file():
             return OwnAdapter(path, adapter)
         if adapter is not None:
@@ -79,9 +79,14 @@ def _opened(given: CheckpointLike, argument: str, key: str | None) -> Source:
         path = _in_folder(path, argument)
     if path.name == METADATA:
         return Distributed(path.parent, key)
-    if path.name in (CONFIG, OWN_FILE):
+    if path.name in (CONFIG, OWN_FILE) or (path.name in WEIGHTS and (path.parent / CONFIG).is_file()):
         return _opened(path.parent, argument, key)
-    return Shards(path) if path.name.endswith(".index.json") else open_file(path, key)
+    return Shards(path) if path.name.endswith(".index.json") else _of_factors(open_file(path, key))
+
+
+def _of_factors(source: Source) -> Source:
+    """Return a checkpoint as an adapter if it holds factors only."""
+    return LoraFile(source) if is_lora_file(source) else source
 
 
 def open_two(
@@ -132,6 +137,12 @@ def _in_folder(folder: Path, argument: str) -> Path:
             raise InputError(f"{argument} must be one checkpoint, got a folder with {names}; name one of them")
     if what := other_folder(folder):
         raise InputError(f"{folder} is {what}")
+    adapters = sorted([*folder.glob(f"*/{CONFIG}"), *folder.glob(f"*/*/{CONFIG}")])
+    if len(adapters) == 1:
+        return adapters[0]
+    if adapters:
+        names = shortened([str(file.parent.relative_to(folder)) for file in adapters], 6)
+        raise InputError(f"{argument} must be one checkpoint, got a folder with the adapters {names}; name one of them")
     raise InputError(f"{argument} must be a checkpoint, got the folder {str(folder)!r} without {', '.join(IN_FOLDERS)}")
 
 

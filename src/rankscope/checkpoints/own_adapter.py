@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from rankscope.checkpoints.adapter import Adapter, Factors
+from rankscope.checkpoints.adapters import Adapter
+from rankscope.checkpoints.adapters.update import Factors, Update
 from rankscope.checkpoints.factored import EXPERT, FORMAT, OWN_FILE
 from rankscope.checkpoints.files import SafetensorsFile
 from rankscope.checkpoints.source import Entry
@@ -17,51 +19,60 @@ from rankscope.errors import InputError
 from rankscope.io.tensor_file import read_header
 
 
+class OwnFactors(Update):
+    """The factors of one weight in a file of our own, or of those matrices of a stack that changed."""
+
+    def __init__(self, file: SafetensorsFile, name: str, shape: tuple[int, ...], experts: bool) -> None:
+        prefix = f"{name}[expert " if experts else f"{name}."
+        super().__init__(file, {stored: stored for stored in file.entries if stored.startswith(prefix)}, 1.0)
+        self._name, self.shape = name, shape
+        self.experts = shape[0] if experts else None
+
+    def factors(self, W0: Tensor | None = None, expert: int | None = None) -> Factors:
+        """Return B and A; of a matrix of a stack that is not in the file, a change of zero."""
+        label = self._name if expert is None else f"{self._name}[expert {expert}]"
+        if f"{label}.A" not in self.pieces:
+            rows, columns = self.shape[1], math.prod(self.shape[2:])
+            zeros = torch.zeros(rows, 1, dtype=torch.float64), torch.zeros(1, columns, dtype=torch.float64)
+            return Factors(*zeros)
+        return Factors(self.piece(f"{label}.B"), self.piece(f"{label}.A"))
+
+
 class OwnAdapter(Adapter):
     """The factors in a file of our own, and those of the adapter of PEFT in the same folder, if there is one."""
 
     def __init__(self, folder: Path, adapter: Adapter | None) -> None:
-        self.label = str(folder)
+        own = SafetensorsFile(folder / OWN_FILE)
+        super().__init__(own, str(folder))
         self._adapter = adapter
-        self._own = SafetensorsFile(folder / OWN_FILE)
-        self.replaced = {} if adapter is None else adapter.replaced
-        self.skipped = {} if adapter is None else adapter.skipped
         shapes = _shapes(folder / OWN_FILE)
-        self._mine = {
-            name.removesuffix(".A"): _entry(name.removesuffix(".A"), self._own, shapes)
-            for name in self._own.entries
-            if name.endswith(".A")
-        }
-        self.entries = ({} if adapter is None else adapter.entries) | self._mine
+        for label in [name.removesuffix(".A") for name in own.entries if name.endswith(".A")]:
+            _check(label, own, shapes)
+            expert = EXPERT.fullmatch(label)
+            name = expert["name"] if expert else label
+            if name not in self._updates:
+                self._add(name, OwnFactors(own, name, shapes[name], expert is not None))
+        self._mine = dict(self._updates)
+        self._join()
 
-    def factors(self, name: str) -> Factors:
-        """Return the two factors of the change of `name`, in double precision."""
-        if name not in self._mine:
-            assert self._adapter is not None
-            return self._adapter.factors(name)
-        B, A = (self._own.tensor(f"{name}.{side}").double() for side in "BA")
-        self._own.release()
-        return Factors(B, A)
-
-    def dtype(self, name: str) -> torch.dtype:
-        """Return the type that the factors of `name` are stored in."""
-        if name not in self._mine:
-            assert self._adapter is not None
-            return self._adapter.dtype(name)
-        kind = self._mine[name].dtype
-        assert isinstance(kind, torch.dtype)
-        return kind
-
-    def tensor(self, name: str) -> Tensor:
-        """Return a weight that is stored whole."""
-        assert self._adapter is not None
-        return self._adapter.tensor(name)
+    def resolve(self, base: Mapping[str, Entry]) -> None:
+        """Resolve the names of the adapter of PEFT."""
+        if self._adapter is not None:
+            self._adapter.resolve(base)
+            self._join()
 
     def release(self) -> None:
         """Close the files."""
-        self._own.release()
+        super().release()
         if self._adapter is not None:
             self._adapter.release()
+
+    def _join(self) -> None:
+        if self._adapter is not None:
+            other = self._adapter
+            self._updates = other._updates | self._mine
+            self._file, self._copies = other._file, other._copies
+            self.replaced, self.skipped = other.replaced, other.skipped
 
 
 def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
@@ -78,8 +89,8 @@ def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
         ) from error
 
 
-def _entry(name: str, file: SafetensorsFile, shapes: dict[str, tuple[int, ...]]) -> Entry:
-    """Return the entry of a matrix whose factors fit together, or raise `InputError`."""
+def _check(name: str, file: SafetensorsFile, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise `InputError` if the two factors of a matrix are not there, or do not give its shape."""
     A, B = (file.entries.get(f"{name}.{side}", Entry((), "missing")) for side in "AB")
     expert = EXPERT.fullmatch(name)
     stored = shapes.get(expert["name"] if expert else name, ())
@@ -89,4 +100,3 @@ def _entry(name: str, file: SafetensorsFile, shapes: dict[str, tuple[int, ...]])
         raise InputError(f"{file.label} must hold two factors of {name!r}, got {B.shape} and {A.shape} for {stored}")
     if not isinstance(A.dtype, torch.dtype) or not A.dtype.is_floating_point:
         raise InputError(f"{file.label} must hold floating-point factors, got {A.dtype} for {name!r}")
-    return Entry(shape, A.dtype)

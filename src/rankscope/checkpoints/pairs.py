@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rankscope.checkpoints.adapter import Adapter
+from rankscope.checkpoints.adapters import Adapter, without_factors
 from rankscope.checkpoints.dequantize import by, rounding_level
 from rankscope.checkpoints.kinds import ALL, Block, experts, matrix_shape, vocabulary_rows, why_not
 from rankscope.checkpoints.names import Renaming, match
@@ -67,26 +67,28 @@ class Pair(NamedTuple):
         """Return the change of a matrix or a block of it; raise `Unreadable` if it cannot be read or has no norm."""
         rows, columns = (block.rows, block.columns) if block else (ALL, ALL)
 
-        def read(source: Source, name: str) -> Tensor:
-            return matrix(source.tensor(name))
+        def read(source: Source, name: str, block: tuple[slice, slice]) -> Tensor:
+            return matrix(source.tensor(name), block)
 
-        def matrix(tensor: Tensor) -> Tensor:
+        def matrix(tensor: Tensor, block: tuple[slice, slice]) -> Tensor:
             whole = tensor.reshape(matrix_shape(tensor.shape)) if names.expert is None else tensor[names.expert]
-            return whole[: names.rows][rows, columns]
+            return whole[: names.rows][block]
 
         try:
-            initial = (
-                None if self.before is None or not self.is_known(names.before) else read(self.before, names.before)
-            )
-            if isinstance(self.after, Adapter) and names.after not in self.after.replaced:
-                B, A = self.after.factors(names.after)
+            whole = None
+            if self.before is not None and self.is_known(names.before):
+                whole = read(self.before, names.before, (ALL, ALL))
+            initial = None if whole is None else whole[rows, columns]
+            if isinstance(self.after, Adapter) and self.after.is_update(names.after):
+                B, A, level = self.after.factors(names.after, whole, names.expert)
                 change: Change = FactoredChange(B[rows], A[:, columns], initial, self.after.dtype(names.after))
+                change.rounding = max(change.rounding, level)
             else:
                 assert initial is not None
-                change = Change(initial, read(self.after, names.after))
+                change = Change(initial, read(self.after, names.after, (rows, columns)))
                 spacing = self.after.spacing(names.after)
                 if spacing is not None:
-                    change.rounding = max(change.rounding, rounding_level(matrix(spacing)))
+                    change.rounding = max(change.rounding, rounding_level(matrix(spacing, (rows, columns))))
         except InputError as error:
             raise Unreadable(str(error)) from error
         if not math.isfinite(change.norm) or (not change.norm and change.matrix.any()):
@@ -116,7 +118,10 @@ def open_pair(
         return Pair(effective(both[0]), effective(both[1]), renaming)
     if isinstance(old, Adapter):
         raise InputError(f"before must be the model that was adapted, got the adapter {old.label}; it goes in after")
-    return Pair(_trained(old), _trained(new), renaming)
+    base = _trained(old)
+    if isinstance(new, Adapter):
+        new.resolve(base.entries)
+    return Pair(base, _trained(new), renaming)
 
 
 def _trained(source: Source) -> Source:
@@ -124,7 +129,7 @@ def _trained(source: Source) -> Source:
     if isinstance(source, Adapter):  # It holds factors, and weights that were replaced as a whole.
         return source
     both = halves(source)
-    return effective(both[1] if both else source)
+    return effective(without_factors(both[1] if both else source))
 
 
 class Selection(NamedTuple):
@@ -144,33 +149,46 @@ def matrices_of(pair: Pair, named: Collection[str] = ()) -> Selection:
         Embeddings that are matrices here, for example because they are the output layer too.
     """
     skipped = [Skipped(*one) for one in pair.after.skipped.items()] if isinstance(pair.after, Adapter) else []
+    changed = pair.after if isinstance(pair.after, Adapter) else None
     if pair.before is None:
         return _of_adapter(pair.after, skipped)
     new = pair.after
     matched = match(pair.before.entries, new.entries, pair.renaming)
     skipped += [Skipped(name, "another tensor has its name without the prefix") for name in matched.hidden]
+    if changed is not None and not changed.entries:
+        return Selection([], skipped)
     if not any(a is not None and b is not None for a, b in matched.pairs):
         raise InputError(
             f"after must have weights named as in before: {pair.before.label} has {_some(pair.before)}, {new.label} "
             f"has {_some(new)}"
         )
     found: list[Names] = []
+    wrong: dict[str, str] = {}
+    if changed is not None:
+        both = [(a, b) for a, b in matched.pairs if a is not None and b is not None]
+        wrong = changed.fit({b: pair.before.entries[a].shape for a, b in both if pair.is_known(a)})
     for before, after in matched.pairs:
         if before is None:
             skipped.append(Skipped(after or "", f"only in {new.label}"))
         elif after is None:
             # An adapter does not change the weights that it does not name.
-            if not isinstance(new, Adapter):
+            if changed is None:
                 skipped.append(Skipped(before, f"only in {pair.before.label}"))
-        elif isinstance(new, Adapter) and after not in new.replaced and not pair.is_known(before):
-            found.append(Names(before, after))  # The change is known all the same.
+        elif changed is not None and changed.is_update(after):
+            # An embedding is measured if it is adapted. A change over codes that are not read is known all the same.
+            known = pair.is_known(before)
+            other = _why_not(pair.before, before, new, after, named=True) if known else changed.alone().get(after)
+            count = changed.experts(after)
+            if reason := wrong.get(after) or other:
+                skipped.append(Skipped(before, reason))
+            else:
+                found += [Names(before, after, i) for i in ([None] if count is None else range(count))]
         elif rows := _common_rows(pair.before, before, new, after, before in named):
             found.append(Names(before, after, rows=rows))
         elif reason := _why_not(pair.before, before, new, after, before in named):
             skipped.append(Skipped(before, reason))
         else:
-            whole = isinstance(new, Adapter) and after not in new.replaced
-            count = None if whole else experts(after, new.entries[after].shape)
+            count = experts(after, new.entries[after].shape)
             found += [Names(before, after, i) for i in ([None] if count is None else range(count))]
     return Selection(found, skipped, matched.note)
 
@@ -223,13 +241,15 @@ def _noted(pair: Pair, selection: Selection) -> Selection:
 
 def _of_adapter(adapter: Source, skipped: list[Skipped]) -> Selection:
     assert isinstance(adapter, Adapter)
-    found = []
+    found: list[Names] = []
+    needs_base = adapter.alone()
     for name, entry in adapter.entries.items():
         whole = "replaced as a whole, there is nothing to compare it with" if name in adapter.replaced else None
-        if reason := whole or why_not(name, entry, adapter.entries):
+        if reason := whole or needs_base.get(name) or why_not(name, entry, adapter.entries, named=True):
             skipped.append(Skipped(name, reason))
         else:
-            found.append(Names(name, name))
+            count = adapter.experts(name)
+            found += [Names(name, name, i) for i in ([None] if count is None else range(count))]
     return Selection(found, skipped)
 
 
