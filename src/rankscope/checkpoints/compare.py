@@ -122,7 +122,7 @@ def inspect(
         integer("heads", heads, minimum=1)
     integer("workers", workers, minimum=1)
     options = Options(gates, heads, exact, str(find_device(device)))
-    opening = Opening(before, after, prefix, rename, key)
+    opening = Opening(before, after, prefix, tuple((rename or {}).items()), key)
     elsewhere = executor is not None or workers > 1
     for name, given in (("before", before), ("after", after)):
         if elsewhere and not isinstance(given, (str, os.PathLike, type(None))):

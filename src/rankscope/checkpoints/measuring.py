@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import math
 import multiprocessing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,12 +36,12 @@ class Opening:
     before: CheckpointLike
     after: CheckpointLike | None
     prefix: str | None
-    rename: Mapping[str, str] | None
+    rename: tuple[tuple[str, str], ...]
     key: str | None
 
     def open(self) -> Pair:
         """Open the two."""
-        return open_pair(self.before, self.after, self.prefix, self.rename, self.key)
+        return open_pair(self.before, self.after, self.prefix, dict(self.rename), self.key)
 
 
 class Options(NamedTuple):
@@ -99,26 +99,12 @@ def submit_all(executor: Executor, opening: Opening, work: list[Names], options:
 
 
 def _measure_elsewhere(opening: Opening, names: Names, options: Options) -> Measured:
-    return measure_matrix(_opened(_Key(opening)), names, options)
-
-
-class _Key:
-    """An opening as a key of a cache: its renaming is no hashable object."""
-
-    def __init__(self, opening: Opening) -> None:
-        self.opening = opening
-        self._text = repr(opening)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Key) and self._text == other._text
-
-    def __hash__(self) -> int:
-        return hash(self._text)
+    return measure_matrix(_opened(opening), names, options)
 
 
 @functools.lru_cache(maxsize=1)
-def _opened(key: _Key) -> Pair:
-    return key.opening.open()
+def _opened(opening: Opening) -> Pair:
+    return opening.open()
 
 
 def _use_one_thread() -> None:
