@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from rankscope.checkpoints.comparison import Comparison
 from rankscope.checkpoints.measuring import Measured, Opening, Options, measure_matrix, processes, submit_all
+from rankscope.checkpoints.names import Renaming
 from rankscope.checkpoints.opening import CheckpointLike
 from rankscope.checkpoints.pairs import Names, Pair, select
 from rankscope.errors import InputError
@@ -122,6 +123,7 @@ def inspect(
         integer("heads", heads, minimum=1)
     integer("workers", workers, minimum=1)
     options = Options(gates, heads, exact, str(find_device(device)))
+    Renaming.of(prefix, rename)
     opening = Opening(before, after, prefix, tuple((rename or {}).items()), key)
     elsewhere = executor is not None or workers > 1
     for name, given in (("before", before), ("after", after)):
