@@ -10,8 +10,9 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, as_completed
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from rankscope.checkpoints.attention import head_options
 from rankscope.checkpoints.comparison import Comparison
 from rankscope.checkpoints.measuring import Measured, Opening, Options, measure_matrix, processes, submit_all
 from rankscope.checkpoints.names import Renaming
@@ -32,7 +33,8 @@ def compare(
     after: CheckpointLike | None = None,
     *,
     gates: bool = True,
-    heads: int | None = None,
+    heads: int | Literal["auto"] | None = None,
+    kv_heads: int | None = None,
     layers: Iterable[str] | None = None,
     key: str | None = None,
     prefix: str | None = None,
@@ -52,7 +54,10 @@ def compare(
     gates
         Also measure the gates of recurrent weights one by one.
     heads
-        Number of attention heads, to measure them one by one too.
+        Number of attention heads, to measure them one by one too; "auto" takes it from the `config.json` of
+        transformers beside one of the files, or from the configuration of a module.
+    kv_heads
+        Number of heads of keys and values, if it is not that of the configuration or of the queries.
     layers
         Keys of weights, or patterns such as ``"*.q_proj.weight"``; by default all matrices. An embedding is measured
         only if its key is here.
@@ -91,6 +96,7 @@ def compare(
         after,
         gates=gates,
         heads=heads,
+        kv_heads=kv_heads,
         layers=layers,
         key=key,
         prefix=prefix,
@@ -107,7 +113,8 @@ def inspect(
     after: CheckpointLike | None = None,
     *,
     gates: bool = True,
-    heads: int | None = None,
+    heads: int | Literal["auto"] | None = None,
+    kv_heads: int | None = None,
     layers: Iterable[str] | None = None,
     key: str | None = None,
     prefix: str | None = None,
@@ -119,10 +126,8 @@ def inspect(
     on_progress: Progress | None = None,
 ) -> Comparison:
     """Return what `compare` returns, as plain objects; `on_progress` gets (done, total, name) as tensors are done."""
-    if heads is not None:
-        integer("heads", heads, minimum=1)
     integer("workers", workers, minimum=1)
-    options = Options(gates, heads, exact, str(find_device(device)))
+    found = str(find_device(device))
     Renaming.of(prefix, rename)
     opening = Opening(before, after, prefix, tuple((rename or {}).items()), key)
     elsewhere = executor is not None or workers > 1
@@ -130,6 +135,7 @@ def inspect(
         if elsewhere and not isinstance(given, (str, os.PathLike, type(None))):
             raise InputError(f"{name} must be a path to be read by other processes, got {type(given).__name__}")
     pair = opening.open()
+    options = Options(gates, head_options(heads, kv_heads, (pair.after, pair.before)), exact, found)
     work, skipped, note = select(pair, layers)
     if elsewhere:
         pair.release()

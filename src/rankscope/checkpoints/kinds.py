@@ -29,13 +29,6 @@ ACTIVATIONS = re.compile(r"(?:input|output|activation|act|[kvq])_(?:global_)?sca
 SCALES = re.compile(r".*(?:scale|zero|absmax|scb|quant_map|codebook|centroid|shift|lut).*", re.I)
 """Last components of names that may belong to a quantization."""
 
-QUERIES = ("q_proj", "query", "q_lin", "wq", "to_q", "q")
-KEYS_VALUES = ("k_proj", "v_proj", "key", "value", "k_lin", "v_lin", "wk", "wv", "to_k", "to_v", "k", "v")
-OUTPUTS = ("o_proj", "out_proj", "out_lin", "wo", "o")
-FUSED = ("qkv", "qkv_proj", "wqkv")
-UNKNOWN = ("c_attn", "query_key_value", "attn_qkv")
-"""Fused projections whose rows are in a different order in each family of models."""
-
 
 class Block(NamedTuple):
     """A block of a matrix: its name, its rows and its columns."""
@@ -120,63 +113,6 @@ def _is_table(name: str, entry: Entry) -> bool:
 def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
     """Return (rows, columns); a convolution (out, in, k, k) is unfolded to (out, in k k)."""
     return shape[0], math.prod(shape[1:])
-
-
-def heads(name: str, names: Mapping[str, Entry], count: int) -> list[Block]:
-    """Return the blocks of attention weights that belong to each of `count` query heads; none for other weights.
-
-    Keys and values may have fewer heads than queries, of the same size. For a fused projection the size of a head is
-    that of the output projection beside it; without one, the projection must have the shape (3 n, n).
-
-    Raises
-    ------
-    ValueError
-        If the weights are those of attention, but cannot be divided into so many heads. The message is the reason.
-    """
-    shape = names[name].shape
-    components = name.removesuffix("_weight").removesuffix(".weight").split(".")
-    kind = components[-1].lower()
-    if len(shape) != 2 or not name.endswith("weight"):
-        return []
-    if kind in UNKNOWN:
-        raise ValueError(f"the order of queries, keys and values in {components[-1]} is not known")
-    if kind in FUSED or name.endswith("in_proj_weight"):
-        size, shared = _fused_heads(shape, _beside(components, names, OUTPUTS), count)
-        labels = [f"{which}{head}" for which in "qkv" for head in range(count if which == "q" else shared)]
-        return [Block(label, slice(i * size, (i + 1) * size), ALL) for i, label in enumerate(labels)]
-    if kind in OUTPUTS:
-        size = _head_size(shape[1], count)
-        return [Block(f"head {h}", ALL, slice(h * size, (h + 1) * size)) for h in range(count)]
-    if kind not in (*QUERIES, *KEYS_VALUES):
-        return []
-    query = _beside(components, names, QUERIES)
-    size = _head_size(shape[0] if query is None else query[0], count)
-    if shape[0] % size:
-        raise ValueError(f"its {shape[0]} rows are no multiple of a head's {size}")
-    return [Block(f"head {h}", slice(h * size, (h + 1) * size), ALL) for h in range(shape[0] // size)]
-
-
-def _beside(components: list[str], names: Mapping[str, Entry], kinds: tuple[str, ...]) -> tuple[int, ...] | None:
-    """Return the shape of the weight of one of `kinds` in the same module, or None."""
-    wanted = {".".join([*components[:-1], kind, "weight"]).lower() for kind in kinds}
-    return next((entry.shape for name, entry in names.items() if name.lower() in wanted), None)
-
-
-def _fused_heads(shape: tuple[int, ...], output: tuple[int, ...] | None, count: int) -> tuple[int, int]:
-    """Return the rows of a head, and the number of heads of keys, in a fused projection of `count` query heads."""
-    if output is None and shape[0] != 3 * shape[1]:
-        raise ValueError(f"its {shape[0]} rows are not three times its {shape[1]} columns, and no output is beside it")
-    size = _head_size(shape[1] if output is None else output[1], count)
-    shared, left = divmod(shape[0] - count * size, 2 * size)
-    if left or shared < 1:
-        raise ValueError(f"its {shape[0]} rows are not {count} heads of {size} rows with keys and values")
-    return size, shared
-
-
-def _head_size(size: int, count: int) -> int:
-    if size % count:
-        raise ValueError(f"{size} does not divide into {count} heads")
-    return size // count
 
 
 def _plain(dtype: torch.dtype) -> str:

@@ -17,8 +17,9 @@ from typing import NamedTuple
 import torch
 from threadpoolctl import threadpool_limits
 
+from rankscope.checkpoints.attention import HeadOptions, heads_of
 from rankscope.checkpoints.comparison import ComparedMatrix
-from rankscope.checkpoints.kinds import ALL, Block, heads, matrix_shape
+from rankscope.checkpoints.kinds import ALL, Block, matrix_shape
 from rankscope.checkpoints.opening import CheckpointLike
 from rankscope.checkpoints.pairs import Names, Pair, Skipped, open_pair
 from rankscope.checkpoints.source import Unreadable
@@ -48,7 +49,7 @@ class Options(NamedTuple):
     """What is measured of each matrix, as in `compare`."""
 
     gates: bool
-    heads: int | None
+    heads: HeadOptions | None
     exact: bool
     device: str
 
@@ -121,7 +122,7 @@ def _blocks(names: Names, pair: Pair, options: Options, skipped: list[Skipped]) 
     blocks = [Block(gate, rows, ALL) for gate, rows in gates_of(name, shapes).items()] if options.gates else []
     if options.heads is not None:
         try:
-            blocks += heads(name, source.entries, options.heads)
+            blocks += heads_of(name, source.entries, options.heads)
         except ValueError as error:
             skipped.append(Skipped(f"{name}[heads]", str(error)))
     for block in blocks:

@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from rankscope.checkpoints.kinds import EMBEDDING, experts
+from rankscope.checkpoints.model_config import CONV1D_LAYERS, CONV1D_MODELS
 from rankscope.checkpoints.source import Entry
 from rankscope.errors import InputError
 
@@ -45,12 +46,6 @@ class Storage(NamedTuple):
     place: int = 0
     reason: str | None = None
 
-
-#: Values of `model_type` whose layers of the names below are transformers' Conv1D.
-CONV1D_MODELS = frozenset(
-    ("gpt2", "openai-gpt", "imagegpt", "decision_transformer", "clvp", "clvp_encoder", "clvp_decoder")
-)
-CONV1D_LAYERS = frozenset(("c_attn", "q_attn", "c_proj", "c_fc"))
 
 LINEAR_LAYERS = re.compile(
     r"([qkvo]|out|qkv|gate|up|down|gate_up)_proj|(q|k|v|out|lin)_lin|lin[12]|query|key|value|dense|dense_h_to_4h|"

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from rankscope.checkpoints import quantized_weights
-from rankscope.checkpoints.quantized_weights import Config, Known, Reader, is_float8
+from rankscope.checkpoints.model_config import Config
+from rankscope.checkpoints.quantized_weights import Known, Reader, is_float8
 from rankscope.checkpoints.source import Entry, Source
 
 

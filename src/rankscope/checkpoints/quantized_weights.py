@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from rankscope.checkpoints import dequantize
 from rankscope.checkpoints.dequantize import Decoded, by
-from rankscope.checkpoints.model_config import CONV1D, positive
+from rankscope.checkpoints.model_config import CONV1D_MODELS, Config, positive
 from rankscope.checkpoints.source import Entry, Unreadable
 
 FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz)
@@ -34,7 +34,6 @@ class Known(NamedTuple):
 
 Entries = Mapping[str, Entry]
 Read = Callable[[str], Tensor]
-Config = Mapping[str, Any]
 Reader = Callable[[Entries, Read, Config], Known | str]
 
 
@@ -158,7 +157,7 @@ def gptq_or_awq(entries: Entries, read: Read, config: Config) -> Known | str:
     size = 32 * rows // bits
     if out != columns or zeros.shape != (groups, columns * bits // 32) or columns * bits % 32 or size % groups:
         return f"{by(codes.shape)} codes with {by(scale.shape)} scales and {by(zeros.shape)} zero points"
-    if config.get("model_type") in CONV1D:
+    if config.get("model_type") in CONV1D_MODELS:
         return "in a model some of whose layers store the transposed weight"
     # The first format stores zero points less 1. Nothing but the configuration tells which of the two a file is in.
     form = settings.get("checkpoint_format", "gptq") if settings.get("quant_method") == "gptq" else None

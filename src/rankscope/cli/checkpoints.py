@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -42,7 +42,15 @@ def inspect(
         ),
     ] = None,
     heads: Annotated[
-        int | None, typer.Option(help="Number of attention heads, to measure each of them too.", show_default=False)
+        str | None,
+        typer.Option(
+            metavar="N|auto",
+            help="Number of attention heads, to measure each too; auto: that of the model's config.json.",
+            show_default=False,
+        ),
+    ] = None,
+    kv_heads: Annotated[
+        int | None, typer.Option(help="Number of heads of keys and values, if they are fewer.", show_default=False)
     ] = None,
     gates: Annotated[bool, typer.Option(help="Also measure each gate of an RNN, GRU or LSTM.")] = True,
     layers: Annotated[
@@ -83,7 +91,8 @@ def inspect(
             before,
             after[0] if after else None,
             gates=gates,
-            heads=heads,
+            heads=_heads(heads),
+            kv_heads=kv_heads,
             layers=None if layers is None else comma_separated([layers]),
             key=key,
             prefix=prefix,
@@ -114,6 +123,15 @@ def inspect(
     print_comparison(compared)
     for path in files:
         console().print(str(path), soft_wrap=True, highlight=False)
+
+
+def _heads(given: str | None) -> int | Literal["auto"] | None:
+    if given is None or given == "auto":
+        return None if given is None else "auto"
+    try:
+        return int(given)
+    except ValueError:
+        raise InputError(f"--heads must be a number or auto, got {given!r}") from None
 
 
 def renaming(given: list[str]) -> dict[str, str]:
