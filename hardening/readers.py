@@ -1,4 +1,4 @@
-"""Every reader of files that rankscope has: runs, networks, and requests to the explorer; those of sentences beside."""
+"""Every reader of files that rankscope has: runs, networks, requests to the explorer, checkpoints, sentences."""
 
 from __future__ import annotations
 
@@ -14,17 +14,14 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import numpy as np
 import torch
 from hypothesis import strategies as st
 
 import rankscope as rs
 import reader_seeds as made
+import readers_checkpoints
 import readers_sentiment
 from fuzz_mutations import Bundle
-from rankscope.checkpoints import inspect, open_checkpoint
-from rankscope.checkpoints.adapters import Adapter
-from rankscope.checkpoints.source import Unreadable
 from rankscope.errors import InputError
 from rankscope.explore.live import LiveRun, encoded, update
 from rankscope.explore.server import application
@@ -37,8 +34,6 @@ from rankscope.sweep import Job, RunFolder, Sweep, locks
 from rankscope.training import TrainingConfig
 from reader import Reader, one_file
 
-TENSORS = (*(name.encode() for name in made.state_dict()), b"initial.x", b"base_model.model.x.lora_A.weight")
-PICKLE = (b"cos\nsystem\n", b"\x8c\x05torch\x93", b"\x94", b"K\x7f", b"J\xff\xff\xff\x7f", b"2", b"h\x00", b"}", b"(")
 PATHS = ("network.gain", "training.learning_rate", "task.duration", "network.kind", "task.dt")
 OPTIONS = (*Job.model_fields, *TrainingConfig.model_fields, *PATHS, "grid", "samples", "hidden_size", "gain", "kind",
            "duration", "name")  # fmt: skip
@@ -166,31 +161,6 @@ def _training_seeds() -> list[Bundle]:
     rate = made.written(lambda path: made.train_rate(path, 3), "rate.safetensors")
     finite = made.written(lambda path: made.train_classifier(path, 1), "finite.safetensors")
     return [{"rate.safetensors": rate}, {"finite.safetensors": finite}]
-
-
-def _read_checkpoint(path: Path) -> object:
-    source = open_checkpoint(path)
-    for name in source.entries:
-        with suppress(Unreadable):
-            if isinstance(source, Adapter) and source.is_update(name):
-                source.factors(name, expert=0 if source.experts(name) else None)
-            else:
-                source.tensor(name)
-    source.release()
-    try:
-        found = inspect(path)
-    except InputError:
-        found = inspect(made.state_dict(), path, heads=2)
-    found.to_dataframe()
-    return found.write_csv(path.parent / "out" / "table.csv")
-
-
-def _arrays() -> dict[str, Any]:
-    return {name: value.float().numpy() for name, value in made.state_dict(0.1).items()}
-
-
-def _read_folder(folder: Path) -> object:
-    return _read_checkpoint(next(iter(sorted(folder.glob("*.index.json"))), folder))
 
 
 # Requests
@@ -331,63 +301,6 @@ _OURS = (
         ),
     ),
     Reader(
-        "safetensors",
-        "any state dict as safetensors",
-        lambda: one_file("after.safetensors", (made.safetensors(0.1), next(made.network_files()))),
-        lambda folder: _read_checkpoint(folder / "after.safetensors"),
-        (*made.NAMES, *TENSORS),
-    ),
-    Reader(
-        "torch",
-        "any state dict by torch.save",
-        lambda: one_file(
-            "after.pt", map(made.torch_file, (made.state_dict(0.1), {"epoch": 3, "model": made.state_dict(0.1)}))
-        ),
-        lambda folder: _read_checkpoint(folder / "after.pt"),
-        (*TENSORS, *PICKLE),
-    ),
-    Reader(
-        "torch-legacy",
-        "any state dict in the format before torch 1.6",
-        lambda: one_file("after.pth", [made.legacy_file(made.state_dict(0.1))]),
-        lambda folder: _read_checkpoint(folder / "after.pth"),
-        (*TENSORS, *PICKLE),
-    ),
-    Reader(
-        "numpy",
-        "arrays of numpy, one or several",
-        lambda: one_file(
-            "after",
-            [
-                made.numpy_file(np.savez, **_arrays()),
-                made.numpy_file(np.savez_compressed, **_arrays()),
-                made.numpy_file(np.save, _arrays()["conv.weight"]),
-            ],
-        ),
-        lambda folder: _read_checkpoint(folder / "after"),
-        (*made.NAMES, b"descr", b"<f8", b"fortran_order", b"shape", b"(9, 9)", b"|O"),
-    ),
-    Reader(
-        "shards",
-        "a checkpoint in several files with an index",
-        lambda: [made.shards(made.save, "safetensors"), made.shards(made.torch_file, "bin")],
-        _read_folder,
-        (*made.NAMES, *TENSORS, b"weight_map", b"model-1.bin", b"../model-1.bin", b".", b".."),
-    ),
-    Reader(
-        "adapter",
-        "the folder of a LoRA adapter",
-        lambda: [
-            made.adapter("safetensors", made.save, alpha_pattern={"k_proj": 8}, target_parameters=["a.b"]),
-            made.adapter("bin", made.torch_file, use_rslora=True, fan_in_fan_out=True),
-        ],
-        _read_folder,
-        (
-            *(*made.NAMES, *TENSORS, b"peft_type", b"lora_alpha", b"alpha_pattern", b"lora_magnitude_vector"),
-            *(b"(a+)+$", b".*.*", b"["),
-        ),
-    ),
-    Reader(
         "requests",
         "requests to the server of `rankscope explore`",
         _request_seeds,
@@ -399,4 +312,4 @@ _OURS = (
         _requests,
     ),
 )
-READERS = {reader.name: reader for reader in (*_OURS, *readers_sentiment.READERS)}
+READERS = {reader.name: reader for reader in (*_OURS, *readers_checkpoints.READERS, *readers_sentiment.READERS)}

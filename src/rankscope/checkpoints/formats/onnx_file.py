@@ -48,8 +48,8 @@ class OnnxFile(Source):
             graph = onnx.load(str(path), load_external_data=False).graph
             self._names = onnx.TensorProto.DataType.Name
             self._external = onnx.TensorProto.EXTERNAL
-            self._found = {tensor.name: tensor for tensor in graph.initializer}
-            self._sparse = [tensor.values.name for tensor in graph.sparse_initializer]
+            self._found = {_text(tensor.name): tensor for tensor in graph.initializer}
+            self._sparse = [_text(tensor.values.name) for tensor in graph.sparse_initializer]
         except Exception as error:  # the library does not document what it raises for a damaged file
             raise InputError(f"{path} is not a readable ONNX model: {error!s:.300}") from error
         if len(self._found) < len(graph.initializer):
@@ -121,7 +121,7 @@ class OnnxFile(Source):
         ValueError, OSError
             If it is not a file in the folder of the model, or is too short.
         """
-        given = {item.key: item.value for item in tensor.external_data}
+        given = {_text(item.key): _text(item.value) for item in tensor.external_data}
         location = given.get("location", "")
         plain = location.removeprefix("./")
         if not plain or Path(plain).name != plain or "\\" in plain or "\0" in plain or plain == "..":
@@ -134,3 +134,8 @@ class OnnxFile(Source):
         if offset < 0 or size < 0 or offset + size > path.stat().st_size:
             raise ValueError(f"{location[:100]!r} ends before the data")
         return path, offset, size
+
+
+def _text(given: str | bytes) -> str:
+    """Return a text of a model, which is bytes if it is not valid UTF-8."""
+    return given if isinstance(given, str) else given.decode("utf-8", "backslashreplace")
