@@ -149,6 +149,32 @@ def test_models_of_transformers_in_peft(make, tmp_path):
         assert set(rs.compare(pair[0], folder).index) == set(factors)
 
 
+@pytest.mark.parametrize("make", [llama, gpt2])
+def test_an_output_layer_that_is_the_embedding_is_adapted_with_it(make, tmp_path):
+    config = make().config
+    config.tie_word_embeddings = True
+    model = type(make())(config)
+    tuned = plant(model, 3)
+    embedding = "model.embed_tokens.weight" if make is llama else "transformer.wte.weight"
+    layers = ["*", embedding, *(["transformer.wpe.weight"] if make is gpt2 else [])]
+    for number, pair in enumerate(((model, tuned), saved(model, tuned, tmp_path))):
+        factors = rs.low_rank_factors(*pair, 40, layers=layers)
+        assert "lm_head.weight" not in factors
+        check_in_peft(model, tuned, factors.save(tmp_path / f"adapter{number}"), TOKENS)
+    reasons = {one.name: one.reason for one in rs.low_rank_factors(model, tuned, 40).left_out}
+    assert reasons["lm_head.weight"].startswith(f"the same weight as '{embedding}'")
+
+
+def test_names_are_those_of_the_model_with_its_prefix(tmp_path):
+    model = gpt2()
+    tuned = plant(model, 2, lambda name: "c_" in name)
+    # As the published file of GPT-2, which is without the head.
+    before = {name.removeprefix("transformer."): value for name, value in model.state_dict().items()}
+    before.pop("lm_head.weight")
+    factors = rs.low_rank_factors(before, tuned.state_dict(), 32)
+    check_in_peft(model, tuned, factors.save(tmp_path), TOKENS)
+
+
 def test_transposed_layers_beside_others_are_adapted_as_parameters(tmp_path):
     Conv1D = transformers.pytorch_utils.Conv1D
     torch.manual_seed(0)

@@ -45,7 +45,11 @@ def check_free(folder: str | os.PathLike[str], overwrite: bool) -> None:
 
 
 def write_folder(
-    folder: Path, matrices: Sequence[FactoredMatrix], storage: Mapping[str, Storage], tensors: Collection[str]
+    folder: Path,
+    matrices: Sequence[FactoredMatrix],
+    storage: Mapping[str, Storage],
+    tensors: Collection[str],
+    tied: bool,
 ) -> Path:
     """Write an adapter with its config, and the matrices that PEFT cannot hold into a file of our own; return it.
 
@@ -55,10 +59,13 @@ def write_folder(
         How the weights are stored, by name.
     tensors
         Names of all tensors of the checkpoint, some of which may end like those of the adapter.
+    tied
+        Whether the output layer of the model is its embedding.
     """
     path = make_folder(folder)
-    matrices = [one._replace(name=_plain(one.name)) for one in matrices]
-    storage = {_plain(name): how for name, how in storage.items()}
+    # With a name that is too short PEFT would find the module by its end, but not load the factors of it.
+    storage = {_plain(one.module_name): storage[one.name] for one in matrices}
+    matrices = [one._replace(name=_plain(one.module_name)) for one in matrices]
     own = [one for one in matrices if storage[one.name].kind is Kind.NOT_IN_PEFT]
     groups: dict[str, list[FactoredMatrix]] = {}
     for one in matrices:
@@ -75,7 +82,7 @@ def write_folder(
             factors |= _tensors(name, group, storage, groups)
         write_tensors(path / WEIGHTS[0], factors, {"format": "pt"})
         with replacing(path / CONFIG) as temporary:
-            temporary.write_text(json.dumps(_config(groups, storage, tensors), indent=2) + "\n", encoding="utf-8")
+            temporary.write_text(json.dumps(_config(groups, storage, tensors, tied), indent=2) + "\n", encoding="utf-8")
     return path
 
 
@@ -119,7 +126,7 @@ def _stacked(group: Sequence[FactoredMatrix], transposed: bool) -> tuple[Tensor,
 
 
 def _config(
-    groups: Mapping[str, Sequence[FactoredMatrix]], storage: Mapping[str, Storage], tensors: Collection[str]
+    groups: Mapping[str, Sequence[FactoredMatrix]], storage: Mapping[str, Storage], tensors: Collection[str], tied: bool
 ) -> dict[str, Any]:
     """Return `adapter_config.json`."""
     parameters = [name for name in groups if storage[name].kind in BY_PARAMETER]
@@ -139,6 +146,7 @@ def _config(
         "target_parameters": sorted(parameters, key=lambda name: (name.rpartition(".")[0], storage[name].place))
         or None,
         "fan_in_fan_out": any(storage[name].kind is Kind.TRANSPOSED for name in groups),
+        "ensure_weight_tying": tied and any(storage[name].kind is Kind.EMBEDDING for name in groups),
         "use_rslora": False,
         "bias": "none",
         "lora_dropout": 0.0,

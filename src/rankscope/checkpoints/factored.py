@@ -25,6 +25,7 @@ class FactoredMatrix(NamedTuple):
     """dW = B A of one matrix: B (rows, r), A (r, columns), both float32."""
 
     name: str  # key of the tensor
+    module_name: str  # its name in the model: the longer one, where those in the two checkpoints differ
     expert: int | None  # number of the matrix in a stack
     shape: tuple[int, ...]  # of the tensor as stored
     A: Tensor

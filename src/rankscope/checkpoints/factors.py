@@ -12,18 +12,20 @@ from torch import Tensor, nn
 
 from rankscope.checkpoints.adapter_folder import check_free, write_folder
 from rankscope.checkpoints.factored import FactoredMatrix
-from rankscope.checkpoints.model_config import model_types
+from rankscope.checkpoints.model_config import model_config, model_types
 from rankscope.checkpoints.modules import Kind, Known, Storage, compatible, storages
 from rankscope.checkpoints.names import match
 from rankscope.checkpoints.opening import CheckpointLike
 from rankscope.checkpoints.pairs import Pair, Selection, Skipped, open_pair, select
 from rankscope.checkpoints.ranks import RankRule
 from rankscope.checkpoints.source import Unreadable
+from rankscope.checkpoints.ties import tied_weights
 from rankscope.errors import InputError
 from rankscope.linalg.threads import threads_for
 
 Progress = Callable[[int, int, str], None]
 NO_DIRECTION = "no direction of its change stands out of the noise"
+TIED = "the same weight as {!r}; it is extracted by that name, if it is named among the layers"
 GROWN = "its vocabulary grew, and an adapter cannot add rows"
 
 
@@ -56,10 +58,12 @@ class LowRankFactors(Mapping[str, tuple[Tensor, Tensor]]):
         storage: Mapping[str, Storage],
         tensors: Collection[str],
         left_out: Sequence[Skipped],
+        tied: bool = False,
     ) -> None:
         self._matrices = {one.label: one for one in matrices}
         self._storage = compatible({one.name: storage[one.name] for one in self._matrices.values()})
         self._tensors = tensors  # names of all tensors of the checkpoint
+        self._tied = tied  # whether the output layer is the embedding
         self.left_out = tuple(left_out)
 
     def __getitem__(self, name: str) -> tuple[Tensor, Tensor]:
@@ -109,7 +113,7 @@ class LowRankFactors(Mapping[str, tuple[Tensor, Tensor]]):
         check_free(folder, overwrite)
         if not self._matrices:
             raise InputError("after must differ from before in a matrix to be extracted, got none that does")
-        return write_folder(Path(folder), list(self._matrices.values()), self._storage, self._tensors)
+        return write_folder(Path(folder), list(self._matrices.values()), self._storage, self._tensors, self._tied)
 
 
 def low_rank_factors(
@@ -161,11 +165,15 @@ def low_rank_factors(
     source = pair.before or pair.after
     storage = storages(names, source.entries, known)
     skipped = list(selected.skipped)
-    matrices = list(_factored(pair, selected, rule, layers is not None, skipped, on_progress))
     partners = {old: new for old, new in match(source.entries, pair.after.entries, pair.renaming).pairs if old}
+    ties = tied_weights(pair, names, partners)
+    skipped += [Skipped(name, TIED.format(other)) for name, other in ties.items() if other not in names]
+    selected = selected._replace(matrices=[one for one in selected.matrices if one.before not in ties])
+    matrices = list(_factored(pair, selected, rule, layers is not None, skipped, on_progress))
     left_out = [one for one in skipped if one.reason == NO_DIRECTION or _changed(pair, one.name, partners)]
     pair.release()
-    return LowRankFactors(matrices, storage, tuple(source.entries), left_out)
+    tied = bool(ties) or any(one and model_config(one).get("tie_word_embeddings") is True for one in pair[:2])
+    return LowRankFactors(matrices, storage, tuple(source.entries), left_out, tied)
 
 
 def _factored(
@@ -201,6 +209,7 @@ def _factored(
         root = s.sqrt()
         yield FactoredMatrix(
             name=names.before,
+            module_name=max(names.after, names.before, key=len),
             expert=names.expert,
             shape=pair.after.entries[names.after].shape,
             A=(root[:, None] * Vt).float().contiguous(),
