@@ -28,6 +28,9 @@ from rankscope.io.atomic import make_folder, replacing
 from rankscope.io.tensor_file import write_tensors
 
 BY_PARAMETER = (Kind.PARAMETER, Kind.EXPERTS, Kind.EXPERTS_TRANSPOSED)
+OUTPUT = "lm_head"
+"""Output layer of the models of transformers that PEFT ties to the embedding."""
+
 FILES = (CONFIG, *WEIGHTS, OWN_FILE)
 
 
@@ -49,7 +52,6 @@ def write_folder(
     matrices: Sequence[FactoredMatrix],
     storage: Mapping[str, Storage],
     tensors: Collection[str],
-    tied: bool,
 ) -> Path:
     """Write an adapter with its config, and the matrices that PEFT cannot hold into a file of our own; return it.
 
@@ -59,8 +61,6 @@ def write_folder(
         How the weights are stored, by name.
     tensors
         Names of all tensors of the checkpoint, some of which may end like those of the adapter.
-    tied
-        Whether the output layer of the model is its embedding.
     """
     path = make_folder(folder)
     # With a name that is too short PEFT would find the module by its end, but not load the factors of it.
@@ -82,7 +82,7 @@ def write_folder(
             factors |= _tensors(name, group, storage, groups)
         write_tensors(path / WEIGHTS[0], factors, {"format": "pt"})
         with replacing(path / CONFIG) as temporary:
-            temporary.write_text(json.dumps(_config(groups, storage, tensors, tied), indent=2) + "\n", encoding="utf-8")
+            temporary.write_text(json.dumps(_config(groups, storage, tensors), indent=2) + "\n", encoding="utf-8")
     return path
 
 
@@ -95,6 +95,10 @@ def _tensors(
     A, B, shape = group[0].A, group[0].B, group[0].shape
     if kind is Kind.EMBEDDING:
         return {f"{layer}.lora_embedding_A": B.t().contiguous(), f"{layer}.lora_embedding_B": A.t().contiguous()}
+    if kind is Kind.TIED_EMBEDDING:  # PEFT expects the output layer beside it, and adds the change to the weight once
+        output = {f"{PREFIX}{OUTPUT}.lora_A.weight": A.contiguous(), f"{PREFIX}{OUTPUT}.lora_B.weight": B.contiguous()}
+        embedding = {f"{layer}.lora_embedding_A": B.t().contiguous(), f"{layer}.lora_embedding_B": A.t().contiguous()}
+        return embedding | output
     if kind is Kind.TRANSPOSED:
         A, B = B.t(), A.t()
     elif kind is Kind.CONVOLUTION:  # A has the kernel of the layer, B one of 1 x 1
@@ -126,7 +130,7 @@ def _stacked(group: Sequence[FactoredMatrix], transposed: bool) -> tuple[Tensor,
 
 
 def _config(
-    groups: Mapping[str, Sequence[FactoredMatrix]], storage: Mapping[str, Storage], tensors: Collection[str], tied: bool
+    groups: Mapping[str, Sequence[FactoredMatrix]], storage: Mapping[str, Storage], tensors: Collection[str]
 ) -> dict[str, Any]:
     """Return `adapter_config.json`."""
     parameters = [name for name in groups if storage[name].kind in BY_PARAMETER]
@@ -146,7 +150,7 @@ def _config(
         "target_parameters": sorted(parameters, key=lambda name: (name.rpartition(".")[0], storage[name].place))
         or None,
         "fan_in_fan_out": any(storage[name].kind is Kind.TRANSPOSED for name in groups),
-        "ensure_weight_tying": tied and any(storage[name].kind is Kind.EMBEDDING for name in groups),
+        "ensure_weight_tying": any(storage[name].kind is Kind.TIED_EMBEDDING for name in groups),
         "use_rslora": False,
         "bias": "none",
         "lora_dropout": 0.0,

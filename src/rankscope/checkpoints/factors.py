@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from rankscope.checkpoints.adapter_folder import check_free, write_folder
 from rankscope.checkpoints.factored import FactoredMatrix
-from rankscope.checkpoints.model_config import model_config, model_types
+from rankscope.checkpoints.model_config import model_types
 from rankscope.checkpoints.modules import Kind, Known, Storage, compatible, storages
 from rankscope.checkpoints.names import match
 from rankscope.checkpoints.opening import CheckpointLike
 from rankscope.checkpoints.pairs import Pair, Selection, Skipped, open_pair, select
 from rankscope.checkpoints.ranks import RankRule
 from rankscope.checkpoints.source import Unreadable
-from rankscope.checkpoints.ties import tied_weights
+from rankscope.checkpoints.ties import tied_embeddings, tied_weights
 from rankscope.errors import InputError
 from rankscope.linalg.threads import threads_for
 
@@ -58,12 +58,10 @@ class LowRankFactors(Mapping[str, tuple[Tensor, Tensor]]):
         storage: Mapping[str, Storage],
         tensors: Collection[str],
         left_out: Sequence[Skipped],
-        tied: bool = False,
     ) -> None:
         self._matrices = {one.label: one for one in matrices}
         self._storage = compatible({one.name: storage[one.name] for one in self._matrices.values()})
         self._tensors = tensors  # names of all tensors of the checkpoint
-        self._tied = tied  # whether the output layer is the embedding
         self.left_out = tuple(left_out)
 
     def __getitem__(self, name: str) -> tuple[Tensor, Tensor]:
@@ -113,7 +111,7 @@ class LowRankFactors(Mapping[str, tuple[Tensor, Tensor]]):
         check_free(folder, overwrite)
         if not self._matrices:
             raise InputError("after must differ from before in a matrix to be extracted, got none that does")
-        return write_folder(Path(folder), list(self._matrices.values()), self._storage, self._tensors, self._tied)
+        return write_folder(Path(folder), list(self._matrices.values()), self._storage, self._tensors)
 
 
 def low_rank_factors(
@@ -160,20 +158,19 @@ def low_rank_factors(
     pair = open_pair(before, after, prefix, rename, key)
     selected = select(pair, layers)
     module = next((one for one in (before, after) if isinstance(one, nn.Module)), None)
-    known = Known(module, model_types(before) | model_types(after), patterns)
     names = list(dict.fromkeys(one.before for one in selected.matrices))
     source = pair.before or pair.after
-    storage = storages(names, source.entries, known)
-    skipped = list(selected.skipped)
     partners = {old: new for old, new in match(source.entries, pair.after.entries, pair.renaming).pairs if old}
     ties = tied_weights(pair, names, partners)
+    known = Known(module, tied_embeddings(pair, names, ties), model_types(before) | model_types(after), patterns)
+    storage = storages(names, source.entries, known)
+    skipped = list(selected.skipped)
     skipped += [Skipped(name, TIED.format(other)) for name, other in ties.items() if other not in names]
     selected = selected._replace(matrices=[one for one in selected.matrices if one.before not in ties])
     matrices = list(_factored(pair, selected, rule, layers is not None, skipped, on_progress))
     left_out = [one for one in skipped if one.reason == NO_DIRECTION or _changed(pair, one.name, partners)]
     pair.release()
-    tied = bool(ties) or any(one and model_config(one).get("tie_word_embeddings") is True for one in pair[:2])
-    return LowRankFactors(matrices, storage, tuple(source.entries), left_out, tied)
+    return LowRankFactors(matrices, storage, tuple(source.entries), left_out)
 
 
 def _factored(

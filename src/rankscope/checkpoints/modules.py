@@ -33,6 +33,7 @@ class Kind(Enum):
     TRANSPOSED = auto()  # transformers' Conv1D, (in, out)
     CONVOLUTION = auto()
     EMBEDDING = auto()
+    TIED_EMBEDDING = auto()  # which is the output layer too
     PARAMETER = auto()  # any matrix, by `target_parameters`
     EXPERTS = auto()  # a stack (experts, out, in), by `target_parameters`
     EXPERTS_TRANSPOSED = auto()  # a stack (experts, in, out)
@@ -57,15 +58,17 @@ RECURRENT = re.compile(r"weight_(?P<which>ih|hh|hr)(?:_l(?P<layer>\d{1,6})(?P<re
 """Parameters of torch's RNN, LSTM and GRU, and of their cells."""
 
 ATTENTION = "torch's MultiheadAttention uses its weights directly, so that adapters of PEFT do not reach them"
+TIED = "the output layer too, which PEFT ties only to an embedding of the name embed_tokens"
 ROOT = "PEFT cannot adapt a parameter of the outermost module; put the model into another module"
 
 
 class Known(NamedTuple):
-    """What is known of the modules of a model: the model, the `model_type`s of its config, patterns of transposed."""
+    """What is known of the modules of a model beside its tensors."""
 
     module: nn.Module | None = None
-    model_types: frozenset[str] = frozenset()
-    transposed: tuple[str, ...] = ()
+    tied: frozenset[str] = frozenset()  # embeddings that are the output layer too
+    model_types: frozenset[str] = frozenset()  # in its config
+    transposed: tuple[str, ...] = ()  # patterns of weights that are stored (in, out)
 
 
 def storages(names: Sequence[str], entries: Mapping[str, Entry], known: Known) -> dict[str, Storage]:
@@ -93,6 +96,9 @@ def storages(names: Sequence[str], entries: Mapping[str, Entry], known: Known) -
     for name in fnmatch_any(names, known.transposed):
         if len(entries[name].shape) == 2:
             found[name] = Storage(Kind.TRANSPOSED)
+    for name in known.tied & found.keys():
+        like_peft = name.endswith("embed_tokens.weight")
+        found[name] = Storage(Kind.TIED_EMBEDDING) if like_peft else _not_in_peft(TIED)
     others = [name for name in entries if name not in found]
     for name, storage in found.items():
         if storage.kind is Kind.PARAMETER and any(other.endswith(f".{name}") for other in others):

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 
 import torch
 
 from rankscope.checkpoints.kinds import EMBEDDING
+from rankscope.checkpoints.model_config import model_config
 from rankscope.checkpoints.pairs import Pair
 from rankscope.checkpoints.source import Unreadable
+
+TOKENS = re.compile(r"(?:embed_tokens|wte|word_embeddings?|shared|tok_embeddings|embed_in|tokens_embed)")
+"""Names of embeddings of tokens in the models of transformers."""
 
 
 def tied_weights(pair: Pair, names: Iterable[str], partners: Mapping[str, str | None]) -> dict[str, str]:
@@ -30,6 +35,17 @@ def tied_weights(pair: Pair, names: Iterable[str], partners: Mapping[str, str | 
         if name != embedding and entries[name].shape == entries[embedding].shape and not is_embedding(name)
         if _equal(pair, name, embedding, partners)
     }
+
+
+def tied_embeddings(pair: Pair, names: Iterable[str], ties: Mapping[str, str]) -> frozenset[str]:
+    """Return those of `names` that are embeddings and the output layer, by `tied_weights` or the model's config.
+
+    By the config, an embedding of tokens is tied whose output layer is not in the checkpoint.
+    """
+    known = [source for source in (pair.before, pair.after) if source is not None]
+    configured = any(model_config(source).get("tie_word_embeddings") is True for source in known)
+    by_config = (name for name in names if configured and is_embedding(name) and TOKENS.fullmatch(name.split(".")[-2]))
+    return frozenset(name for name in (*ties.values(), *by_config) if name in names)
 
 
 def is_embedding(name: str) -> bool:
