@@ -106,6 +106,14 @@ def check_in_peft(model, tuned, folder, x, merge=True):
         assert float((output(got, x) - wanted).norm() / (wanted - first).norm()) < 1e-5
 
 
+def read_back(pair, folder, factors):
+    """Check that `compare` finds the same changes in the adapter."""
+    layers = list(dict.fromkeys(name.partition("[")[0] for name in factors))
+    whole, read = rs.compare(*pair, layers=layers), rs.compare(pair[0], folder)
+    assert set(factors) <= set(read.index) == set(whole.index)
+    np.testing.assert_allclose(read.norm, whole.norm[read.index], rtol=1e-5)
+
+
 def saved(model, tuned, tmp_path):
     """Save two models of transformers as folders."""
     for which, one in (("before", model), ("after", tuned)):
@@ -290,7 +298,9 @@ def test_parameters_of_other_modules_in_peft(module, x, tmp_path):
     for number, pair in enumerate(((model, tuned), (dict(model.state_dict()), tuned.state_dict()))):
         factors = rs.low_rank_factors(*pair, "energy:1")
         assert {one.format for one in factors.matrices()} == {"PEFT"}
-        check_in_peft(model, tuned, factors.save(tmp_path / str(number)), x)
+        folder = factors.save(tmp_path / str(number))
+        check_in_peft(model, tuned, folder, x)
+        read_back(pair, folder, factors)
 
 
 def test_experts_of_which_the_layout_is_not_known_are_beside(tmp_path):

@@ -69,13 +69,15 @@ def assigned(
         Shape of each parameter that is adapted, and the rank of the change of one matrix, if it is known.
     """
     names = list(parameters)
-    if len(names) != len(levels) or len(names) > MOST:
+    if len(names) != len(levels):
         return None
     recurrent = [RECURRENT.fullmatch(name) for name in names]
     if all(recurrent):
         # torch's order: layer by layer, forward before backward, inputs before the recurrent weights.
         key = [(int(m["layer"]), bool(m["reverse"]), ("ih", "hh", "hr").index(m["which"])) for m in recurrent if m]
         orders = [[name for _, name in sorted(zip(key, names, strict=True))]]
+    elif len(names) > MOST:
+        return None
     else:
         orders = [list(order) for order in permutations(names)]
     fitting = [
