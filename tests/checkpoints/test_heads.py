@@ -172,6 +172,12 @@ def test_what_is_divided_without_a_configuration(names, options, blocks):
         assert {name.removesuffix("[heads]") for name in reasons(frame)} == undivided
 
 
+def test_that_there_are_no_heads_is_noted():
+    before = {"m.in_proj.weight": torch.randn(24, 8)}
+    frame = rs.compare(before, {"m.in_proj.weight": before["m.in_proj.weight"] + 1}, heads=4)
+    assert "heads were asked for" in frame.attrs["note"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -117,6 +117,38 @@ def test_experts_in_one_tensor_are_measured_one_by_one():
     assert reasons(frame)["l.experts.gate_up_proj_bias"] == "a bias"
 
 
+@pytest.mark.parametrize(
+    ("name", "shape", "reason"),
+    [
+        ("b.time_mix_key", (1, 1, 8), "a vector, not a matrix, of the shape 1 x 1 x 8"),  # RWKV
+        ("flows.0.log_scale", (2, 1), "a vector"),  # VITS
+        ("cls_token", (1, 1, 8), "a vector"),
+        ("encoder.mask_tokens.weight", (4, 8), "a table of vectors"),  # SAM
+        ("attn.rel_pos_h", (7, 8), "a table of vectors"),
+        ("a.relative_position_bias_table", (9, 4), "a table of vectors"),  # Swin
+        ("a.relative_attention_bias.weight", (32, 4), "a table of vectors"),  # T5
+        ("mixer.A_log", (8, 4), "a table of rates"),  # Mamba
+        ("ffn.experts.mlp.w1", (24, 8), "several experts"),  # DBRX
+        ("vision.patch_embedding.weight", (8, 3, 4, 4), None),  # CLIP: a convolution
+        ("conv.weight", (8, 1, 1), None),
+        ("head.weight", (1, 8), None),
+    ],
+)
+def test_tables_and_vectors_are_no_matrices(name, shape, reason):
+    before = {name: torch.randn(shape)}
+    frame = rs.compare(before, {name: before[name] + 1})
+    assert list(frame.index) == ([name] if reason is None else [])
+    assert reason is None or reason in reasons(frame)[name]
+
+
+@pytest.mark.parametrize("name", ["block_sparse_moe.input_linear.weight", "mlp.output_linear.weight", "moe.w1"])
+def test_other_stacks_of_experts(name):
+    before = {name: torch.randn(3, 6, 5)}
+    frame = rs.compare(before, {name: before[name] + 1})
+    assert list(frame.index) == [f"{name}[expert {i}]" for i in range(3)]
+    assert frame.numerical_rank.tolist() == [1] * 3
+
+
 def test_layers_select_matrices_and_an_embedding_that_is_named():
     before = transformer()
     after = {name: value + torch.randn_like(value) for name, value in before.items()}

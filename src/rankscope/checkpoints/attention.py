@@ -11,6 +11,7 @@ keys and values in a fused projection is that of the `forward` of the model's cl
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
@@ -180,6 +181,11 @@ def heads_of(name: str, names: Mapping[str, Entry], options: HeadOptions) -> lis
     return [Block(f"head {h}", slice(h * size, (h + 1) * size), ALL) for h in range(count)]
 
 
+def is_head(block: str | None) -> bool:
+    """Return whether the label of a block is that of a head, not that of a gate."""
+    return block is not None and re.fullmatch(r"head \d+|[qkv]\d+", block) is not None
+
+
 class _Layer:
     """A weight and the other weights of its module."""
 
@@ -221,6 +227,8 @@ def _size(heads: Heads, rows: int, count: int) -> int:
 def _keys(layer: _Layer, heads: Heads, rows: int) -> int:
     """Return the number of heads of keys in a weight with that many rows."""
     query = layer.beside(QUERIES)
+    if heads.shared is not None and heads.sizes:
+        return heads.shared
     if heads.shared is None and query is None:
         raise ValueError("its number of heads is not known without the queries; give kv_heads")
     if query is None or len(query) != 2:

@@ -12,7 +12,7 @@ from concurrent.futures import Executor, as_completed
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Literal
 
-from rankscope.checkpoints.attention import head_options
+from rankscope.checkpoints.attention import head_options, is_head
 from rankscope.checkpoints.comparison import Comparison
 from rankscope.checkpoints.measuring import Measured, Opening, Options, measure_matrix, processes, submit_all
 from rankscope.checkpoints.names import Renaming
@@ -127,7 +127,7 @@ def inspect(
 ) -> Comparison:
     """Return what `compare` returns, as plain objects; `on_progress` gets (done, total, name) as tensors are done."""
     integer("workers", workers, minimum=1)
-    found = str(find_device(device))
+    place = str(find_device(device))
     Renaming.of(prefix, rename)
     opening = Opening(before, after, prefix, tuple((rename or {}).items()), key)
     elsewhere = executor is not None or workers > 1
@@ -135,7 +135,7 @@ def inspect(
         if elsewhere and not isinstance(given, (str, os.PathLike, type(None))):
             raise InputError(f"{name} must be a path to be read by other processes, got {type(given).__name__}")
     pair = opening.open()
-    options = Options(gates, head_options(heads, kv_heads, (pair.after, pair.before)), exact, found)
+    options = Options(gates, head_options(heads, kv_heads, (pair.after, pair.before)), exact, place)
     work, skipped, note = select(pair, layers)
     if elsewhere:
         pair.release()
@@ -146,6 +146,10 @@ def inspect(
         pair.release()
     matrices = [matrix for one in measured for matrix in one.matrices]
     skipped += [left_out for one in measured for left_out in one.skipped]
+    found = any(is_head(one.block) for one in matrices) or any(one.name.endswith("[heads]") for one in skipped)
+    if heads is not None and not found:
+        none = "heads were asked for, but no changed weight has a name of attention that is known"
+        note = none if note is None else f"{note}; {none}"
     return Comparison(tuple(matrices), tuple(skipped), note)
 
 

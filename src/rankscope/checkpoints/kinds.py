@@ -1,8 +1,4 @@
-"""Which tensors of a checkpoint are weight matrices, and their blocks: gates of an RNN, heads of attention.
-
-A checkpoint has names and shapes only. `weight_ih` and `weight_hh` are torch's names for the stacked gates of RNN, LSTM
-and GRU; `q_proj` and similar names are those of attention, with the heads stacked.
-"""
+"""Which tensors of a checkpoint are weight matrices, from names, shapes and types alone."""
 
 from __future__ import annotations
 
@@ -19,6 +15,18 @@ from rankscope.checkpoints.source import Entry
 
 EMBEDDING = re.compile(r"(?:\w+_)?(?:embed(?:ding|dings|s)?(?:_(?!out)\w+)?|emb|wte|wpe|shared)", re.I)
 """Names of embeddings. A layer inside a module of such a name (`time_embedding.linear_1`) is a matrix."""
+
+TABLES = re.compile(r"(?:\w+_)?tokens?|rel_pos_[hw]|relative_(?:attention|position)_bias(?:_table)?", re.I)
+"""Names of other tables of vectors: learned tokens, and biases for each distance of two positions."""
+
+ELEMENTWISE = ("A_log",)
+"""Names of tables whose entries act one by one: the rates of decay of Mamba."""
+
+STACKS = re.compile(r"expert|(?:^|[._])moe(?:[._]|$)|(?:^|\.)(?:input|output)_linear\.weight$")
+"""Names of stacks of the matrices of experts; the last ones are those of GraniteMoE and JetMoE."""
+
+STACKED_ROWS = re.compile(r".*\bexperts\.mlp\.(?:w1|v1|w2)")
+"""Names of DBRX, whose experts are stacked along the rows of one matrix."""
 
 OUTPUT_LAYERS = ("lm_head", "embed_out", "output_projection")
 """Names of layers with one row for each word."""
@@ -63,6 +71,8 @@ def why_not(name: str, entry: Entry, names: Mapping[str, Entry], named: bool = F
     last = name.rsplit(".", 1)[-1]
     if last.endswith("bias") or (len(shape) < 2 and "bias" in last):
         return "a bias"
+    if sum(size > 1 for size in shape) < 2 and "weight" not in last and len(shape) > 1:
+        return f"a vector, not a matrix, of the shape {by(shape)}"
     if len(shape) < 2:
         return "of a normalization" if re.search(r"norm|\bln|bn\d*\b", name, re.I) else "a vector, not a matrix"
     if ACTIVATIONS.fullmatch(last):
@@ -71,7 +81,11 @@ def why_not(name: str, entry: Entry, names: Mapping[str, Entry], named: bool = F
         return f"of type {_plain(dtype)}: scales, or codes of a quantization that is not known"
     if SCALES.fullmatch(last) and _beside_codes(name, names):
         return "a scale of a quantization that is not known"
-    if not named and EMBEDDING.fullmatch(name.removesuffix(".weight").rsplit(".", 1)[-1]):
+    if last in ELEMENTWISE:
+        return "a table of rates, not a matrix"
+    if STACKED_ROWS.fullmatch(name):
+        return "matrices of several experts in one; pass a state dict with a matrix for each expert"
+    if not named and is_table(name, shape):
         return "an embedding, a table of vectors; it is measured if it is named among the layers"
     return None
 
@@ -88,7 +102,7 @@ def _beside_codes(name: str, names: Mapping[str, Entry]) -> bool:
 
 def experts(name: str, shape: tuple[int, ...]) -> int | None:
     """Return the number of matrices of a stack of experts, (experts, in, out); None for other tensors."""
-    return shape[0] if len(shape) == 3 and "expert" in name else None
+    return shape[0] if len(shape) == 3 and STACKS.search(name) else None
 
 
 def vocabulary_rows(before: str, old: Mapping[str, Entry], after: str, new: Mapping[str, Entry]) -> int | None:
@@ -102,12 +116,20 @@ def vocabulary_rows(before: str, old: Mapping[str, Entry], after: str, new: Mapp
     last = before.removesuffix(".weight").rsplit(".", 1)[-1]
     if EMBEDDING.fullmatch(last) or last in OUTPUT_LAYERS:
         return rows
-    sizes = [{entry.shape[0] for name, entry in names.items() if _is_table(name, entry)} for names in (old, new)]
+    sizes = [{entry.shape[0] for name, entry in names.items() if is_table(name, entry.shape)} for names in (old, new)]
     return rows if rows in sizes[0] and more in sizes[1] else None
 
 
-def _is_table(name: str, entry: Entry) -> bool:
-    return len(entry.shape) == 2 and EMBEDDING.fullmatch(name.removesuffix(".weight").rsplit(".", 1)[-1]) is not None
+def is_table(name: str, shape: tuple[int, ...]) -> bool:
+    """Return whether a tensor is an embedding or another table of vectors.
+
+    A `weight` of more than two dimensions is that of a convolution, such as the `patch_embedding` of CLIP.
+    """
+    layer = name.removesuffix(".weight")
+    last = layer.rsplit(".", 1)[-1]
+    if layer != name and len(shape) > 2:
+        return False
+    return EMBEDDING.fullmatch(last) is not None or TABLES.fullmatch(last) is not None
 
 
 def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
