@@ -121,13 +121,13 @@ def test_experts_in_one_tensor_are_measured_one_by_one():
     ("name", "shape", "reason"),
     [
         ("b.time_mix_key", (1, 1, 8), "a vector, not a matrix, of the shape 1 x 1 x 8"),  # RWKV
-        ("flows.0.log_scale", (2, 1), "a vector"),  # VITS
+        ("flows.0.log_scale", (2, 1), "act one by one"),  # VITS
         ("cls_token", (1, 1, 8), "a vector"),
         ("encoder.mask_tokens.weight", (4, 8), "a table of vectors"),  # SAM
         ("attn.rel_pos_h", (7, 8), "a table of vectors"),
         ("a.relative_position_bias_table", (9, 4), "a table of vectors"),  # Swin
         ("a.relative_attention_bias.weight", (32, 4), "a table of vectors"),  # T5
-        ("mixer.A_log", (8, 4), "a table of rates"),  # Mamba
+        ("mixer.A_log", (8, 4), "act one by one"),  # Mamba
         ("ffn.experts.mlp.w1", (24, 8), "several experts"),  # DBRX
         ("vision.patch_embedding.weight", (8, 3, 4, 4), None),  # CLIP: a convolution
         ("conv.weight", (8, 1, 1), None),

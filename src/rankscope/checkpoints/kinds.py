@@ -19,8 +19,8 @@ EMBEDDING = re.compile(r"(?:\w+_)?(?:embed(?:ding|dings|s)?(?:_(?!out)\w+)?|emb|
 TABLES = re.compile(r"(?:\w+_)?tokens?|rel_pos_[hw]|relative_(?:attention|position)_bias(?:_table)?", re.I)
 """Names of other tables of vectors: learned tokens, and biases for each distance of two positions."""
 
-ELEMENTWISE = ("A_log",)
-"""Names of tables whose entries act one by one: the rates of decay of Mamba."""
+ELEMENTWISE = ("A_log", "log_scale", "translate")
+"""Names of tables whose entries act one by one: the rates of decay of Mamba, the affine flow of VITS."""
 
 STACKS = re.compile(r"expert|(?:^|[._])moe(?:[._]|$)|(?:^|\.)(?:input|output)_linear\.weight$")
 """Names of stacks of the matrices of experts; the last ones are those of GraniteMoE and JetMoE."""
@@ -71,7 +71,7 @@ def why_not(name: str, entry: Entry, names: Mapping[str, Entry], named: bool = F
     last = name.rsplit(".", 1)[-1]
     if last.endswith("bias") or (len(shape) < 2 and "bias" in last):
         return "a bias"
-    if sum(size > 1 for size in shape) < 2 and "weight" not in last and len(shape) > 1:
+    if len(shape) > 2 and sum(size > 1 for size in shape) < 2 and "weight" not in last:
         return f"a vector, not a matrix, of the shape {by(shape)}"
     if len(shape) < 2:
         return "of a normalization" if re.search(r"norm|\bln|bn\d*\b", name, re.I) else "a vector, not a matrix"
@@ -82,7 +82,7 @@ def why_not(name: str, entry: Entry, names: Mapping[str, Entry], named: bool = F
     if SCALES.fullmatch(last) and _beside_codes(name, names):
         return "a scale of a quantization that is not known"
     if last in ELEMENTWISE:
-        return "a table of rates, not a matrix"
+        return "a table whose entries act one by one, not a matrix"
     if STACKED_ROWS.fullmatch(name):
         return "matrices of several experts in one; pass a state dict with a matrix for each expert"
     if not named and is_table(name, shape):
