@@ -278,6 +278,18 @@ def test_damaged_groups_are_left_out(case, tmp_path):
                 source.tensor(name)
 
 
+def test_descriptions_that_mean_nothing_are_left_out():
+    nf4, name, _ = bitsandbytes_nf4()
+    key = f"{name}.quant_state.bitsandbytes__nf4"
+    for state in ("[]", '{"shape": [1e999], "blocksize": 1}', '{"shape": "x", "blocksize": []}', "[" * 9999, "\xff"):
+        described = torch.tensor(list(state.encode()), dtype=torch.uint8)
+        assert isinstance(dequantized(open_checkpoint(nf4 | {key: described})).entries[name].dtype, str)
+    packed_words, name, _ = words_of_compressed_tensors()
+    for shape in ([math.nan, 20.0], [-8.0, 20.0], [8.0, 1e300]):
+        broken = packed_words | {"m.weight_shape": torch.tensor(shape, dtype=torch.float64)}
+        assert isinstance(dequantized(open_checkpoint(broken)).entries[name].dtype, str)
+
+
 def test_an_adapter_over_a_quantized_base(tmp_path):
     base = transformer()
     name = "model.layers.0.self_attn.q_proj.weight"

@@ -37,24 +37,31 @@ def dequantized(source: Source) -> Source:
     groups = groups_of(source)
     scaled = bool(groups) or "quantization_config" in config or any("scaled_fp8" in name for name in source.entries)
     used = {name for group in groups for name in group.tensors.values()}
+    beside = _scales(source)
     plain = {
-        name: _without_scale(name, source, scaled)
+        name: _without_scale(name, beside, scaled)
         for name, entry in source.entries.items()
         if name not in used and is_float8(entry.dtype) and len(entry.shape) > 1
     }
     return Dequantized(source, groups, plain) if groups or plain else source
 
 
-def _without_scale(name: str, source: Source, scaled: bool) -> str | None:
+def _scales(source: Source) -> dict[str, str]:
+    """Return names of tensors that may be scales of weights, by the layer or the tensor that they belong to."""
+    found: dict[str, str] = {}
+    for name in source.entries:
+        layer, _, last = name.rpartition(".")
+        if "scale" in last and not ACTIVATIONS.fullmatch(last):
+            found[layer] = name
+    return found
+
+
+def _without_scale(name: str, scales: dict[str, str], scaled: bool) -> str | None:
     """Return why float8 numbers without a scale are no weights; None if nothing in the checkpoint has a scale."""
     if scaled:
         return NO_SCALE
-    module = name.rpartition(".")[0]
-    for other in source.entries:
-        parent, _, last = other.rpartition(".")
-        if other != name and parent in (module, name) and "scale" in last and not ACTIVATIONS.fullmatch(last):
-            return f"float8 codes, and it is not known whether {other} is their scale"
-    return None
+    other = scales.get(name) or scales.get(name.rpartition(".")[0])
+    return None if other in (None, name) else f"float8 codes, and it is not known whether {other} is their scale"
 
 
 class Dequantized(Source):

@@ -10,7 +10,7 @@ from torch import Tensor
 from rankscope.checkpoints import quantized_weights
 from rankscope.checkpoints.model_config import Config
 from rankscope.checkpoints.quantized_weights import Known, Reader, is_float8
-from rankscope.checkpoints.source import Entry, Source
+from rankscope.checkpoints.source import Entry, Source, Unreadable
 
 
 class Format(NamedTuple):
@@ -169,7 +169,10 @@ def known(group: Group, source: Source, config: Config) -> Known | str:
     def read(role: str) -> Tensor:
         return source.tensor(group.tensors[role])
 
-    found = None if group.format.read is None else group.format.read(entries, read, config)
+    try:
+        found = None if group.format.read is None else group.format.read(entries, read, config)
+    except (Unreadable, ValueError, TypeError, OverflowError, RuntimeError) as error:
+        found = f"its description is damaged: {error}"
     if found is None or isinstance(found, str):
         why = f": {found}" if found else ""
         return (
