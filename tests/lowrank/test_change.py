@@ -125,7 +125,7 @@ def test_networks_and_names_that_are_refused():
         (lambda: change(one, one), r"before must be the network before learning \(network.snapshot"),
         (
             lambda: changes(one, two),
-            "before must have the parameters of after, got a network without 'rnn.weight_hh_l1",
+            "before must have the matrix 'rnn.weight_hh_l1': matrices must be one of",
         ),
         (lambda: changes(one, two, ["readout.wight"]), "did you mean 'readout.weight'"),
         (lambda: changes(one, two, ["rnn.weight_hh_l0[o]"]), "matrices must be one of .*'rnn.weight_hh_l0.r.'"),

@@ -270,7 +270,6 @@ class Fixed(Own):
     [
         (Own, "network must be a network: a RateRNN, a GatedRNN or a torch.nn.Module, got the class Own"),
         (None, "network must be a network: .* got NoneType"),
-        (nn.GRU(2, 6, batch_first=True), "got tuple; torch's RNN, GRU and LSTM also return their last state"),
         (Fixed(), "network must have outputs that depend on its parameters"),
         (nn.Dropout(), "network must have a matrix among its parameters, got none"),
         (nn.Linear(2, 3), r"must have one shape \(batch, time, out\)"),

@@ -19,7 +19,7 @@ from torch import Tensor
 from rankscope.errors import InputError
 from rankscope.lowrank.change import Change
 from rankscope.networks.gates import gates_by_count
-from rankscope.networks.protocol import Network, effective_parameters, recurrent_names
+from rankscope.networks.protocol import Network, effective_parameters, matrices_of, recurrent_names
 from rankscope.validation import choice
 
 BRACKETS = re.compile(r"(.+)\[([^\[\]]+)\]")
@@ -125,7 +125,7 @@ def blocks_of(network: Network, matrices: Iterable[str] | None = None, gates: bo
         for name, shape in shapes.items()
         if len(shape) == 2
     }
-    chosen = {block.name for name in names if gates for block in every[name]}
+    chosen = {block.name for name in names if gates for block in every.get(name, ())}
     known = [block.name for blocks in every.values() for block in blocks]
     for pattern in patterns or ():
         bracket = BRACKETS.fullmatch(pattern)
@@ -141,6 +141,7 @@ def blocks_of(network: Network, matrices: Iterable[str] | None = None, gates: bo
             raise InputError(f"matrices must name matrices, got {pattern!r}, but no matrix has gates")
         chosen |= fitting or {choice("matrices", pattern, known)}
     blocks = [block for name, gated in every.items() for block in (Block(name), *gated)]
+    blocks += [Block(name) for name in sorted(names - every.keys())]  # computed by the network
     return [block for block in blocks if block.name in chosen or (block.gate is None and block.matrix in names)]
 
 
@@ -148,12 +149,9 @@ def changes_of(before: Network, after: Network, blocks: Iterable[Block]) -> dict
     """Return the changes of these matrices and gates, by name."""
     if before is after:
         raise InputError("before must be the network before learning (network.snapshot()), got the one after learning")
-    initial, trained = effective_parameters(before), effective_parameters(after)
     found = {}
     for block in blocks:
-        if block.matrix not in initial:
-            raise InputError(f"before must have the parameters of after, got a network without {block.matrix!r}")
-        W0, W = initial[block.matrix].detach(), trained[block.matrix].detach()
+        W0, W = _matrix_of("before", before, block.matrix), _matrix_of("after", after, block.matrix)
         if W0.shape != W.shape:
             raise InputError(
                 f"after must have the shape of before, got {block.matrix!r} of {tuple(W0.shape)} and {tuple(W.shape)}"
@@ -163,12 +161,20 @@ def changes_of(before: Network, after: Network, blocks: Iterable[Block]) -> dict
     return found
 
 
+@torch.no_grad()
+def _matrix_of(which: str, network: Network, name: str) -> Tensor:
+    try:
+        return matrices_of(network, [name])[name].detach()
+    except InputError as error:
+        raise InputError(f"{which} must have the matrix {name!r}: {error}") from error
+
+
 def _matrix(name: str, value: Network | Tensor | ArrayLike) -> Tensor:
     if isinstance(value, Network):
         found = blocks_of(value)
         if len(found) > 1:
             raise InputError(f"{name} must be one matrix, got a network with {[block.name for block in found]}")
-        return effective_parameters(value)[found[0].name].detach().clone()
+        return _matrix_of(name, value, found[0].name).clone()
     try:
         matrix = value.detach().clone() if isinstance(value, Tensor) else torch.tensor(np.asarray(value, dtype=None))
     except (TypeError, ValueError) as error:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from rankscope.linalg.threads import threads_for
 from rankscope.lowrank.matrices import Block
+from rankscope.networks.computed import replace_matrix
 from rankscope.networks.many import outputs_of_many
 from rankscope.networks.protocol import Network, hidden_size_of, outputs_of
 from rankscope.networks.rate import RateRNN
+from rankscope.networks.use import check_use
 from rankscope.tasks.trials import Trials
 from rankscope.validation import RngLike, generator
 
@@ -30,7 +31,7 @@ class Replacement:
 
     def __init__(self, network: Network, blocks: Sequence[Block]) -> None:
         self._network = cast(nn.Module, copy.deepcopy(network)).eval()
-        matrices = {name: _assignable(self._network, name) for name in {block.matrix for block in blocks}}
+        matrices = {name: replace_matrix(self._network, name) for name in {block.matrix for block in blocks}}
         self._targets = {block.name: matrices[block.matrix][block.rows] for block in blocks}
         self._own = {name: target.clone() for name, target in self._targets.items()}
 
@@ -44,33 +45,6 @@ class Replacement:
         return self._network
 
 
-class _Constant(nn.Module):
-    """Stands in for the parametrization of a weight and returns a given matrix."""
-
-    value: Tensor
-
-    def __init__(self, value: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("value", value)
-
-    def forward(self) -> Tensor:
-        """Return the matrix."""
-        return self.value
-
-
-def _assignable(network: nn.Module, name: str) -> Tensor:
-    """Return a weight of `network` to write into; that of a parametrized weight is a constant from then on."""
-    path, _, attribute = name.rpartition(".")
-    module: Any = network.get_submodule(path)
-    if parametrize.is_parametrized(module, attribute):
-        # `remove_parametrizations` would change the class, which a copied module shares with the original.
-        constant: Tensor = getattr(module, attribute).detach().clone()
-        module.parametrizations[attribute] = _Constant(constant)
-        return constant
-    weight: Tensor = getattr(module, attribute)
-    return weight.detach()
-
-
 def metric_of_replacements(
     network: Network, blocks: Sequence[Block], trials: Trials, rng: RngLike, metric: Metric
 ) -> Callable[[Iterable[Matrices]], list[float]]:
@@ -80,6 +54,7 @@ def metric_of_replacements(
     """
     if isinstance(network, RateRNN) and [block.name for block in blocks] == ["recurrent_weights"]:
         return _of_rate_network(network, trials, rng, metric)
+    check_use(network, trials, {block.matrix for block in blocks})
     replacement = Replacement(network, blocks)
     seed = int(generator(rng).integers(2**63 - 1))
 

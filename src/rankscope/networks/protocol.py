@@ -1,13 +1,14 @@
 """Interface between networks and everything that trains or measures them.
 
 Any `torch.nn.Module` works whose `forward` maps inputs (batch, time, in) to outputs (batch, time, out), or (batch, 1,
-out) if it reads out after the last step only. Optional members, and the default for a network without them:
+out) if it reads out after the last step only. It may return more (`outputs.py`). Optional members, and the default for
+a network without them:
 
 * `forward(inputs, rng=...)`: receives the numpy Generator of the training. Without an argument `rng` the network may
   use torch's global generator (dropout, for example), which is seeded from that Generator and restored afterwards.
 * `forward(inputs, lengths=...)`: receives the number of steps of each sequence, (batch,), where they differ.
-* `recurrent_names()`: names of the matrices whose change is measured; by default found by name and shape, see
-  `recurrent_names` below.
+* `recurrent_names()`: names of the matrices whose change is measured, of parameters or of members that compute a matrix
+  (`computed.py`); by default found by name and shape, see `recurrent_names` below.
 * `hidden_size`: N, from which the default learning rate 0.05 / N follows; by default the number of columns of the first
   of these matrices.
 * `architecture()`: plain values that a state file compares with another network's; by default the name of the class.
@@ -31,6 +32,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from rankscope.errors import InputError
+from rankscope.networks.computed import computed_matrix
+from rankscope.networks.outputs import Returned, returned_by
 from rankscope.tasks.trials import Task, as_trials
 from rankscope.validation import RngLike, choice, generator
 
@@ -70,10 +73,21 @@ class Network(Protocol):
 
 
 def check_network(name: str, value: object) -> None:
-    """Raise `InputError` unless `value` can be trained."""
+    """Raise `InputError` unless `value` is a network whose weights exist and are in single or double precision."""
     if isinstance(value, type) or not isinstance(value, Network):
         got = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
         raise InputError(f"{name} must be a network: a RateRNN, a GatedRNN or a torch.nn.Module, got {got}")
+    for parameter, weights in value.named_parameters():
+        if nn.parameter.is_lazy(weights):
+            raise InputError(
+                f"{name} must have weights, got {parameter!r} of a lazy layer that has not run; run it once before any "
+                "copy is made, as in network(task.sample(2, 0).inputs)"
+            )
+        if weights.dtype in (torch.float16, torch.bfloat16):
+            raise InputError(
+                f"{name} must have weights in float32 or float64, got {weights.dtype} in {parameter!r}, too coarse for "
+                "small changes of weights; network.float() converts them"
+            )
 
 
 def channels_of(task: Task) -> tuple[int, int]:
@@ -108,33 +122,28 @@ def outputs_of(network: Network, inputs: Tensor, rng: RngLike = None, lengths: T
     InputError
         If the network returns something else, or reads out after the last step only and takes no `lengths`.
     """
+    return run(network, inputs, rng, lengths).outputs
+
+
+def run(network: Network, inputs: Tensor, rng: RngLike = None, lengths: Tensor | None = None) -> Returned:
+    """Run `network` as `outputs_of` does, and return its outputs and the states that it returns beside them."""
     arguments = _arguments(type(network))
     options: dict[str, Any] = {}
     if lengths is not None and "lengths" in arguments:
         options["lengths"] = lengths
     if "rng" in arguments:
-        outputs = network(inputs, rng=rng, **options)
+        returned = network(inputs, rng=generator(rng), **options)
     else:
         like = next(network.parameters(), inputs)
         with _torch_seeded(rng, like.device), parametrizations_applied(network):
-            outputs = network(inputs.to(like), **options)
-    batch, steps = inputs.shape[:2]
-    if (
-        not isinstance(outputs, Tensor)
-        or outputs.ndim != 3
-        or tuple(outputs.shape[:2]) not in ((batch, steps), (batch, 1))
-    ):
-        got = f"a tensor of shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
-        raise InputError(
-            f"network must return a tensor ({batch}, {steps}, out) for inputs {tuple(inputs.shape)}, got {got}"
-            + ("; torch's RNN, GRU and LSTM also return their last state" if isinstance(outputs, tuple) else "")
-        )
-    if lengths is not None and not options and outputs.shape[1] == 1 < steps:
+            returned = network(inputs.to(like), **options)
+    found = returned_by(returned, inputs)
+    if lengths is not None and not options and found.outputs.shape[1] == 1 < inputs.shape[1]:
         raise InputError(
             "network must take lengths, as in forward(inputs, lengths), to read out the last step of sequences of "
             "different lengths"
         )
-    return outputs
+    return found
 
 
 def effective_parameters(network: Network) -> dict[str, Tensor]:
@@ -173,7 +182,12 @@ def matrices_of(network: Network, names: Iterable[str] | None = None) -> dict[st
         If a name fits no matrix of the network.
     """
     parameters = effective_parameters(network)
-    return {name: parameters[name] for name in recurrent_names(network, names)}
+    found = {}
+    for name in recurrent_names(network, names):
+        matrix = parameters[name] if name in parameters else computed_matrix(network, name)
+        assert matrix is not None
+        found[name] = matrix
+    return found
 
 
 def recurrent_names(network: Network, names: Iterable[str] | None = None) -> tuple[str, ...]:
@@ -182,22 +196,22 @@ def recurrent_names(network: Network, names: Iterable[str] | None = None) -> tup
     Parameters
     ----------
     names
-        Names of parameters, or patterns such as ``"*.weight_hh_l*"``. By default the network's own
-        `recurrent_names()`; else all matrices called `recurrent_weights` or, as in torch, `weight_hh...`; else all
-        square ones; else all.
+        Names of parameters, patterns such as ``"*.weight_hh_l*"``, or names of members that compute a matrix. By
+        default the network's own `recurrent_names()`; else all matrices called `recurrent_weights` or, as in torch,
+        `weight_hh...`; else all square ones; else all.
 
     Raises
     ------
     InputError
         If a name fits no matrix of the network, or it has none.
     """
-    matrices = {name: weights for name, weights in effective_parameters(network).items() if weights.ndim == 2}
-    if not matrices:
-        raise InputError("network must have a matrix among its parameters, got none")
     if names is None and hasattr(network, "recurrent_names"):
         names = network.recurrent_names()
+    matrices = {name: weights for name, weights in effective_parameters(network).items() if weights.ndim == 2}
     if names is not None:
-        return _matching(names, list(matrices))
+        return _matching(names, list(matrices), network)
+    if not matrices:
+        raise InputError("network must have a matrix among its parameters, got none")
     ends = {name: name.rpartition(".")[2] for name in matrices}
     by_name = [name for name, end in ends.items() if end == "recurrent_weights" or end.startswith("weight_hh")]
     square = [name for name, weights in matrices.items() if weights.shape[0] == weights.shape[1] > 1]
@@ -252,15 +266,20 @@ def parametrizations_applied(network: Network) -> Iterator[None]:
             layer._flat_weights = weights
 
 
-def _matching(patterns: Iterable[str], names: list[str]) -> tuple[str, ...]:
+def _matching(patterns: Iterable[str], names: list[str], network: object) -> tuple[str, ...]:
     if isinstance(patterns, str):
         raise InputError(f"matrices must be a list of names, got the text {patterns!r}; write [{patterns!r}]")
     chosen: set[str] = set()
+    computed: list[str] = []
     for pattern in patterns:
-        chosen.update(fnmatch.filter(names, pattern) or [choice("matrices", pattern, names)])
-    if not chosen:
+        fitting = fnmatch.filter(names, pattern)
+        if not fitting and computed_matrix(network, pattern) is not None:
+            computed.append(pattern)
+        else:
+            chosen.update(fitting or [choice("matrices", pattern, names)])
+    if not chosen and not computed:
         raise InputError("matrices must name at least one matrix, got none")
-    return tuple(name for name in names if name in chosen)
+    return (*(name for name in names if name in chosen), *dict.fromkeys(computed))
 
 
 @lru_cache

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 
 from rankscope.errors import InputError
+from rankscope.networks.use import check_use
 from rankscope.tasks.trials import Trials
 from rankscope.training.loss import Loss, outputs_on
 from rankscope.training.state import TrainingState
@@ -44,9 +45,14 @@ class AutogradGradient(Gradient):
 
     def __init__(self, loss: Loss) -> None:
         self._loss = loss
+        self._checked = False
 
     def __call__(self, states: Sequence[TrainingState], batches: Sequence[Trials]) -> Sequence[LossAndNorm]:
         """Write gradients; return losses and gradient norms."""
+        if not self._checked:
+            for state, trials in zip(states, batches, strict=True):
+                check_use(state.network, trials, state.records.matrices)
+            self._checked = True
         return [self._one(state, trials) for state, trials in zip(states, batches, strict=True)]
 
     def _one(self, state: TrainingState, trials: Trials) -> LossAndNorm:

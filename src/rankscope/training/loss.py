@@ -16,6 +16,7 @@ from torch import Tensor
 from rankscope.errors import InputError
 from rankscope.linalg.threads import threads_for
 from rankscope.networks.protocol import Network, evaluating, hidden_size_of, outputs_of
+from rankscope.networks.use import check_use
 from rankscope.tasks.trials import Trials
 from rankscope.validation import RngLike, choice
 
@@ -173,6 +174,7 @@ def evaluate(network: Network, trials: Trials, rng: RngLike = None, loss: str | 
     loss
         As in `train`.
     """
+    check_use(network, trials, ())
     with evaluating(network), threads_for(hidden_size_of(network)):
         outputs = outputs_on(network, trials, rng)
     return float(find_loss(loss)(outputs, trials.targets.to(outputs), trials.mask.to(outputs)))

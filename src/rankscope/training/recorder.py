@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rankscope.errors import InputError
 from rankscope.linalg import leading_eigenvalues, leading_singular_values
-from rankscope.networks.protocol import Network, matrices_of
+from rankscope.networks.protocol import Network, evaluating, matrices_of
 from rankscope.training.history import History, MatrixHistory, Status
 
 CURVES = ("losses", "gradient_norms", "validation_losses", "validation_accuracies")
@@ -72,7 +72,9 @@ class Recorder:
         if epoch not in self.schedule:
             return
         self.recorded_epochs.append(epoch)
-        current = matrices_of(network, self.matrices)
+        # A parametrization such as torch's spectral_norm changes its buffers at every access in training mode.
+        with torch.no_grad(), evaluating(network):
+            current = matrices_of(network, self.matrices)
         for name, records in self.matrices.items():
             now = current[name].detach()
             change = now - records.initial
