@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib
-import inspect
 import os
 import sys
 import threading
@@ -19,6 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from rankscope.errors import InputError
+from rankscope.user_source import SOURCE_TEXT, source_text
 from rankscope.validation import choice
 
 MODULE_PREFIX = "_rankscope_user_"
@@ -98,14 +98,14 @@ def describe_user_code(thing: Any) -> dict[str, str]:
 
 @functools.cache
 def source_hash(named: Hashable) -> str:
-    """Return twelve hexadecimal digits of the SHA-256 of the source text; "" if there is none.
+    """Return twelve hexadecimal digits of the SHA-256 of the source text, helpers included; "" if there is none.
 
     The text is read once and under a lock: `inspect` is not thread-safe (cpython issue 106905), and a file edited
     during a run must not change the description of the code that is loaded.
     """
     with _hash_lock:
         try:
-            text = inspect.getsource(named)  # type: ignore[arg-type]
+            text = source_text(named)
         except (OSError, TypeError):
             return ""
     return hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -137,6 +137,7 @@ def _file_module(argument: str, place: str) -> ModuleType:
         return sys.modules[name]
     module = ModuleType(name)
     module.__file__ = str(path)
+    setattr(module, SOURCE_TEXT, source.decode("utf-8", "replace"))
     sys.modules[name] = module  # where dataclasses and inspect look up the module of a class
     try:
         exec(compile(source, str(path), "exec", dont_inherit=True), module.__dict__)

@@ -120,7 +120,7 @@ def test_a_network_of_your_own(tmp_path):
         ({"measurements": "spectra"}, r"write \['spectra'\]"),
         ({"seed": -1}, "seed must be a whole number >= 0"),
         ({"network": {"gain": -1}}, "gain must be a finite number >= 0"),
-        ({"network": "rate"}, "network must be a mapping"),
+        ({"network": 3}, "network must be a kind such as 'gru' or a mapping"),
         ({"labels": {"sample": [1]}}, "labels"),
     ],
 )

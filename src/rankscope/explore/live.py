@@ -19,7 +19,8 @@ from rankscope.errors import InputError
 from rankscope.explore.curves import listed, rounded
 from rankscope.io.dataset_file import StoredDataset
 from rankscope.sweep import RunFolder, locks
-from rankscope.sweep.manifest import DIGEST, labels_of_job
+from rankscope.sweep.axes import axes_of, own_labels
+from rankscope.sweep.manifest import DIGEST
 from rankscope.sweep.result_file import open_result
 
 Values = dict[str, Any]
@@ -69,6 +70,8 @@ class LiveRun:
     # Modification time and size of the files that were read, and of those that were damaged.
     _read: dict[str, tuple[int, int]] = field(default_factory=dict, init=False)
     _damaged: dict[str, tuple[int, int]] = field(default_factory=dict, init=False)
+    # Labels that distinguish the listed jobs beside their own.
+    _axes: dict[str, dict[str, Any]] = field(default_factory=dict, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def __post_init__(self) -> None:
@@ -94,17 +97,18 @@ class LiveRun:
         """
         with self._lock:
             jobs = self._run.manifest().jobs
+            self._find_axes(jobs)
             unread = self._read_new()
             done = (set(self._read) | unread) & set(jobs)
             failures = {digest: self._failure(digest) for digest in self._names("failed", ".json")}
             failed = {
-                digest: {"labels": _labels(jobs[digest])} | failure
+                digest: {"labels": self._labels(digest, own_labels(jobs[digest]))} | failure
                 for digest, failure in failures.items()
                 if digest in jobs and digest not in done
             }
             locked = set(self._names("locks")) & set(jobs) - done - set(failed)
             running = {
-                digest: {"labels": _labels(jobs[digest])}
+                digest: {"labels": self._labels(digest, own_labels(jobs[digest]))}
                 for digest in sorted(locked)
                 if locks.is_held(self._run.lock_path(digest))
             }
@@ -160,12 +164,24 @@ class LiveRun:
                 result = open_result(self._run.measurements_path(digest), verify=True)
                 if result.metadata["digest"] != digest:
                     raise InputError(f"{digest} is the result of another job")
-                self._networks[digest] = read_network(result, CURVE_POINTS)
+                found = read_network(result, CURVE_POINTS)
+                self._networks[digest] = found | {"labels": self._labels(digest, found["labels"])}
                 self._read[digest] = existing[digest]
             except InputError:
                 # The runner sets it aside and runs the job again.
                 self._damaged[digest] = existing[digest]
         return set(unread[BATCH:])
+
+    def _find_axes(self, jobs: Mapping[str, Mapping[str, Any]]) -> None:
+        """Find the labels of the listed jobs again if the list has changed."""
+        if set(jobs) == set(self._axes):
+            return
+        self._axes = axes_of(jobs)
+        for digest, one in self._networks.items():
+            self._networks[digest] = one | {"labels": self._labels(digest, one["labels"])}
+
+    def _labels(self, digest: str, own: Mapping[str, Any]) -> Values:
+        return {name: _plain(value) for name, value in {**own, **self._axes.get(digest, {})}.items()}
 
     def _names(self, folder: str, suffix: str = "") -> list[str]:
         try:
@@ -219,10 +235,6 @@ def update(snapshot: Snapshot, known: Mapping[str, Values]) -> Values:
 def encoded(values: Any) -> bytes:
     """Return values as JSON."""
     return json.dumps(values, allow_nan=False, separators=(",", ":")).encode()
-
-
-def _labels(job: Mapping[str, Any]) -> Values:
-    return {name: _plain(value) for name, value in labels_of_job(job).items()}
 
 
 def _is_numeric(result: StoredDataset, name: str, ndim: int) -> bool:

@@ -18,7 +18,7 @@ from rankscope.experiments import EXPERIMENTS
 from rankscope.io.dataset_file import StoredDataset
 from rankscope.report.networks import network_name
 from rankscope.sweep import RunFolder
-from rankscope.sweep.manifest import labels_of_job
+from rankscope.sweep.axes import labels_of_jobs
 from rankscope.sweep.results import assemble, read_results
 
 VERSIONS = ("rankscope_version", "python_version", "torch_version", "numpy_version", "platform")
@@ -72,14 +72,15 @@ def open_folder(folder: str | os.PathLike[str]) -> tuple[xr.Dataset, Provenance]
     """
     run = RunFolder(folder)
     manifest = run.manifest()
+    labels = labels_of_jobs(manifest.jobs)
     failures = [
-        {"name": _name_of(manifest.jobs.get(digest, {}), digest)}
+        {"name": _name_of(labels.get(digest, {}), digest)}
         | {name: value for name, value in asdict(failure).items() if name != "traceback"}
         for digest, failure in run.failures().items()
     ]
     results, unreadable = read_results(folder, verify=True)
     for digest, reason in unreadable.items():
-        name = _name_of(manifest.jobs.get(digest, {}), digest)
+        name = _name_of(labels.get(digest, {}), digest)
         failures.append({"name": name, "error": "unreadable", "message": reason, "host": "", "time": ""})
     if not results:
         raise run.without_results()
@@ -114,10 +115,10 @@ def _versions(dataset: xr.Dataset) -> dict[str, str]:
     return {name: str(dataset.attrs[name]) for name in VERSIONS if name in dataset.attrs}
 
 
-def _name_of(job: Mapping[str, Any], digest: str) -> str:
-    """Return the name of the network of a job, given its description in run.json, or else its digest."""
-    labels = {name: value for name, value in labels_of_job(job).items() if name != "kind"}
-    return network_name(labels) if labels else digest
+def _name_of(labels: Mapping[str, Any], digest: str) -> str:
+    """Return the name of the network of a job with these labels, or else its digest."""
+    named = {name: value for name, value in labels.items() if name != "kind"}
+    return network_name(named) if named else digest
 
 
 def _stamps(results: Sequence[StoredDataset]) -> dict[str, dict[str, Any]]:

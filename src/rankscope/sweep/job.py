@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import inspect
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -30,8 +29,9 @@ from rankscope import measurements as measuring
 from rankscope.description import Description
 from rankscope.errors import InputError
 from rankscope.measurements import TrainedNetwork
-from rankscope.networks import GatedRNN, Network, RateRNN, check_spec, make_network, save_networks
+from rankscope.networks import Network, check_spec, make_network, save_networks
 from rankscope.networks.protocol import hidden_size_of
+from rankscope.sweep.axes import canonical, key_of, network_defaults, plain_defaults
 from rankscope.sweep.result_file import MEASUREMENTS, NETWORK, write_result
 from rankscope.tasks import OPTIONAL_TASKS, TASKS, Task, describe, make
 from rankscope.training import History, TrainingConfig, train
@@ -42,6 +42,8 @@ FORMAT = "rankscope.job.2"
 """Part of every digest. To be changed with the default of an option or the meaning of a field."""
 
 LARGEST_JSON = 1_000_000
+SPELLED_OUT = ("hidden_size", "gain")
+"""Options of a network that its description holds even where they are the default."""
 Progress = Callable[[int, int, float], None]
 """progress(done, total, loss), called after every epoch."""
 
@@ -57,7 +59,8 @@ class Job(Description):
         Name of a task ("flipflop"), a mapping of "name" and its parameters, a class of your own as "file.py:Class" or
         "package.module:Class", or a task.
     network
-        "kind" ("rate", "rnn", "gru", "lstm" or "file.py:function") and its options; the default kind is "rate".
+        "kind" ("rate", "rnn", "gru", "lstm" or "file.py:function") and its options, or the kind alone; the default kind
+        is "rate".
     training
         A `TrainingConfig`, or its fields.
     measurements
@@ -90,6 +93,9 @@ class Job(Description):
         if isinstance(value, str):
             value = {"name": value}
         if isinstance(value, Mapping):
+            if "recorded" in value and "name" not in value:
+                value = {"name": "recorded", "file": value["recorded"], **value}
+                del value["recorded"]
             if not isinstance(value.get("name"), str):
                 raise InputError(f"task must be a mapping with a name, got {dict(value)!r:.200}")
             if not is_reference(value["name"]):
@@ -102,8 +108,13 @@ class Job(Description):
     @field_validator("network", mode="before")
     @classmethod
     def _network(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = {"kind": value}
         if not isinstance(value, Mapping):
-            raise InputError(f"network must be a mapping such as {{'kind': 'rate', 'gain': 0.9}}, got {value!r:.200}")
+            raise InputError(
+                f"network must be a kind such as 'gru' or a mapping such as {{'kind': 'rate', 'gain': 0.9}}, got "
+                f"{value!r:.200}"
+            )
         spec = {"kind": "rate", **value}
         source = spec.pop("source", None) if is_reference(spec["kind"]) else None
         check_spec(spec)
@@ -146,8 +157,15 @@ class Job(Description):
     @cached_property
     def digest(self) -> str:
         """Twelve hexadecimal digits of the SHA-256 of the canonical JSON."""
-        text = FORMAT + _json(self.description)
+        text = FORMAT + _json(canonical(self.description))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def with_seed(self, seed: int) -> Job:
+        """Return this job with another seed."""
+        copied = self.model_copy(update={"seed": integer("seed", seed, minimum=0)})
+        for cached in ("description", "digest"):  # which the copy holds too
+            copied.__dict__.pop(cached, None)
+        return copied
 
     def to_json(self) -> str:
         """Return the canonical JSON, with the measurements if they are given."""
@@ -275,19 +293,27 @@ class Job(Description):
     def _describe_task(self) -> dict[str, Any]:
         if not isinstance(self.task, dict):
             return describe(self.task)
-        if self.task["name"] not in OPTIONAL_TASKS:
+        if self.task["name"] not in OPTIONAL_TASKS or self.task["name"] == "recorded":
             return describe(self.make_task())
         # What needs a package or data may be described where it cannot be made.
         return dict(self.task)
 
     def _filled_network(self) -> dict[str, Any]:
-        """Return the network with size and gain spelled out, or a function of your own with a hash of its source."""
+        """Return the network with size and gain spelled out and without other defaults.
+
+        A function of your own has all its defaults spelled out, and a hash of its source.
+        """
         kind = self.network["kind"]
         if is_reference(kind):
-            return self.network | {"source": _source_of(self.network)}
-        options = inspect.signature((RateRNN if kind == "rate" else GatedRNN).initialize).parameters
-        defaults = {name: options[name].default for name in ("hidden_size", "gain") if name in options}
-        return defaults | self.network
+            function = load_user_code("network kind", kind)
+            return plain_defaults(function) | self.network | {"source": _source_of(self.network)}
+        defaults = network_defaults(kind)
+        given = {
+            name: value
+            for name, value in self.network.items()
+            if name in SPELLED_OUT or name not in defaults or key_of(value) != key_of(defaults[name])
+        }
+        return {name: defaults[name] for name in SPELLED_OUT if name in defaults} | given
 
 
 @dataclass(frozen=True, eq=False)

@@ -68,15 +68,6 @@ def read_manifest(path: Path) -> Manifest | None:
         ) from error
 
 
-def labels_of_job(description: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the labels of a job, given its description in run.json, whatever that contains."""
-    task, network, labels = (
-        found if isinstance(found := description.get(key), dict) else {} for key in ("task", "network", "labels")
-    )
-    named = {"task": task.get("name"), **{name: network.get(name) for name in ("kind", "gain", "hidden_size")}}
-    return {name: value for name, value in (named | labels).items() if value is not None}
-
-
 def merge_manifest(path: Path, lock_path: Path, jobs: Sequence[Job], description: Mapping[str, Any] | None) -> Manifest:
     """Add `jobs` to the manifest at `path`, and replace its description unless `description` is None.
 

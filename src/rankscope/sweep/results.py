@@ -10,10 +10,12 @@ whose checksum does not match.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import uuid
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -24,7 +26,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from rankscope.errors import InputError
-from rankscope.io.dataset_file import StoredDataset
+from rankscope.io.dataset_file import StoredDataset, StoredVariable
+from rankscope.sweep.axes import NONE, Places, axes_of, options_of, own_labels
+from rankscope.sweep.manifest import read_manifest
 from rankscope.sweep.result_file import open_result
 from rankscope.sweep.store import RunFolder
 from rankscope.validation import choice
@@ -91,13 +95,16 @@ def load_networks(folder: str | os.PathLike[str], **labels: Any) -> tuple[nn.Mod
     results, unreadable = read_results(folder)
     if not results and not unreadable:
         raise store.without_results()
-    known = {name for result in results for name in labels_of(result)} | {"digest"}
+    options = {result.metadata["digest"]: _selectable(result) for result in results}
+    known = dict.fromkeys(name for result in results for name in labels_of(result)) | {"digest": None}
+    others = {name for one in options.values() for name in one}
     for name in labels:
-        choice("label", name, sorted(known))
-    found = [result for result in results if _has_labels(result, labels)]
+        if name not in others:
+            choice("label", name, known)
+    found = [result for result in results if _fits(options[result.metadata["digest"]], labels)]
     if len(found) != 1:
         vary = sorted(name for name in known if len({str(labels_of(result).get(name)) for result in found}) > 1)
-        hint = f"; they differ in {', '.join(vary)}" if found else f", of {len(results)}"
+        hint = f"; they differ in {', '.join(vary)}" if found else f", of {len(results)}{_nearest(results, labels)}"
         raise InputError(f"labels must select one network, got {labels}, which fits {len(found)}{hint}")
     return store.networks(found[0].metadata["digest"])
 
@@ -121,7 +128,45 @@ def read_results(folder: str | os.PathLike[str], verify: bool = False) -> tuple[
         except InputError as error:
             if not isinstance(error.__cause__, FileNotFoundError):  # removed meanwhile
                 unreadable[digest] = str(error)
-    return results, unreadable
+    return _with_axes(results, store), unreadable
+
+
+def _with_axes(results: Sequence[StoredDataset], store: RunFolder) -> list[StoredDataset]:
+    """Return results with a label for every further option in which the jobs of the run differ."""
+    manifest = read_manifest(store.path / "run.json")
+    jobs = {} if manifest is None else dict(manifest.jobs)
+    jobs |= {result.metadata["digest"]: _description(result) for result in results}
+    structures = {id(result.variables): result.variables for result in results}
+    taken = {name for all_ in structures.values() for n, v in all_.items() if v.dims for name in (n, *v.dims)}
+    axes = axes_of(jobs, taken)
+    sizes = [result.values.get("hidden_size") for result in results]
+    further = [axes[result.metadata["digest"]] for result in results]
+    # The size of a network of the user's own is measured, and usually follows from an option.
+    own = [{**own_labels(_description(result)), **new} for result, new in zip(results, further, strict=True)]
+    names = sorted(set().union(*own) - {"hidden_size"})
+    follows = Places(len(own), [[one.get(name) for one in own] for name in names]).determines(sizes)
+    dropped = {"hidden_size"} if follows and not all("hidden_size" in one for one in own) else set()
+    shared: dict[tuple[int, tuple[type, ...]], dict[str, StoredVariable]] = {}
+    labelled = []
+    for result, new in zip(results, further, strict=True):
+        kinds = tuple(map(type, new.values()))
+        variables = shared.get((id(result.variables), kinds))
+        if variables is None:
+            scalars = {name: StoredVariable((), np.asarray(value).dtype, (), {}) for name, value in new.items()}
+            variables = shared[id(result.variables), kinds] = {**result.variables, **scalars}
+        coordinates = result.coordinates - dropped | set(new)
+        values = {**result.values, **new}
+        labelled.append(replace(result, variables=variables, coordinates=coordinates, values=values))
+    return labelled
+
+
+def _description(result: StoredDataset) -> dict[str, Any]:
+    """Return the description of the job of a result, empty if it cannot be read."""
+    try:
+        found = json.loads(result.metadata["job"])
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def labels_of(result: StoredDataset) -> dict[str, Any]:
@@ -170,9 +215,26 @@ def assemble(results: Sequence[StoredDataset], in_memory: bool = False, without:
     return dataset.set_coords([name for name in ("seed", "time", "recorded_epoch") if name in dataset])
 
 
-def _has_labels(result: StoredDataset, labels: Mapping[str, Any]) -> bool:
-    own = labels_of(result) | {"digest": result.metadata["digest"]}
-    return all(name in own and own[name] == value for name, value in labels.items())
+def _selectable(result: StoredDataset) -> dict[str, Any]:
+    """Return the labels and the digest of a result, and the options of its job by path and by name."""
+    options = options_of(_description(result))
+    by_name = {name: value for (_, name), value in options.items()}
+    by_path = {f"{section}.{name}": value for (section, name), value in options.items()}
+    return by_name | by_path | labels_of(result) | {"digest": result.metadata["digest"]}
+
+
+def _fits(own: Mapping[str, Any], labels: Mapping[str, Any]) -> bool:
+    wanted = {name: NONE if value is None else value for name, value in labels.items()}
+    return all(name in own and (NONE if own[name] is None else own[name]) == value for name, value in wanted.items())
+
+
+def _nearest(results: Sequence[StoredDataset], labels: Mapping[str, Any]) -> str:
+    """Return which values the first label has that no network has."""
+    for name, value in labels.items():
+        values = {labels_of(result).get(name) for result in results} - {None}
+        if values and value not in values:
+            return f"; {name} is {', '.join(map(str, _in_order(values)))}"
+    return ""
 
 
 def _common_labels(described: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -7,9 +7,10 @@
       network.gain: [0.0, 0.6, 1.2, 1.8]
     samples: 4
 
-Every combination of the grid is run `samples` times, each network with a seed that follows from what it is. A grid may
-vary any option of the job, by its path ("training.learning_rate") or by its name alone where that is unique
-("learning_rate"). In a file, options may also be given by their name alone: ``epochs: 150``.
+Every combination of the grid is run `samples` times, each network with a seed that follows from what it is: from its
+task, network and training without the number of epochs, what is recorded, and `paired` options. A grid may vary any
+option of the job, by its path ("training.learning_rate") or by its name alone where that is unique ("learning_rate"),
+or a whole task or network. In a file, options may also be given by their name: ``epochs: 150``.
 """
 
 from __future__ import annotations
@@ -21,11 +22,10 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import Field, field_validator
 
 from rankscope.description import Description
@@ -33,23 +33,18 @@ from rankscope.errors import InputError
 from rankscope.networks.gated import GATED_OPTIONS
 from rankscope.networks.gates import GATES
 from rankscope.networks.rate import RATE_OPTIONS
+from rankscope.sweep.axes import SECTIONS, SOURCES, canonical, key_of
 from rankscope.sweep.job import Job
+from rankscope.sweep.yaml_text import read_sweep
 from rankscope.tasks import OPTIONAL_TASKS, TASKS
 from rankscope.training import TrainingConfig
 from rankscope.user_code import is_reference, load_user_code
 from rankscope.validation import choice, integer
 
-LARGEST_FILE = 100_000
-MOST_VALUES = 20_000
-MOST_BRACKETS = 100
-"""Largest number of values in a file, those that aliases repeat included: a few lines can stand for gigabytes."""
-LARGEST_NUMBER = 10**9
-LARGEST_SHOWN = 1e300
 MOST_RECORDS = 10**6
 MOST_JOBS = 20_000
-SECTIONS = ("task", "network", "training")
-NOT_LABELS = ("task", "network.kind", "network.gain", "network.hidden_size")
-"""Coordinates of every result anyway."""
+RECORDING = ("recorded_epochs", "singular_values", "eigenvalues", "record_weights", "matrices", "validation_every")
+"""Options of a training that change what is recorded, and nothing else."""
 
 
 class Sweep(Description):
@@ -63,6 +58,9 @@ class Sweep(Description):
         Path or unique name of an option -> its values.
     samples
         Networks for each combination, which differ only in their seeds.
+    paired
+        Names from the grid. Jobs that differ only in these have the same seed: the same initial weights where the sizes
+        agree, and the same trials.
 
     Raises
     ------
@@ -73,6 +71,7 @@ class Sweep(Description):
     base: Job
     grid: dict[str, list[Any]] = Field(default_factory=dict)
     samples: int = 1
+    paired: tuple[str, ...] = ()
 
     @field_validator("base", mode="before")
     @classmethod
@@ -89,7 +88,7 @@ class Sweep(Description):
                 raise InputError(f"grid.{name} must be a list of values, got {values!r:.200}")
         grid = {name: [_plain(one) for one in values] for name, values in value.items()}
         for name, values in grid.items():
-            repeated = next((one for one, count in Counter(map(_comparable, values)).items() if count > 1), None)
+            repeated = next((one for one, count in Counter(map(key_of, values)).items() if count > 1), None)
             if repeated is not None:
                 raise InputError(f"grid.{name} must have different values, got {repeated!s:.200} more than once")
         return grid
@@ -98,6 +97,13 @@ class Sweep(Description):
     @classmethod
     def _samples(cls, value: Any) -> Any:
         return integer("samples", value, minimum=1)
+
+    @field_validator("paired", mode="before")
+    @classmethod
+    def _paired(cls, value: Any) -> Any:
+        if isinstance(value, str) or not isinstance(value, Iterable):
+            raise InputError(f"paired must be a list of names from the grid, got {value!r}; write [{value}]")
+        return tuple(value)
 
     def jobs(self) -> list[Job]:
         """Return the jobs, those that take longest first.
@@ -115,18 +121,31 @@ class Sweep(Description):
                 f"a sweep must have at most {MOST_JOBS} networks, got {count:.6g} (samples times the grid)"
             )
         paths = {name: resolve(self.base, name) for name in self.grid}
+        for path, times in Counter(paths.values()).items():
+            if times > 1:
+                both = ", ".join(name for name in paths if paths[name] == path)
+                raise InputError(f"grid must name every option once, got {both}, which are all {path}")
+        paired = [self._path(name) for name in self.paired]
         varied = [n for name, values in self.grid.items() if paths[name] == "training.recorded_epochs" for n in values]
         for records in (self.base.training.recorded_epochs, *varied):
             if isinstance(records, int) and records > MOST_RECORDS:
                 raise InputError(f"recorded_epochs must be at most {MOST_RECORDS} in a sweep, got {records}")
         jobs = [
-            self._job(dict(zip(self.grid, combination, strict=True)), paths, sample)
+            self._job(dict(zip(paths.values(), combination, strict=True)), sample, paired)
             for combination in itertools.product(*self.grid.values())
             for sample in range(self.samples)
         ]
         return sorted(jobs, key=multiplications, reverse=True)
 
-    def _job(self, at: Mapping[str, Any], paths: Mapping[str, str], sample: int) -> Job:
+    def _path(self, name: str) -> str:
+        """Return the path of a name of `paired`, which the grid may spell in another way."""
+        path = resolve(self.base, name, "paired")
+        if path not in {resolve(self.base, known) for known in self.grid}:
+            raise InputError(f"paired must name options of the grid ({', '.join(self.grid)}), got {name!r}")
+        return path
+
+    def _job(self, at: Mapping[str, Any], sample: int, paired: Sequence[str]) -> Job:
+        """Return one job; `at` has the value of each path, whole tasks and networks first."""
         fields = {
             "task": self.base.task,
             "network": dict(self.base.network),
@@ -134,17 +153,16 @@ class Sweep(Description):
             "measurements": self.base.measurements,
             "labels": {"sample": sample, **self.base.labels},
         }
-        for name, value in at.items():
-            section, _, option = paths[name].partition(".")
+        for path, value in sorted(at.items(), key=lambda item: "." in item[0]):
+            section, _, option = path.partition(".")
             if option:
                 fields[section] = {**_spec(fields[section]), option: value}
+            elif section == "network":  # a kind, or options that replace those of the base
+                fields[section] = {**fields[section], **({"kind": value} if isinstance(value, str) else value)}
             else:
                 fields[section] = value
-            if paths[name] not in NOT_LABELS:
-                fields["labels"][name.rpartition(".")[2]] = _label(value)
-        short = {name.rpartition(".")[2]: value for name, value in at.items()}
-        seed = seed_of(self.base.seed, self.base.task_name, sorted(map(str, short.items())), sample)
-        return Job(**fields, seed=seed)
+        job = Job(**fields)
+        return job.with_seed(seed_of(self.base.seed, *_what_it_is(job, paired), sample))
 
     @classmethod
     def from_yaml(cls, path: str | os.PathLike[str]) -> Sweep:
@@ -157,10 +175,10 @@ class Sweep(Description):
             impossible; the message names the file, the field and the value.
         """
         path = Path(path)
-        content = _content(path)
+        content = read_sweep(path)
         try:
-            grid, samples = content.pop("grid", {}), content.pop("samples", 1)
-            sweep = cls(base=job_from_options(content), grid=grid, samples=samples)
+            given = {name: content.pop(name) for name in ("grid", "samples", "paired") if name in content}
+            sweep = cls(base=job_from_options(content), **given)
             _check_small(sweep.jobs())
             return sweep
         except InputError as error:
@@ -170,6 +188,18 @@ class Sweep(Description):
 def seed_of(*labels: Any) -> int:
     """Return a seed that follows from labels, not from an order of running."""
     return int.from_bytes(hashlib.sha256(json.dumps(labels).encode()).digest()[:6], "big")
+
+
+def _what_it_is(job: Job, paired: Sequence[str]) -> list[Any]:
+    """Return what determines a network, besides the seed and the number of epochs, without the paired options."""
+    skipped = {"training.epochs", *(f"training.{name}" for name in RECORDING), *paired}
+    return [
+        [section, name, canonical(value, SOURCES)]
+        for section in SECTIONS
+        if section not in skipped
+        for name, value in sorted(job.description[section].items())
+        if f"{section}.{name}" not in skipped and name not in SOURCES
+    ]
 
 
 def resolve(job: Job, name: str, what: str = "grid key", others: tuple[str, ...] = ()) -> str:
@@ -230,7 +260,7 @@ def job_from_options(content: dict[str, Any]) -> Job:
         raise InputError("task is missing")
     base = Job(**fields)
     for name, value in content.items():
-        path = resolve(base, name, "key", (*Job.model_fields, "grid", "samples"))
+        path = resolve(base, name, "key", (*Job.model_fields, "grid", "samples", "paired"))
         section, _, option = path.partition(".")
         fields[section] = {**_spec(fields.get(section, {})), option: value}
     return Job(**fields)
@@ -246,67 +276,10 @@ def _check_small(jobs: list[Job]) -> None:
         Job(task=job.task, network=spec, training=job.training, measurements=job.measurements).check()
 
 
-def _comparable(value: Any) -> Any:
-    """Return a value that equals that of the same option, 1 and 1.0 included, and can be counted."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return value if number else json.dumps(value, sort_keys=True, default=str)
-
-
 def _spec(section: Any) -> dict[str, Any]:
     return {"name": section} if isinstance(section, str) else dict(section)
-
-
-def _content(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise InputError(f"a sweep must be a YAML file, got {str(path)!r}, which does not exist")
-    if path.stat().st_size > LARGEST_FILE:
-        raise InputError(f"{path} must be smaller than {LARGEST_FILE} bytes, got {path.stat().st_size}")
-    try:
-        text = path.read_text(encoding="utf-8")
-        depth = itertools.accumulate((letter in "[{") - (letter in "]}") for letter in text)
-        if max(depth, default=0) > MOST_BRACKETS:  # the time that the library takes grows with the square of the depth
-            raise ValueError(f"it has more than {MOST_BRACKETS} brackets inside each other")
-        content = yaml.safe_load(text)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    except Exception as error:
-        # Besides errors of its own, the library raises what its constructors raise, for example for impossible dates.
-        raise InputError(f"{path} is not readable YAML: {error!s:.500}") from error
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise InputError(f"{path} must be a mapping such as 'task: flipflop', got {type(content).__name__}")
-    _check_values(path, content)
-    return content
-
-
-def _check_values(path: Path, content: dict[str, Any]) -> None:
-    """Refuse too many values, huge numbers, and content that contains itself, before other code traverses it."""
-    waiting: list[Any] = [content]
-    seen = 1
-    while waiting and seen <= MOST_VALUES:
-        value = waiting.pop()
-        if type(value) in (int, float) and abs(value) > LARGEST_NUMBER:
-            got = f"{value:.3g}" if abs(value) < LARGEST_SHOWN else f"one beyond {LARGEST_SHOWN:g}"
-            raise InputError(f"{path} must hold numbers up to {LARGEST_NUMBER:g}, got {got}")
-        held: list[Any] = []
-        if isinstance(value, dict):
-            held = [*value.keys(), *value.values()]
-        elif isinstance(value, list | tuple | set):
-            held = list(value)
-        seen += len(held)
-        waiting += held
-    if waiting:
-        raise InputError(f"{path} must hold at most {MOST_VALUES} values, got more, or one that contains itself")
 
 
 def _plain(value: Any) -> Any:
     """Return a numpy scalar as a Python number."""
     return value.item() if hasattr(value, "item") and getattr(value, "ndim", None) == 0 else value
-
-
-def _label(value: Any) -> Any:
-    """Return a value as a label: numbers and text as they are, lists and mappings as one word."""
-    if isinstance(value, list | tuple):
-        return "+".join(map(str, value))
-    if isinstance(value, Mapping):
-        return str(value.get("name", json.dumps(value, sort_keys=True, default=str)))
-    return "none" if value is None else value
