@@ -95,6 +95,7 @@ def test_tensors_that_are_not_plain_numbers_are_left_out_with_the_reason(tmp_pat
         "negative": torch._neg_view(torch.ones(2, 2)),
         "larger": torch.ones(1).expand(4, 4),
         "object": argparse.Namespace(inner=torch.ones(2, 2)),
+        "packed": (torch.ones(2, 2), None),
     }
     torch.save(state, tmp_path / "w.pt")
     entries = open_checkpoint(tmp_path / "w.pt").entries
@@ -106,6 +107,7 @@ def test_tensors_that_are_not_plain_numbers_are_left_out_with_the_reason(tmp_pat
         "negative": "a conjugate or negative that was never computed",
         "larger": "larger than the storage it refers to",
         "object": "an object of the class argparse.Namespace",
+        "packed": "a tuple",
     }
 
 
@@ -220,6 +222,16 @@ def test_arrays_of_numpy(tmp_path, write):
     assert "can run code" in source.entries["objects"].dtype
     np.save(tmp_path / "w.npy", arrays["w"])
     assert np.array_equal(open_checkpoint(tmp_path / "w.npy").tensor("array").numpy(), arrays["w"])
+
+
+def test_the_directory_of_an_archive_is_read_once_for_all_arrays(tmp_path, monkeypatch):
+    np.savez(tmp_path / "w.npz", **{f"w{i}": np.eye(2) for i in range(20)})
+    source = open_checkpoint(tmp_path / "w.npz")
+    opened = []
+    monkeypatch.setattr(zipfile, "ZipFile", lambda *given, new=zipfile.ZipFile: opened.append(1) or new(*given))
+    assert all(source.tensor(name).trace() == 2 for name in source.entries)
+    source.release()
+    assert len(opened) == 1
 
 
 def test_arrays_of_numpy_that_are_larger_than_their_data_are_refused(tmp_path):

@@ -32,11 +32,15 @@ def reasons(source):
 
 def test_hdf5_names_are_paths_and_arrays_are_as_stored(tmp_path):
     arrays = {"encoder/w": draw(4, 3), "encoder/conv": draw(5, 2, 3, 3).astype(np.float32), "b": draw(3).astype(">f8")}
+    brief = torch.randn(3, 2, dtype=torch.bfloat16)
     with h5py.File(tmp_path / "w.hdf5", "w") as file:
+        file["brief"] = brief.view(torch.int16).numpy().view("V2")
+        file["brief"].attrs["dtype"] = "bfloat16"  # as Keras does
         for name, array in arrays.items():
             file.create_dataset(name, data=array, compression="gzip", chunks=True)
     source = open_checkpoint(tmp_path / "w.hdf5")
-    assert set(source.entries) == {"encoder.w", "encoder.conv", "b"}
+    assert set(source.entries) == {"encoder.w", "encoder.conv", "b", "brief"}
+    assert torch.equal(source.tensor("brief"), brief)
     for name, array in arrays.items():
         assert np.array_equal(source.tensor(name.replace("/", ".")).numpy(), array)
         assert source.entries[name.replace("/", ".")].shape == array.shape

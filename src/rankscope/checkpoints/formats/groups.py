@@ -129,13 +129,14 @@ class Groups:
         return self._known[place]
 
     def _opaque(self, value: Any) -> bool:
-        """Return whether a value is of a class that we do not know, made from tensors."""
-        return isinstance(value, Made) and self._mapping(value) is None and _made_from_tensors(value)
+        """Return whether a value of a file is a tuple or an object of an unknown class, made from tensors."""
+        return isinstance(value, (Made, tuple, list)) and self._mapping(value) is None and _made_from_tensors(value)
 
 
-def entry_of_object(value: Made) -> Entry:
+def entry_of_object(value: Any) -> Entry:
     """Return the entry of a value that only its library can read."""
-    return Entry((), f"an object of the class {value.name[:100]}, not a plain tensor")
+    what = f"an object of the class {value.name[:100]}" if isinstance(value, Made) else f"a {type(value).__name__}"
+    return Entry((), f"{what}, not a plain tensor")
 
 
 def module_state(module: Made) -> dict[str, Any]:
@@ -182,7 +183,7 @@ def _shape(value: Any) -> tuple[int, ...]:
 
 
 def _made_from_tensors(value: Any, depth: int = 0) -> bool:
-    if _is_tensor(value):
+    if isinstance(value, Stored):
         return True
     inner: list[Any] = []
     if isinstance(value, Made):

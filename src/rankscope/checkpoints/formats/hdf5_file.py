@@ -62,8 +62,10 @@ class Hdf5File(Source):
         found = self._found[name]
         try:
             array = np.asarray(self._root()[found.path][()])
+            array = array.view(np.int16) if self.entries[name].dtype == torch.bfloat16 else array
             array = array.T if self._matlab else found.axes.arranged(array)
-            return torch.from_numpy(np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="), copy=False)))
+            numbers = torch.from_numpy(np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="), copy=False)))
+            return numbers.view(torch.bfloat16) if self.entries[name].dtype == torch.bfloat16 else numbers
         except Exception as error:
             raise Unreadable(f"cannot be read from {self.label}: {error!s:.300}") from error
 
@@ -169,7 +171,9 @@ def entry_of_dataset(dataset: Any) -> Entry:
     if dataset.is_virtual:
         return Entry(shape, "a virtual dataset, composed of others")
     try:
-        kind: torch.dtype | str = torch.from_numpy(np.empty(0, dtype.newbyteorder("="))).dtype
+        # Keras stores bfloat16 as two bytes without a type, and names the type beside.
+        brief = dtype == np.dtype("V2") and dataset.attrs.get("dtype") == "bfloat16"
+        kind = torch.bfloat16 if brief else torch.from_numpy(np.empty(0, dtype.newbyteorder("="))).dtype
     except TypeError:
         what = "references to other objects" if dtype.hasobject else f"type {dtype!s:.100}"
         return Entry(shape, f"of {what}, which are not read" if dtype.hasobject else f"of {what}, which is not read")

@@ -32,6 +32,7 @@ class NumpyFile(Source):
     def __init__(self, path: Path) -> None:
         self.label = str(path)
         self._path = path
+        self._archive: zipfile.ZipFile | None = None
         self._members: dict[str, str] = {}
         self.entries = {}
         try:
@@ -60,11 +61,19 @@ class NumpyFile(Source):
         try:
             if not self._members:
                 return torch.from_numpy(np.load(self._path, allow_pickle=False))
-            with zipfile.ZipFile(self._path) as archive, archive.open(self._members[name]) as file:
+            if self._archive is None:  # kept open, as reading its directory takes time linear in all arrays
+                self._archive = zipfile.ZipFile(self._path)
+            with self._archive.open(self._members[name]) as file:
                 array = np.lib.format.read_array(file, allow_pickle=False)  # type: ignore[no-untyped-call]
                 return torch.from_numpy(array)
         except Exception as error:
             raise Unreadable(f"cannot be read from {self.label}: {error!s:.300}") from error
+
+    def release(self) -> None:
+        """Close the archive."""
+        if self._archive is not None:
+            self._archive.close()
+        self._archive = None
 
 
 def is_npz(path: Path) -> bool:

@@ -10,7 +10,7 @@ import mmap
 import struct
 import sys
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -125,7 +125,7 @@ def _archive(window: Window, path: Path) -> Saved:
         raise InputError(f"{path} must be an archive whose files have different names, as torch.save writes it")
     pickles = [name for name in items if name.rsplit("/", 1)[-1] == "data.pkl" and name.count("/") <= 1]
     if len(pickles) != 1:
-        raise InputError(f"{path} must be an archive with one data.pkl, as torch.save writes it, got {len(pickles)}")
+        raise InputError(f"{path} must be an archive of torch.save, with one data.pkl, got {_other(items)}")
     top = pickles[0].removesuffix("data.pkl")
     spans = {}
     for name, item in items.items():
@@ -144,6 +144,16 @@ def _archive(window: Window, path: Path) -> Saved:
     root = interpret(content("data.pkl"), CALLS, storage_of)
     placed = {key: Span(window.start + span.start, span.size) for key, span in spans.items()}
     return Saved(root, placed, order != sys.byteorder, _code(archive, top) if top + "constants.pkl" in items else None)
+
+
+def _other(names: Iterable[str]) -> str:
+    """Return what another zip archive is, and what to do."""
+    ends = {name.rsplit("/", 1)[-1] for name in names}
+    if "archive_format" in ends:
+        return "a program of torch.export; pass torch.export.load(path).state_dict"
+    if "extern_modules" in ends:
+        return "a package of torch.package, which runs its code when it is loaded; save its state dict with torch.save"
+    return "another archive; unpack it and name the file in it"
 
 
 def span_of(window: Window, item: zipfile.ZipInfo) -> Span:

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from rankscope.checkpoints.formats.groups import Groups, entry_of_object
-from rankscope.checkpoints.formats.pickles import Made
 from rankscope.checkpoints.formats.torch_archive import read_saved
 from rankscope.checkpoints.formats.torch_tensors import Stored, placed, view
 from rankscope.checkpoints.formats.torchscript import script_state
@@ -45,11 +44,11 @@ class TorchFile(Mapped):
         self._stored: dict[str, Stored] = {}
         self.entries = {}
         for name, value in found.items():
-            if isinstance(value, Made):
-                self.entries[name] = entry_of_object(value)
-            else:
+            if isinstance(value, Stored):
                 self._stored[name] = value
                 self.entries[name] = placed(value, self._spans)
+            else:
+                self.entries[name] = entry_of_object(value)
 
     def _open(self) -> Tensor:
         size = self.path.stat().st_size
