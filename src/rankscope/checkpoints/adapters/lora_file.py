@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,7 +20,7 @@ from rankscope.checkpoints.adapters import names as named
 from rankscope.checkpoints.adapters.adapter import Adapter
 from rankscope.checkpoints.adapters.config import CONFIG, PeftConfig
 from rankscope.checkpoints.adapters.lora import LowRank
-from rankscope.checkpoints.adapters.lycoris import LoHa, LoKr, lycoris_rank
+from rankscope.checkpoints.adapters.lycoris import Difference, LoHa, LoKr, lycoris_rank
 from rankscope.checkpoints.adapters.update import Update
 from rankscope.checkpoints.files import SafetensorsFile
 from rankscope.checkpoints.source import Entry, Source, Unreadable
@@ -35,26 +34,34 @@ COMPONENT = re.compile(
     r"(?P<model>unet|transformer(?:_2)?|text_encoder(?:_[234])?|diffusion_model|controlnet|prior|vae)\.(?P<layer>.+)"
 )
 PIECES = re.compile(r"lora_[AB]|lora_mid|lora_embedding_[AB]|hada_.*|lokr_.*")
+UNREAD = re.compile(r"diff|oft_blocks|oft_diag|on_input|[ab][12]\.weight")
+"""Pieces of other kinds of LyCORIS, which are known as such behind a name of kohya only."""
 FACTORS = ("lora_A", "lora_B", "lora_mid")
 OTHER = {
     "dora_scale": "DoRA of LyCORIS, which does not store the direction of the norm",
     "lora_magnitude_vector": "DoRA without adapter_config.json",
-    "diff": "stored as a whole difference, which is not read",
+    "on_input": "IA3 of LyCORIS, which multiplies weights and is not read",
+    "oft_blocks": "OFT of LyCORIS, which rotates weights and is not read",
+    "a1.weight": "GLoRA, which multiplies weights and is not read",
 }
 NO_SCALE = f"the scale alpha / r of its factors is in no file; give the folder with {CONFIG}"
 
 
 def is_lora_file(source: Source) -> bool:
     """Return whether all weights of a file are factors of changes, none is the weight that they change."""
-    found = {piece.layer for name in source.entries if (piece := _factor(name))}
+    found = {piece.layer for name in source.entries if (piece := _known(name))}
+    if any(KOHYA.fullmatch(layer) for layer in found):
+        return True
     return bool(found) and not any(
         f"{layer}{end}" in source.entries for layer in found for end in (".weight", ".base_layer.weight")
     )
 
 
-def _factor(name: str) -> named.Piece | None:
+def _known(name: str) -> named.Piece | None:
     piece = named.file_piece(name)
-    return piece if piece is not None and PIECES.fullmatch(piece.piece) else None
+    if piece is None or PIECES.fullmatch(piece.piece):
+        return piece
+    return piece if KOHYA.fullmatch(piece.layer) and UNREAD.fullmatch(piece.piece) else None
 
 
 class LoraFile(Adapter):
@@ -79,9 +86,10 @@ class LoraFile(Adapter):
             piece = named.file_piece(stored)
             if piece is None:
                 self.skipped[stored] = "not a piece of a change that is known here"
+            elif piece.piece == "diff_b":
+                self.skipped[f"{piece.layer}.bias"] = "a bias"
             else:
                 layers.setdefault(piece.layer, {})[piece.piece] = stored
-        self._ranks = Counter(rank for pieces in layers.values() if (rank := self._rank(pieces)))
         for layer, pieces in layers.items():
             name = layer if KOHYA.fullmatch(layer) else f"{layer}.weight"
             try:
@@ -116,10 +124,12 @@ class LoraFile(Adapter):
 
     def _update(self, layer: str, pieces: dict[str, str]) -> Update:
         for piece, stored in pieces.items():
-            if piece != "alpha" and not PIECES.fullmatch(piece):
+            if piece not in ("alpha", "diff") and not PIECES.fullmatch(piece):
                 raise Unreadable(
                     OTHER.get(piece, f"{stored.rpartition(layer + '.')[2]} is a kind of change that is not read")
                 )
+        if "diff" in pieces:
+            return Difference(self._file, {"diff": pieces["diff"]})
         scale = self._scale(layer, pieces)
         changes = {piece: stored for piece, stored in pieces.items() if piece != "alpha"}
         if any(piece.startswith("hada") for piece in changes):
@@ -137,10 +147,10 @@ class LoraFile(Adapter):
         component = COMPONENT.fullmatch(layer)
         if component and component["model"] in self._configs and rank:
             return self._configs[component["model"]].scale(component["layer"], rank)
-        if KOHYA.fullmatch(layer) or (component and len(self._ranks) == 1):
+        if "" in self._configs and rank:
+            return self._configs[""].scale(layer, rank)
+        if KOHYA.fullmatch(layer) or component:
             return 1.0
-        if component:
-            raise Unreadable("its factors have several ranks and no alpha, so that the scale alpha / r is not known")
         raise Unreadable(NO_SCALE)
 
     def _alpha(self, stored: str) -> float:
@@ -181,7 +191,7 @@ def _metadata(file: Source) -> dict[str, PeftConfig]:
         raise InputError(f"{file.label} must have an object as {METADATA}, got {type(given).__name__}")
     models: dict[str, dict[str, Any]] = {}
     for key, value in given.items():
-        model, _, option = key.partition(".")
+        model, _, option = key.rpartition(".")
         models.setdefault(model, {})[option] = value
     return {
         model: PeftConfig(options, f"{file.label} in its metadata of {model!r:.50}")

@@ -116,6 +116,21 @@ class LoKr(Update):
         return a @ b
 
 
+class Difference(Update):
+    """A change that is stored as a whole, (out, in, ...)."""
+
+    def __init__(self, file: Source, pieces: Mapping[str, str]) -> None:
+        super().__init__(file, pieces, 1.0)
+        self.shape = self.piece_shape("diff")
+        if len(self.shape) < 2 or 0 in self.shape:
+            raise Unreadable(f"its difference has the shape {self.shape}, and is no matrix")
+
+    def factors(self, W0: Tensor | None = None, expert: int | None = None) -> Factors:
+        """Return the change and an identity."""
+        dense(self.shape)
+        return product(self.piece("diff").flatten(1))
+
+
 def lycoris_rank(file: Source, pieces: Mapping[str, str]) -> int | None:
     """Return the rank of a LoHa or LoKr change; None of a LoKr change without factors."""
     for name in ("hada_w1_b", "lokr_w1_b", "lokr_w2_b"):
