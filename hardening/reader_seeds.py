@@ -205,6 +205,39 @@ def adapter(suffix: str, write: Callable[[dict[str, torch.Tensor]], bytes], **mo
     return {"adapter_config.json": json.dumps(config).encode(), f"adapter_model.{suffix}": write(tensors)}
 
 
+def peft(kind: str, config: dict[str, Any], **pieces: tuple[int, ...]) -> Bundle:
+    """Return the folder of an adapter of one layer, with random tensors of these shapes."""
+    draw = torch.Generator().manual_seed(3)
+    tensors = {f"base_model.model.{name}": torch.randn(shape, generator=draw) for name, shape in pieces.items()}
+    text = json.dumps({"peft_type": kind, "r": 2, "lora_alpha": 4, "alpha": 4, "init_r": 2} | config)
+    return {"adapter_config.json": text.encode(), "adapter_model.safetensors": save(tensors)}
+
+
+def adapters() -> Iterator[Bundle]:
+    """Yield an adapter of every other kind."""
+    layer = "model.layers.0.self_attn.q_proj"
+    low_rank = {f"{layer}.lora_A": (2, 4), f"{layer}.lora_B": (4, 2)}
+    yield peft("LORA", {"use_dora": True}, **low_rank, **{f"{layer}.lora_magnitude_vector": (4,)})
+    yield peft("LORA", {"init_lora_weights": "olora", "alpha_pattern": {r"(q|k)_proj$": 3}}, **low_rank)
+    yield peft("ADALORA", {}, **low_rank, **{f"{layer}.lora_E": (2, 1)})
+    yield peft("LOHA", {}, **{f"{layer}.hada_w{i}_{x}": s for i in (1, 2) for x, s in (("a", (4, 2)), ("b", (2, 4)))})
+    yield peft("LOKR", {}, **{f"{layer}.lokr_w1": (2, 2), f"{layer}.lokr_w2_a": (2, 1), f"{layer}.lokr_w2_b": (1, 2)})
+    experts = {f"m{inner}.lora_{x}": s for inner in ("", ".base_layer") for x, s in (("A", (6, 4)), ("B", (3, 6)))}
+    yield peft("LORA", {"target_parameters": ["m.a", "m.b"]}, **experts)
+    yield peft("LORA", {"target_parameters": ["m.a"]}, **dict(list(experts.items())[:2]))
+
+
+def factors() -> Iterator[bytes]:
+    """Yield files of factors without a configuration."""
+    A, B = torch.ones(2, 4), torch.ones(4, 2)
+    name = "lora_unet_model_layers_0_self_attn_q_proj"
+    yield save({f"{name}.lora_down.weight": A, f"{name}.lora_up.weight": B, f"{name}.alpha": torch.tensor(1.0)})
+    yield save({f"{name}.lokr_w1": torch.ones(2, 2), f"{name}.lokr_w2": torch.ones(2, 2), f"{name}.dora_scale": A})
+    tensors = {f"unet.model.layers.0.self_attn.q_proj.lora_{x}.weight": M for x, M in (("A", A), ("B", B))}
+    metadata = {"lora_adapter_metadata": json.dumps({"unet.r": 2, "unet.lora_alpha": 3})}
+    yield save(tensors, metadata)
+
+
 def network_files() -> Iterator[bytes]:
     """Yield saved networks of both classes, with and without the network before training."""
     rate = rs.RateRNN.initialize(TASK, hidden_size=5, gain=0.9, rng=0)

@@ -40,6 +40,9 @@ def _read_checkpoint(path: Path) -> object:
             else:
                 source.tensor(name)
     source.release()
+    if isinstance(source, Adapter):
+        with suppress(InputError):
+            inspect(made.state_dict() | {"m.a": torch.ones(3, 4, 3), "m.b": torch.ones(3, 3, 4)}, path)
     try:
         found = inspect(path)
     except InputError:
@@ -186,12 +189,20 @@ READERS = (
         lambda: [
             made.adapter("safetensors", made.save, alpha_pattern={"k_proj": 8}, target_parameters=["a.b"]),
             made.adapter("bin", made.torch_file, use_rslora=True, fan_in_fan_out=True),
+            *made.adapters(),
         ],
         _read_folder,
         (
             *(*made.NAMES, *TENSORS, b"peft_type", b"lora_alpha", b"alpha_pattern", b"lora_magnitude_vector"),
-            *(b"(a+)+$", b".*.*", b"["),
+            *(b"(a+)+$", b".*.*", b"[", b"LOKR", b"LOHA", b"ADALORA", b"pissa", b"use_dora", b".base_layer"),
         ),
+    ),
+    Reader(
+        "factors",
+        "factors without a configuration, of kohya and diffusers",
+        lambda: one_file("after.safetensors", made.factors()),
+        lambda folder: _read_checkpoint(folder / "after.safetensors"),
+        (b".lora_down.weight", b".lokr_w2_a", b".hada_w1_a", b".diff", b".alpha", b"unet.r", b"lora_unet_", b"text_"),
     ),
     Reader(
         "torch-objects",

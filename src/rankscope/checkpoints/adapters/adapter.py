@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 
@@ -109,9 +110,16 @@ class Adapter(Source):
             if copy.shape != W0.shape or not torch.equal(W0.to(copy.dtype), copy):
                 raise Unreadable(COPIED)
         try:
-            return update.factors(W0, expert)
+            found = update.factors(W0, expert)
         except (RuntimeError, ValueError) as error:
             raise Unreadable(f"its factors cannot be combined: {error!s:.200}") from error
+        shape = update.shape if expert is None else update.shape[1:]
+        rows, columns = shape[0], math.prod(shape[1:])
+        if found.B.shape[1:] != found.A.shape[:1] or (found.B.shape[0], found.A.shape[-1]) != (rows, columns):
+            raise Unreadable(
+                f"its factors {tuple(found.B.shape)}, {tuple(found.A.shape)} do not give the shape {shape}"
+            )
+        return found
 
     def dtype(self, name: str) -> torch.dtype:
         """Return the type that the tensors of a change are stored in."""

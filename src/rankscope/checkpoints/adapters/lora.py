@@ -131,6 +131,6 @@ class Experts(LowRank):
             return super().factors()
         assert expert is not None
         r = self.rank // self._count
-        B = self.piece("lora_B")[:, expert :: self._count] * self.scale
+        B = self.piece("lora_B").flatten(1)[:, expert :: self._count] * self.scale
         A = self.piece("lora_A")[expert * r : (expert + 1) * r]
         return Factors(A.t(), B.t()) if self.turned else Factors(B, A)

@@ -27,6 +27,7 @@ WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 NESTED = ".base_layer"
 
 GIVE_BASE = "factors of parameters of a module (target_parameters), assigned by their shapes; give the base as BEFORE"
+UNKNOWN_PARAMETERS = "which of the parameters each factor changes is not known"
 REPEATED = "of a model with repeated layers (layer_replication), whose layers are not those of BEFORE"
 TOKENS = "some rows were replaced (trainable_token_indices); compare the embeddings of the merged models"
 TWICE = "the output of torch's MultiheadAttention, to which PEFT 0.21 adds the change twice; compare the merged model"
@@ -52,6 +53,7 @@ class PeftAdapter(Adapter):
         self._sort()
         self._initial = self._open_initial(folder)
         self._modules: dict[str, dict[int, str]] = {}  # of target_parameters: depth of nesting -> layer
+        self._placed: dict[str, list[str]] = {}  # names of their changes
         for layer, pieces in self._layers.items():
             self._place(layer, pieces)
         self._place_modules(None)
@@ -60,7 +62,8 @@ class PeftAdapter(Adapter):
     def resolve(self, base: Mapping[str, Entry]) -> None:
         """Assign the factors of `target_parameters` by the shapes in the base."""
         if self._config.replicated:
-            self._skip([*self._updates, *self.skipped], REPEATED)
+            self._skip([*self._updates, *self.replaced, *self.skipped], REPEATED)
+            self.replaced = {}
             return
         self._place_modules(base)
 
@@ -102,9 +105,9 @@ class PeftAdapter(Adapter):
         plain = _stripped(layer)
         targets = self._config.parameters
         if plain in targets or any("." in one and plain.endswith("." + one) for one in targets):
-            self._try(plain, layer, plain, pieces)  # named after the parameter itself, as rankscope does
+            self._try(plain, plain, pieces)  # named after the parameter itself, as rankscope does
         elif f"{layer}{NESTED}.out_proj" in self._layers:
-            self._try(f"{plain}.in_proj_weight", layer, plain, pieces)
+            self._try(f"{plain}.in_proj_weight", plain, pieces)
         elif layer.endswith(f"{NESTED}.out_proj"):
             self._skip([f"{plain}.weight"], TWICE)
         elif targets and (layer.endswith(NESTED) or only_target(plain, targets) or _owners(plain, targets) > 1):
@@ -113,9 +116,9 @@ class PeftAdapter(Adapter):
                 depth, layer = depth + 1, layer.removesuffix(NESTED)
             self._modules.setdefault(plain, {})[depth] = layer + depth * NESTED
         else:
-            self._try(f"{plain}.weight", layer, plain, pieces)
+            self._try(f"{plain}.weight", plain, pieces)
 
-    def _try(self, name: str, layer: str, key: str, pieces: dict[str, str], count: int | None = None) -> None:
+    def _try(self, name: str, key: str, pieces: dict[str, str], count: int | None = None) -> None:
         if name in self.skipped:
             return
         try:
@@ -175,45 +178,52 @@ class PeftAdapter(Adapter):
 
     def _place_modules(self, base: Mapping[str, Entry] | None) -> None:
         """Add the changes of parameters of modules, by their names alone or by the shapes in a base."""
-        modules = None if base is None else modules_of(base)
         for module, levels in self._modules.items():
-            layers = [levels[depth] for depth in sorted(levels, reverse=True)]  # the innermost first
-            targets, config = self._config.parameters, self._config
-            if base is None or modules is None:
-                parameter = only_target(module, targets) if layers == [module] else None
-                rows = self._file.entries[self._layers[layers[0]].get("lora_A", "")].shape if parameter else ()
-                rank = config.rank(f"{module}.{parameter}") if parameter else None
-                if parameter is None or not rank or not rows or rows[0] % rank:
-                    self._skip([f"{module} (parameters)"], GIVE_BASE)
-                    continue
-                self._try(
-                    f"{module}.{parameter}", module, f"{module}.{parameter}", self._layers[module], rows[0] // rank
-                )
-                continue
-            owner = find_module(module, modules)
-            shapes = {
-                parameter: (base[f"{owner}.{parameter}"].shape, config.rank(f"{module}.{parameter}"))
-                for parameter in ([] if owner is None else modules[owner])
-                if is_target(f"{module}.{parameter}", targets) and len(base[f"{owner}.{parameter}"].shape) in (2, 3)
-            }
-            sides = [
-                tuple(self._file.entries[self._layers[layer][side]].shape for side in ("lora_A", "lora_B"))
-                for layer in layers
-                if {"lora_A", "lora_B"} <= self._layers[layer].keys()
-            ]
-            order = assigned([(A, B) for A, B in sides], shapes) if len(sides) == len(layers) else None
             self.skipped.pop(f"{module} (parameters)", None)
-            for name in [name for name in self._updates if name.rpartition(".")[0] == module]:
-                del self._updates[name]
-            if order is None:
-                why = "BEFORE has no such module" if owner is None else "the shapes of its parameters do not decide"
-                self._skip(
-                    [f"{module} (parameters)"], f"which of the parameters each factor changes is not known: {why}"
-                )
+            for name in self._placed.pop(module, []):
+                self._updates.pop(name, None)
+                self.skipped.pop(name, None)
+            layers = [levels[depth] for depth in sorted(levels, reverse=True)]  # the innermost first
+            try:
+                counts = self._by_name(module, layers) if base is None else self._by_shape(module, layers, base)
+            except Unreadable as error:
+                self._skip([f"{module} (parameters)"], str(error))
                 continue
-            for layer, parameter in zip(layers, order, strict=True):
-                shape, name = shapes[parameter][0], f"{module}.{parameter}"
-                self._try(name, layer, name, self._layers[layer], shape[0] if len(shape) == 3 else 1)
+            for layer, (parameter, count) in zip(layers, counts.items(), strict=True):
+                name = f"{module}.{parameter}"
+                self._placed.setdefault(module, []).append(name)
+                self._try(name, name, self._layers[layer], count)
+
+    def _by_name(self, module: str, layers: list[str]) -> dict[str, int]:
+        """Return the only parameter that can be meant, and the number of its experts."""
+        parameter = only_target(module, self._config.parameters) if layers == [module] else None
+        rank = None if parameter is None else self._config.rank(f"{module}.{parameter}")
+        rows = self._shape(module, "lora_A")[:1]
+        if parameter is None or not rank or not rows or not rows[0] or rows[0] % rank:
+            raise Unreadable(GIVE_BASE)
+        return {parameter: rows[0] // rank}
+
+    def _by_shape(self, module: str, layers: list[str], base: Mapping[str, Entry]) -> dict[str, int]:
+        """Return the parameter of each layer and the number of its experts, in the order of the layers."""
+        modules = modules_of(base)
+        owner = find_module(module, modules)
+        if owner is None:
+            raise Unreadable(f"{UNKNOWN_PARAMETERS}: BEFORE has no such module")
+        shapes = {
+            parameter: (base[f"{owner}.{parameter}"].shape, self._config.rank(f"{module}.{parameter}"))
+            for parameter in modules[owner]
+            if is_target(f"{module}.{parameter}", self._config.parameters)
+            and len(base[f"{owner}.{parameter}"].shape) in (2, 3)
+        }
+        order = assigned([(self._shape(one, "lora_A"), self._shape(one, "lora_B")) for one in layers], shapes)
+        if order is None:
+            raise Unreadable(f"{UNKNOWN_PARAMETERS}: the shapes of its parameters do not decide")
+        return {name: shapes[name][0][0] if len(shapes[name][0]) == 3 else 1 for name in order}
+
+    def _shape(self, layer: str, piece: str) -> tuple[int, ...]:
+        """Return the shape of a tensor of a layer, () if it has none."""
+        stored = self._layers[layer].get(piece)
+        return () if stored is None else self._file.entries[stored].shape
 
 
 def _stripped(layer: str) -> str:

@@ -60,6 +60,8 @@ class Update(ABC):
 
     def __init__(self, file: Source, pieces: Mapping[str, str], scale: float) -> None:
         self.file, self.pieces, self.scale = file, pieces, scale
+        if not pieces:
+            raise Unreadable("the adapter has no factors of it")
         types = {file.entries[name].dtype for name in pieces.values()}
         for kind in types:
             if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
