@@ -238,6 +238,16 @@ def factors() -> Iterator[bytes]:
     yield save(tensors, metadata)
 
 
+def own_factors() -> Bundle:
+    """Return the folder of an adapter whose matrices PEFT cannot hold."""
+    draw = torch.Generator().manual_seed(3)
+    before = {"conv.weight": torch.zeros(3, 1, 2, 2), "l.experts.w": torch.zeros(2, 3, 4)}
+    after = {name: torch.randn(zeros.shape, generator=draw) for name, zeros in before.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        path = rs.low_rank_factors(before, after, 2).save(folder) / "rankscope_factors.safetensors"
+        return {path.name: path.read_bytes()}
+
+
 def network_files() -> Iterator[bytes]:
     """Yield saved networks of both classes, with and without the network before training."""
     rate = rs.RateRNN.initialize(TASK, hidden_size=5, gain=0.9, rng=0)

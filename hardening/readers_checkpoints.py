@@ -205,6 +205,13 @@ READERS = (
         (b".lora_down.weight", b".lokr_w2_a", b".hada_w1_a", b".diff", b".alpha", b"unet.r", b"lora_unet_", b"text_"),
     ),
     Reader(
+        "own-factors",
+        "factors of matrices that PEFT cannot hold",
+        lambda: [made.own_factors()],
+        _read_folder,
+        (*TENSORS, b"rankscope factors 1", b"[expert 1].A", b"[expert 1000000].A", b"shapes", b"[999999999, 3, 4]"),
+    ),
+    Reader(
         "torch-objects",
         "the file of a training by torch.save, with objects of many classes",
         lambda: one_file("after.ckpt", [made.torch_file(_with_objects()), made.legacy_file(_with_objects())]),

@@ -18,6 +18,9 @@ from rankscope.checkpoints.source import Entry
 from rankscope.errors import InputError
 from rankscope.io.tensor_file import read_header
 
+MOST_EXPERTS = 2**14
+"""Matrices of a stack. The file has those that changed only, so its size does not limit their number."""
+
 
 class OwnFactors(Update):
     """The factors of one weight in a file of our own, or of those matrices of a stack that changed."""
@@ -95,6 +98,8 @@ def _check(name: str, file: SafetensorsFile, shapes: Mapping[str, tuple[int, ...
     expert = EXPERT.fullmatch(name)
     stored = shapes.get(expert["name"] if expert else name, ())
     shape = stored[1:] if expert else stored
+    if expert and not (stored and int(expert["expert"]) < stored[0] <= MOST_EXPERTS):
+        raise InputError(f"{file.label} must have at most {MOST_EXPERTS} experts in a stack, got {stored} for {name!r}")
     fits = len(A.shape) == len(B.shape) == 2 and A.shape[0] == B.shape[1] and len(shape) > 1
     if not fits or shape[0] != B.shape[0] or math.prod(shape[1:]) != A.shape[1] or A.dtype != B.dtype:
         raise InputError(f"{file.label} must hold two factors of {name!r}, got {B.shape} and {A.shape} for {stored}")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rankscope.checkpoints.adapters import Adapter, without_factors
+from rankscope.checkpoints.adapters import Adapter, AdapterDifference, without_factors
 from rankscope.checkpoints.dequantize import by, rounding_level
 from rankscope.checkpoints.kinds import ALL, Block, experts, matrix_shape, vocabulary_rows, why_not
 from rankscope.checkpoints.names import Renaming, match
@@ -83,6 +83,8 @@ class Pair(NamedTuple):
                 B, A, level = self.after.factors(names.after, whole, names.expert)
                 change: Change = FactoredChange(B[rows], A[:, columns], initial, self.after.dtype(names.after))
                 change.rounding = max(change.rounding, level)
+                if self.before is None:
+                    change.initial_norm = self.after.reference_norm(names.after, names.expert, rows, columns)
             else:
                 assert initial is not None
                 change = Change(initial, read(self.after, names.after, (rows, columns)))
@@ -117,7 +119,11 @@ def open_pair(
             )
         return Pair(effective(both[0]), effective(both[1]), renaming)
     if isinstance(old, Adapter):
-        raise InputError(f"before must be the model that was adapted, got the adapter {old.label}; it goes in after")
+        if not isinstance(new, Adapter):
+            raise InputError(
+                f"before must be the model that was adapted, got the adapter {old.label}; it goes in after"
+            )
+        return Pair(None, AdapterDifference(old, new))
     base = _trained(old)
     if isinstance(new, Adapter):
         new.resolve(base.entries)
@@ -250,7 +256,7 @@ def _of_adapter(adapter: Source, skipped: list[Skipped]) -> Selection:
         else:
             count = adapter.experts(name)
             found += [Names(name, name, i) for i in ([None] if count is None else range(count))]
-    return Selection(found, skipped)
+    return Selection(found, skipped, adapter.note)
 
 
 def _common_rows(old: Source, before: str, new: Source, after: str, named: bool) -> int | None:

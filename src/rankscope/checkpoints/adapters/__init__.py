@@ -2,6 +2,7 @@
 
 from rankscope.checkpoints.adapters.adapter import Adapter as Adapter
 from rankscope.checkpoints.adapters.config import CONFIG as CONFIG
+from rankscope.checkpoints.adapters.difference import AdapterDifference as AdapterDifference
 from rankscope.checkpoints.adapters.lora_file import LoraFile as LoraFile
 from rankscope.checkpoints.adapters.lora_file import is_lora_file as is_lora_file
 from rankscope.checkpoints.adapters.names import PREFIX as PREFIX

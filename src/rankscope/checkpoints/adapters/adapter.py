@@ -30,6 +30,8 @@ class Adapter(Source):
         Weights whose change cannot be computed, and the reason.
     """
 
+    note: str | None = None  # what a reader of a table of these changes has to know
+
     def __init__(self, file: Source, label: str) -> None:
         self.label = label
         self._file = file
@@ -120,6 +122,14 @@ class Adapter(Source):
                 f"its factors {tuple(found.B.shape)}, {tuple(found.A.shape)} do not give the shape {shape}"
             )
         return found
+
+    def update(self, name: str) -> Update:
+        """Return the change of a weight that is not replaced as a whole."""
+        return self._updates[name]
+
+    def reference_norm(self, name: str, expert: int | None, rows: slice, columns: slice) -> float | None:
+        """Return what norms are relative to where there is no base; None for an adapter alone."""
+        return None
 
     def dtype(self, name: str) -> torch.dtype:
         """Return the type that the tensors of a change are stored in."""
