@@ -19,7 +19,7 @@ sys.path.remove(str(HARDENING))
 # Numbers of inputs that take about as long for every reader.
 INPUTS = dict.fromkeys(("archives", "requests", "job", "run", "shards", "torch", "treebank"), 30)
 INPUTS |= dict.fromkeys(("distributed", "torch-objects", "torchscript", "hdf5"), 30)
-INPUTS |= dict.fromkeys(("adapter", "safetensors", "sentences", "sweep", "training"), 50)
+INPUTS |= dict.fromkeys(("adapter", "own-factors", "safetensors", "sentences", "sweep", "training"), 50)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -14,7 +14,7 @@ from rankscope.checkpoints.adapters import Adapter
 from rankscope.checkpoints.adapters.update import Factors, Update
 from rankscope.checkpoints.factored import EXPERT, FORMAT, OWN_FILE
 from rankscope.checkpoints.files import SafetensorsFile
-from rankscope.checkpoints.source import Entry
+from rankscope.checkpoints.source import Entry, Unreadable
 from rankscope.errors import InputError
 from rankscope.io.tensor_file import read_header
 
@@ -54,7 +54,10 @@ class OwnAdapter(Adapter):
             expert = EXPERT.fullmatch(label)
             name = expert["name"] if expert else label
             if name not in self._updates:
-                self._add(name, OwnFactors(own, name, shapes[name], expert is not None))
+                try:
+                    self._add(name, OwnFactors(own, name, shapes[name], expert is not None))
+                except Unreadable as error:
+                    raise InputError(f"{own.label} must hold factors of {name!r}: {error}") from error
         self._mine = dict(self._updates)
         self._join()
 
@@ -86,7 +89,7 @@ def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
     try:
         shapes = json.loads(metadata["shapes"])
         return {str(name): tuple(int(size) for size in shape) for name, shape in shapes.items()}
-    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise InputError(
             f"{path} must have the shapes of its weights, which are not readable: {error!s:.200}"
         ) from error
