@@ -8,6 +8,7 @@ import xarray as xr
 
 import rankscope as rs
 from rankscope.cli import main
+from rankscope.experiments import EXPERIMENTS
 
 SWEEP = """
 task: flipflop
@@ -124,6 +125,24 @@ def test_figure_of_a_sweep_with_another_axis(capsys, finished, tmp_path):
     call(capsys, "measure", finished, "--add", "truncation", "--workers", "1")
     assert call(capsys, *arguments, "--select", "learning_rate=0.004")[0] == 0
     assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
+    options = ("--x", "learning_rate", "--color", "gain", "--show", "change_norm,loss_ratio")
+    assert "show must be one of" in call(capsys, "figure", "sweep", *arguments[2:], *options)[2]
+    assert call(capsys, "figure", "sweep", *arguments[2:], *options[:4])[0] == 0
+    assert "--x must be given with the figure 'sweep'" in call(capsys, *arguments, "--x", "gain")[2]
+
+
+def test_every_figure_and_check_of_any_run_is_drawn_or_one_line(capsys, finished, tmp_path):
+    for name in EXPERIMENTS:
+        for arguments in (
+            ("figure", name, "--from", finished, "--out", tmp_path / "f.png"),
+            ("check", name, "--from", finished),
+        ):
+            status, _, err = call(capsys, *arguments)
+            assert status == 2, arguments
+            assert "--select" in err
+            assert err.count("\n") == 1
+        # Without a traceback, whatever it finds.
+        call(capsys, "check", name, "--from", finished, "--select", "learning_rate=0.004", "--select", "sample=0")
 
 
 def test_experiments_are_listed_with_their_cost(capsys):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import warnings
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -344,7 +345,11 @@ def test_tasks_are_values():
         ({"environment": "Bandit-v0"}, "must set a ground truth in every trial, got none"),
         ({"environment": "AnnubesEnv-v0"}, "cannot be made .* options = {}: .*session"),
         ({"environment": "PulseDecisionMaking-v0"}, "dt must be at most 0.1, so that the period 'cue0'"),
-        ({"options": {"sigm": 1}}, "cannot be made .*sigm"),
+        ({"options": {"reward": {}}}, r"option of GoNogo-v0 must be one of .*did you mean 'rewards'"),
+        ({"options": {"timing": {"delai": 50}}}, r"timing of GoNogo-v0 must be one of .*did you mean 'delay'"),
+        ({"options": {"rewards": {"corect": 1}}}, r"rewards of GoNogo-v0 must be one of .*did you mean 'correct'"),
+        ({"environment": "yang19.dms-v0", "options": {"sigm": 1}}, "did you mean 'sigma'"),
+        ({"environment": "AnnubesEnv-v0", "options": {"sesion": {}}}, "cannot be made .*sesion"),
         ({"options": {"dt": 10}}, "options must leave dt to the task"),
         ({"options": {"sigma": float("nan")}}, "options must have values that JSON"),
         ({"options": {"sigma": object()}}, "options must have values that JSON"),
@@ -391,11 +396,7 @@ def registered():
                 vars(self).update({name: value() for name, value in attributes.items() if name != "draw"})
 
             def _new_trial(self):
-                if "draw" in attributes:
-                    attributes["draw"](self)
-                else:
-                    one_period(self)
-                return {}
+                return attributes.get("draw", one_period)(self) or {}
 
         name = f"Made{len(names)}-v0"
         with warnings.catch_warnings():
@@ -438,3 +439,19 @@ def test_obstacles_to_learning_from_examples(registered, gonogo):
     assert "must be one that draws trials" in obstacle(registered(draw=lambda env: 1 / 0))
     only_once = registered(draw=lambda env: one_period(env, truth=None if env.num_tr else 1))
     assert "must set a ground truth in every trial" in obstacle(only_once)
+
+
+@needs_neurogym
+def test_targets_outside_the_actions_are_refused(registered):
+    for name in ("Reaching1D-v0", "Reaching1DWithSelfDistraction-v0"):
+        assert f"'{name}' must have a ground truth within its actions Discrete(3), got 3" in obstacle(
+            name, loss="squared"
+        )
+    negative = registered(draw=lambda env: one_period(env, truth=-1))
+    assert "Discrete(2), got -1: it cannot be learned" in obstacle(negative)
+    angle = registered(draw=lambda env: one_period(env) or {"ground_truth": 0.7})
+    assert "got the number 0.7, which is no choice between actions" in obstacle(angle)
+    box = importlib.import_module("neurogym.utils.spaces").Box
+    for truth, got in ((3.0, "got 3"), (np.nan, "values such as [nan")):
+        space = partial(box, -1, 1, shape=(1,), dtype=np.float32)
+        assert got in obstacle(registered(action_space=space, draw=lambda env, x=truth: one_period(env, truth=x)))

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rankscope.cli.app import JsonFlag, app
+from rankscope.cli.app import JsonFlag, app, comma_separated
 from rankscope.cli.output import print_files, print_json, print_lines, print_table
 from rankscope.cli.train import assignments
 from rankscope.errors import InputError
 
 if TYPE_CHECKING:
     import xarray as xr
-
-    from rankscope.experiments import Experiment
 
 FromOption = Annotated[Path, typer.Option("--from", help="Folder of a run.")]
 SelectOption = Annotated[
@@ -30,21 +28,40 @@ SelectOption = Annotated[
 
 @app.command()
 def figure(
-    experiment: Annotated[
-        str, typer.Argument(help="A named experiment; for a sweep of your own, one that varies the same options.")
+    name: Annotated[
+        str,
+        typer.Argument(help="A named experiment (`rankscope experiments`), or `sweep` for a run of any other kind."),
     ],
     folder: FromOption,
     out: Annotated[Path, typer.Option(help="File to write: .png, .pdf or .svg.")],
     select: SelectOption = None,
+    x: Annotated[str | None, typer.Option(metavar="LABEL", help="Label along the horizontal axis (`sweep`).")] = None,
+    color: Annotated[str | None, typer.Option(metavar="LABEL", help="Label shown by color (`sweep`).")] = None,
+    panels: Annotated[str | None, typer.Option(metavar="LABEL", help="Label with a column a value (`sweep`).")] = None,
+    show: Annotated[
+        list[str] | None, typer.Option(metavar="NAME,...", help="Scalars to draw, such as functional_rank (`sweep`).")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Draw the figure of an experiment from a run."""
-    from rankscope.figures import FIGURES, save_figure
+    """Draw the figure of an experiment, or of any sweep, from a run."""
+    from rankscope.experiments import EXPERIMENTS
+    from rankscope.figures import FIGURES, save_figure, sweep
     from rankscope.figures.saving import figure_paths
+    from rankscope.validation import choice
 
-    named = _experiment(experiment)
     figure_paths(out)
-    print_files(save_figure(FIGURES[named.figure](_selected(folder, named, select)), out), as_json)
+    if choice("name", name, [*EXPERIMENTS, "sweep"]) == "sweep":
+        shown = None if show is None else comma_separated(show)
+        drawn = sweep(_selected(folder, select), x, color, panels, shown)
+    else:
+        options = {"--x": x, "--color": color, "--panels": panels, "--show": show}
+        given = [option for option, value in options.items() if value is not None]
+        if given:
+            raise InputError(f"{', '.join(given)} must be given with the figure 'sweep', got it with {name!r}")
+        run = _selected(folder, select)
+        EXPERIMENTS[name].check_axes(run)
+        drawn = FIGURES[EXPERIMENTS[name].figure](run)
+    print_files(save_figure(drawn, out), as_json)
 
 
 @app.command()
@@ -58,15 +75,17 @@ def check(
     as_json: JsonFlag = False,
 ) -> None:
     """Compare a run with the paper's claims; exit status 1 if one fails."""
-    from rankscope.experiments.claims import agreement_claim, check_claims
+    from rankscope.experiments import EXPERIMENTS
+    from rankscope.experiments.claims import agreement_claim
+    from rankscope.validation import choice
 
-    named = _experiment(experiment)
-    claims = named.claims
+    named = EXPERIMENTS[choice("experiment", experiment, EXPERIMENTS)]
+    further = []
     if reference is not None:
         if not reference.is_file():
             raise InputError(f"reference must be a JSON file, got {str(reference)!r}, which does not exist")
-        claims = (*claims, agreement_claim(reference))
-    rows = check_claims(claims, _selected(folder, named, select))
+        further = [agreement_claim(reference)]
+    rows = named.verdicts(_selected(folder, select), *further)
     if as_json:
         print_json(rows)
     else:
@@ -76,34 +95,21 @@ def check(
         raise typer.Exit(1)
 
 
-def _experiment(name: str) -> Experiment:
-    from rankscope.experiments import EXPERIMENTS
-    from rankscope.validation import choice
-
-    return EXPERIMENTS[choice("experiment", name, EXPERIMENTS)]
-
-
-def _selected(folder: Path, experiment: Experiment, select: list[str] | None) -> xr.Dataset:
-    """Return the measurements of a run at the labels of --select, over no other labels than the experiment varies."""
+def _selected(folder: Path, select: list[str] | None) -> xr.Dataset:
+    """Return the measurements of a run at the labels of --select."""
     import numpy as np
 
     from rankscope.sweep import open_run
     from rankscope.validation import choice
 
     measured = open_run(folder)
-    labels = [str(name) for name in measured["status"].dims]
     for name, value in assignments("--select", select or []).items():
-        values = measured[choice("--select", name, labels)].values
+        if name in measured.coords and measured[name].ndim == 0:
+            measured = measured.expand_dims(name)
+        values = measured[choice("--select", name, [str(dim) for dim in measured["status"].dims])].values
         is_number = isinstance(value, int | float) and values.dtype.kind in "iuf"
         at = np.flatnonzero(np.isclose(values, value) if is_number else values.astype(str) == str(value))
         if not at.size:
             raise InputError(f"--select {name} must be one of {', '.join(map(str, values))}, got {value!r}")
         measured = measured.isel({name: at[0]})
-    varied = {"task", "gain", "hidden_size", "kind"}.union(*(job.labels for job in experiment.jobs("quick")))
-    for label in map(str, measured["status"].dims):
-        if label not in varied:
-            raise InputError(
-                f"{experiment.name} compares networks with one {label}, got a run with "
-                f"{', '.join(map(str, measured[label].values))}; choose one with --select {label}=VALUE"
-            )
     return measured

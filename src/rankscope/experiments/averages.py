@@ -29,6 +29,18 @@ def mean_and_std(values: xr.DataArray) -> xr.Dataset:
     return xr.Dataset({"mean": mean, "std": std, "count": count})
 
 
+def averages_of(dataset: xr.Dataset, name: str) -> xr.Dataset:
+    """Return `mean_and_std` of a variable over `sample`, and `total`, the number of trained samples.
+
+    The samples are those that converged, if any network of the run did. Some experiments do not define convergence, and
+    in short runs no network reaches it.
+    """
+    epochs = dataset.get("convergence_epoch")
+    if epochs is None or not bool(np.isfinite(epochs.values.astype(float)).any()):
+        return mean_and_std(dataset[name]).assign(total=was_trained(dataset).sum("sample"))
+    return over_converged(dataset, name)
+
+
 def over_converged(dataset: xr.Dataset, name: str) -> xr.Dataset:
     """Return `mean_and_std` of a variable over the converged samples, and `total`, the number of trained samples.
 

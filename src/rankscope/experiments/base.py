@@ -9,10 +9,16 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-from rankscope.experiments.claims import Claim
+import numpy as np
+import xarray as xr
+
+from rankscope.errors import InputError
+from rankscope.experiments.claims import Claim, check_claims
 from rankscope.sweep import Job
+from rankscope.sweep.manifest import labels_of_job
 from rankscope.validation import choice
 
 PAPER_EPOCHS = {"flipflop": 1000, "mante": 2000, "romo": 6000}
@@ -44,6 +50,48 @@ class Experiment:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "figure", self.figure or self.name)  # the dataclass is frozen
+
+    @cached_property
+    def axes(self) -> frozenset[str]:
+        """Labels by which the networks of a run may differ, so that figure and claims compare them as they are meant.
+
+        These are the labels that its jobs vary, and `sample`.
+        """
+        names = {"sample"}
+        for preset in self.presets:
+            described = [labels_of_job(job.description) for job in self.jobs(preset)]
+            known = {name for labels in described for name in labels}
+            names |= {name for name in known if len({labels.get(name) for labels in described}) > 1}
+        return frozenset(names)
+
+    def check_axes(self, dataset: xr.Dataset) -> None:
+        """Check that networks of a run differ only by `axes`: figure and claims would mix them along other labels.
+
+        Raises
+        ------
+        InputError
+            If they differ by other labels.
+        """
+        further = [name for name in map(str, dataset["status"].dims) if name not in self.axes]
+        if further:
+            values = {name: ", ".join(map(str, np.unique(dataset[name].values))) for name in further}
+            listed = "; ".join(f"{name} = {text:.200}" for name, text in values.items())
+            raise InputError(
+                f"{self.name} compares networks that differ in {', '.join(sorted(self.axes))}, got a run with "
+                f"{listed}; choose with {' '.join(f'--select {name}=VALUE' for name in further)} (dataset.sel in "
+                "Python), or draw the figure 'sweep', which takes any labels"
+            )
+
+    def verdicts(self, dataset: xr.Dataset, *further: Claim) -> list[dict[str, Any]]:
+        """Return the rows of `check_claims` for the claims of the experiment, and for further ones.
+
+        Raises
+        ------
+        InputError
+            As `check_axes`.
+        """
+        self.check_axes(dataset)
+        return check_claims((*self.claims, *further), dataset)
 
     def jobs(self, preset: str) -> list[Job]:
         """Return the jobs of a preset.

@@ -105,9 +105,13 @@ def rows(dataset: xr.Dataset, variable: str, along: str, **where: Any) -> list[A
 
 def by_gain(dataset: xr.Dataset, variable: str, **where: Any) -> dict[float, Array]:
     """Return gain -> `values`, for the gains of the run that have any."""
-    gains = [float(gain) for gain in np.atleast_1d(dataset["gain"].values)]
-    found = {gain: values(dataset, variable, gain=gain, **where) for gain in gains}
+    found = {gain: values(dataset, variable, gain=gain, **where) for gain in gains_of(dataset)}
     return {gain: x for gain, x in found.items() if x.size}
+
+
+def gains_of(dataset: xr.Dataset) -> list[float]:
+    """Return the gains of a run; none if its networks have none, as gated networks."""
+    return [float(gain) for gain in np.atleast_1d(dataset["gain"].values)] if "gain" in dataset.coords else []
 
 
 def _select(dataset: xr.Dataset, variable: str, where: dict[str, Any]) -> xr.DataArray | None:
@@ -170,8 +174,9 @@ def agreement(dataset: xr.Dataset, reference: Path) -> Finding:
     for task, gain in sorted({(row["task"], row["gain"]) for row in theirs}):
         for name in ("convergence_epoch", "change_norm", "functional_rank", "shuffled_loss"):
             key = "shuffled_loss_relative" if name == "shuffled_loss" else name
-            a = values(dataset, name, task=task, gain=gain)
+            a = values(dataset, name, task=task, gain=gain, hidden_size=256)
             b = np.array([row[key] for row in theirs if (row["task"], row["gain"]) == (task, gain)], float)
+            b = b[np.isfinite(b)]
             if a.size >= 3 and b.size >= 3:
                 z[f"{task} g={gain:g} {name}"] = _difference(a, b)
     if not z:

@@ -61,7 +61,8 @@ class Comparison:
 
 def comparisons(dataset: xr.Dataset) -> list[Comparison]:
     """Return the comparisons with g < 1 of a run of linear networks on the fixed-point task; none of any other run."""
-    if "target" not in dataset.coords:
+    needed = {"target", "gain", "singular_value_history", "convergence_epoch", "status", "epoch", *SCALARS}
+    if not needed <= set(dataset.variables):
         return []
     done = dataset["convergence_epoch"].notnull() & (dataset["status"] == "finished")
     s = dataset["singular_value_history"].isel(record=-1)  # before the last step

@@ -122,7 +122,8 @@ def _unknowable_is_not_learned(dataset: xr.Dataset) -> Finding:
 def _few_directions(dataset: xr.Dataset) -> Finding:
     if not {"score", "chance", "score_rank"} <= set(dataset):
         return NOT_IN_THIS_RUN
-    ranks = dataset["score_rank"].values[learned(dataset).values]
+    done = learned(dataset)
+    ranks = dataset["score_rank"].transpose(*done.dims).values[done.values]
     if not ranks.size:
         return NOT_IN_THIS_RUN
     few, known = int((ranks <= FEW).sum()), ranks[np.isfinite(ranks)]

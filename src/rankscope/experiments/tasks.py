@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from rankscope.experiments.base import PAPER_EPOCHS, PAPER_SIZE, QUICK_SIZE, Experiment, nonlinear_jobs
-from rankscope.experiments.claims import NOT_IN_THIS_RUN, Claim, Finding, all_of, by_gain, claim, rows
+from rankscope.experiments.claims import NOT_IN_THIS_RUN, Claim, Finding, all_of, by_gain, claim, gains_of, rows
 from rankscope.experiments.gain import RANK, few_directions
 
 GAINS = dict.fromkeys(PAPER_EPOCHS, (0.0, 0.9))
@@ -21,7 +21,7 @@ DIRECTIONS = 10
 def _low_rank(dataset: xr.Dataset, task: str) -> Finding:
     # The least share of all networks.
     shares = {}
-    for gain in map(float, np.atleast_1d(dataset["gain"].values)):
+    for gain in gains_of(dataset):
         spectra = rows(dataset, "singular_value", "singular_index", matrix="change", task=task, gain=gain)
         if spectra:
             shares[gain] = min(np.square(s[:DIRECTIONS]).sum() / np.square(s).sum() for s in spectra)

@@ -1,7 +1,7 @@
 """Figures of experiments: each function takes the Dataset of a run and returns a matplotlib Figure.
 
 Missing or diverged networks are allowed. A figure raises `InputError` if the dataset is of another experiment, or its
-networks differ by a label that the figure does not show: several values of `hidden_size`, except in `size`.
+networks differ by a label that the figure does not show. `sweep` shows any labels.
 """
 
 from collections.abc import Callable
@@ -20,6 +20,7 @@ from rankscope.figures.saving import save_figure as save_figure
 from rankscope.figures.sentiment import sentiment as sentiment
 from rankscope.figures.size import size as size
 from rankscope.figures.spectra import spectra as spectra
+from rankscope.figures.sweep import sweep as sweep
 from rankscope.figures.tasks import tasks as tasks
 
 #: The figure of each experiment, by the experiment's name.

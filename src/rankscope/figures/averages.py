@@ -16,11 +16,12 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
-from rankscope.figures.labels import QUANTITIES
+from rankscope.figures.labels import QUANTITIES, Quantity
 from rankscope.figures.style import note_below, series
 
 MARKER_SIZE = 4.5
 ROW_HEIGHT = 15.0  # points, of a marker above the axes with its text
+TOP = 1.06  # of an axis from 0, relative to the largest value, so that its marker is not cut
 DISPLACEMENT = 1.5  # points between two curves
 NOTE = "open marker: mean over only some of the samples\n0/n above the axes: none of n samples converged"
 NOTE_RANK = NOTE + " (or none has a functional rank)"
@@ -57,14 +58,16 @@ def scale_averages(ax: Axes, name: str) -> None:
     if not any(np.isfinite(one.dataLim.minposy) for one in shared):
         ax.set(ylim=(0, 1), yticks=[])
         return
-    quantity = QUANTITIES[name]
+    quantity = QUANTITIES.get(name, Quantity(name))
     if quantity.log:
         ax.set_yscale("log", nonpositive="clip")
         ax.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
         ax.yaxis.set_major_formatter(lambda y, _: f"{y:g}")
         ax.yaxis.set_minor_locator(NullLocator())
     else:
-        ax.set_ylim(bottom=0)
+        if min(float(one.dataLim.y0) for one in shared) >= 0:
+            largest = max(float(one.dataLim.y1) for one in shared)
+            ax.set_ylim(0, max(ax.get_ylim()[1], TOP * largest))
         if quantity.integer:
             ax.yaxis.set_major_locator(MaxNLocator(integer=True))
 
@@ -77,7 +80,8 @@ def rows_above(dim: str, curves: dict[str, xr.Dataset]) -> int:
 
 def explain_averages(figure: Figure, averages: dict[str, xr.Dataset], handles: dict[str, Line2D], *notes: str) -> None:
     """Put the legend above all panels, and below them notes, with one on open markers if samples are missing."""
-    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=min(len(handles), 6))
+    if handles:
+        figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=min(len(handles), 6))
     partial = [name for name, curves in averages.items() if bool((curves["count"] < curves["total"]).any())]
     note_below(figure, (NOTE_RANK if "functional_rank" in partial else NOTE) if partial else "", *notes)
 

@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from rankscope.experiments.averages import over_converged
 from rankscope.figures.averages import draw_averages, explain_averages, scale_averages
 from rankscope.figures.labels import axis_label, task_label
-from rankscope.figures.selection import over_tasks
+from rankscope.figures.selection import over_tasks, require
 from rankscope.figures.style import INK, label_panels, styled
 
 SHOWN = ("convergence_epoch", "change_norm", "shuffled_loss", "functional_rank")
@@ -21,6 +21,7 @@ def gain(dataset: xr.Dataset) -> Figure:
 
     Takes measurements along `task`, `gain` and `sample`.
     """
+    require(dataset, "gain", "gain")
     run = over_tasks(dataset)
     averages = {name: over_converged(run, name) for name in SHOWN}
     with styled():

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import textwrap
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 class Quantity(NamedTuple):
@@ -75,6 +76,13 @@ def label_title(name: str) -> str:
 def label_prefix(name: str) -> str:
     """Return the text before the value of a label: its symbol or its name."""
     return SYMBOLS.get(name, name.replace("_", " ") + " ")
+
+
+def suits_logarithm(values: NDArray[Any]) -> bool:
+    """Return whether a logarithmic axis suits the values of a label: positive numbers over a decade or nearly."""
+    return bool(
+        values.dtype.kind in "fiu" and values.size > 1 and values.min() > 0 and values.max() >= 8 * values.min()
+    )
 
 
 def value_text(name: str, value: object) -> str:

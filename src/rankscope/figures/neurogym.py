@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from rankscope.figures.selection import over_tasks
+from rankscope.figures.selection import over_tasks, require
 from rankscope.figures.style import GREY, INK, entry, gain_entries, label_panels, mark_empty, series, styled
 
 PANELS = {
@@ -31,6 +31,7 @@ def neurogym(dataset: xr.Dataset) -> Figure:
 
     Takes measurements of the experiment `neurogym` along `task`, `gain` and `sample`.
     """
+    require(dataset, "neurogym", *NEEDED)
     run = over_tasks(dataset[list(NEEDED)]).compute().transpose("task", "gain", "sample")
     best = run["score"].max(["gain", "sample"]).fillna(-np.inf)
     run = run.isel(task=np.argsort(best.values, kind="stable"))

@@ -41,13 +41,45 @@ def single(dataset: xr.Dataset, dim: str) -> xr.Dataset:
     if dim not in dataset.dims:
         return dataset
     if dataset.sizes[dim] != 1:
-        raise InputError(f"dataset must hold one {dim}, got {dataset.sizes[dim]}; choose with dataset.isel({dim}=...)")
+        raise InputError(
+            f"dataset must hold one {dim}, got {dataset.sizes[dim]}; choose with --select {dim}=VALUE (dataset.sel in "
+            "Python), or draw the figure 'sweep'"
+        )
     return dataset.isel({dim: 0})
 
 
-def over_tasks(dataset: xr.Dataset) -> xr.Dataset:
-    """Return `dataset` with the dimensions `task`, `gain` and `sample`; it must hold one `hidden_size`."""
-    return with_dims(single(dataset, "hidden_size"), "task", "gain", "sample")
+def over_tasks(dataset: xr.Dataset, *dims: str) -> xr.Dataset:
+    """Return `dataset` with the dimensions `task`, `gain`, `sample` and `dims`.
+
+    The gain is NaN if the networks have none.
+
+    Raises
+    ------
+    InputError
+        If the networks differ by another label.
+    """
+    kept = ("task", "gain", "sample", *dims)
+    for dim in map(str, dataset["status"].dims):
+        dataset = dataset if dim in kept else single(dataset, dim)
+    if "gain" not in dataset.coords:
+        dataset = dataset.assign_coords(gain=np.nan)
+    return with_dims(dataset, *kept)
+
+
+def require(dataset: xr.Dataset, figure: str, *names: str) -> None:
+    """Check that a run has variables.
+
+    Raises
+    ------
+    InputError
+        If one is absent.
+    """
+    absent = [name for name in names if name not in dataset.variables]
+    if absent:
+        raise InputError(
+            f"dataset must have {', '.join(absent)} for the figure {figure!r}, got a run without; it is drawn from a "
+            f"run of {figure!r}, and `rankscope measure RUN --add NAME` adds measurements"
+        )
 
 
 def without_padding(dataset: xr.Dataset) -> xr.Dataset:

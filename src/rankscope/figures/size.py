@@ -10,7 +10,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from rankscope.experiments.averages import over_converged
 from rankscope.figures.averages import ROW_HEIGHT, draw_averages, explain_averages, rows_above, scale_averages
 from rankscope.figures.labels import axis_label, task_label
-from rankscope.figures.selection import with_dims
+from rankscope.figures.selection import over_tasks
 from rankscope.figures.style import gain_label, label_panels, styled
 
 SHOWN = ("convergence_epoch", "change_norm", "trained_norm", "functional_rank")
@@ -23,7 +23,7 @@ def size(dataset: xr.Dataset) -> Figure:
 
     Takes measurements along `task`, `gain`, `sample` and `hidden_size`.
     """
-    run = with_dims(dataset, "task", "gain", "sample", "hidden_size")
+    run = over_tasks(dataset, "hidden_size")
     averages = {name: over_converged(run, name) for name in SHOWN}
     tasks, sizes = run["task"].values, run["hidden_size"].values
     with styled():

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Circle
 
 from rankscope.figures.labels import task_label
-from rankscope.figures.selection import over_tasks
+from rankscope.figures.selection import over_tasks, require
 from rankscope.figures.style import GREY, INK, entry, gain_entries, gain_label, label_panels, series, styled
 
 SHOWN = 40
@@ -27,6 +27,7 @@ def spectra(dataset: xr.Dataset) -> Figure:
 
     Takes measurements along `task` and `gain`. Of several samples the first is drawn.
     """
+    require(dataset, "spectra", "singular_value", "eigenvalue_real", "eigenvalue_imag")
     run = over_tasks(dataset).isel(sample=0)
     names, gains = run["task"].values, run["gain"].values
     limit = _limit(run)
@@ -86,7 +87,8 @@ def _draw_singular_values(ax: Axes, run: xr.Dataset) -> None:
 def _draw_eigenvalues(ax: Axes, run: xr.Dataset, index: int, limit: float) -> None:
     real, imaginary = run["eigenvalue_real"].values, run["eigenvalue_imag"].values
     ax.axvline(1, zorder=3, **ONE)
-    ax.add_patch(Circle((0, 0), float(run["gain"]), fill=False, edgecolor=GREY, linewidth=0.9, zorder=3))
+    if np.isfinite(gain := float(run["gain"])):
+        ax.add_patch(Circle((0, 0), gain, fill=False, edgecolor=GREY, linewidth=0.9, zorder=3))
     point: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 2.3, "markeredgewidth": 0}
     ax.plot(real, imaginary, color=series(index)["color"], **point)
     ax.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
@@ -100,4 +102,4 @@ def _limit(run: xr.Dataset) -> float:
     kept = run.sel(matrix=list(MATRICES)).where(run["status"] != "diverged")
     values = np.abs([kept[name].values for name in ("eigenvalue_real", "eigenvalue_imag")])
     largest = values[np.isfinite(values)].max(initial=1.0)
-    return 1.08 * max(float(largest), float(run["gain"].max()))
+    return 1.08 * max(float(largest), float(run["gain"].max().fillna(0)))

@@ -63,8 +63,8 @@ def entry(label: str, **line: Any) -> Line2D:
 
 
 def gain_label(gain: float) -> str:
-    """Return the legend label of a gain."""
-    return f"$g$ = {np.round(gain, 3):g}"
+    """Return the legend label of a gain; NaN is that of networks without one."""
+    return "network" if np.isnan(gain) else f"$g$ = {np.round(gain, 3):g}"
 
 
 def gain_entries(gains: Iterable[float], **line: Any) -> list[Artist]:

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from rankscope.experiments.averages import was_trained
 from rankscope.figures.labels import task_label
-from rankscope.figures.selection import over_tasks, without_padding
+from rankscope.figures.selection import over_tasks, require, without_padding
 from rankscope.figures.style import (
     GREY,
     INK,
@@ -26,6 +26,7 @@ from rankscope.figures.style import (
     styled,
 )
 
+NEEDED = ("loss", "initial_loss", "singular_value", "truncation_loss", "functional_rank", "example_output")
 GAP = 0.12  # between two strips of a trial, as a fraction of the panel
 SHOWN_RANKS = 25
 CRITERION = 0.05
@@ -39,6 +40,7 @@ def tasks(dataset: xr.Dataset) -> Figure:
 
     Takes measurements along `task` and `gain`. Of several samples the first is drawn.
     """
+    require(dataset, "tasks", *NEEDED)
     run = over_tasks(dataset).isel(sample=0)
     names = run["task"].values
     with styled():
@@ -131,9 +133,15 @@ def _draw_loss(ax: Axes, run: xr.Dataset) -> None:
 
 def _draw_singular_values(ax: Axes, run: xr.Dataset) -> None:
     values = run["singular_value"].sel(matrix="change").isel(singular_index=slice(0, SHOWN_RANKS))
+    label = r"singular value of $\Delta W$"
+    if "weight" in values.dims:  # of a gated network: the recurrent one
+        weights = [str(name) for name in values["weight"].values]
+        chosen = next((name for name in weights if "weight_hh" in name), weights[0])
+        values = values.sel(weight=chosen)
+        label += f"\n({chosen})"
     for index in range(run.sizes["gain"]):
         ax.plot(values["singular_index"], values.isel(gain=index), markersize=3.5, linewidth=0.9, **series(index))
-    ax.set(xlabel="index of the singular value", ylabel=r"singular value of $\Delta W$")
+    ax.set(xlabel="index of the singular value", ylabel=label)
     ax.set_ylim(bottom=0)
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
 

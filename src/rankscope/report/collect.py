@@ -82,11 +82,14 @@ def _common(dataset: xr.Dataset) -> list[dict[str, str]]:
     return [{"title": label_title(name), "text": value_text(name, dataset[name].values.item())} for name in names]
 
 
-def _claims(experiment: str | None, dataset: xr.Dataset) -> list[dict[str, str]]:
-    """Return the rows of `rankscope check`; a claim that a partial run cannot decide is "not in this run"."""
-    rows = []
-    for claim in EXPERIMENTS[experiment].claims if experiment is not None else ():
+def _claims(name: str | None, dataset: xr.Dataset) -> list[dict[str, str]]:
+    """Return the rows of `rankscope check`; a claim that a run cannot decide is "not in this run"."""
+    if name is None:
+        return []
+    rows, experiment = [], EXPERIMENTS[name]
+    for claim in experiment.claims:
         try:
+            experiment.check_axes(dataset)
             rows += check_claims((claim,), dataset)
         except (InputError, KeyError) as error:
             reason = f"cannot be checked: {error}"

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from rankscope.experiments.averages import mean_and_std, was_trained
-from rankscope.figures.labels import QUANTITIES, Quantity, label_prefix, label_title, value_text
+from rankscope.experiments.averages import averages_of, was_trained
+from rankscope.figures.labels import QUANTITIES, Quantity, label_prefix, label_title, suits_logarithm, value_text
 from rankscope.report.networks import label_dims, scalar_names
 from rankscope.report.packing import finite_or_none
 
@@ -81,23 +81,16 @@ def _dimension(dataset: xr.Dataset, name: str) -> dict[str, Any]:
         "short": label_prefix(name),
         "texts": [value_text(name, value) for value in plain],
         "numeric": numeric,
-        "log": bool(numeric and values.size > 2 and values.min() > 0 and values.max() >= 8 * values.min()),
+        "log": suits_logarithm(values),
     }
 
 
 def _groups(dataset: xr.Dataset, dims: list[str], names: list[str]) -> list[dict[str, Any]]:
-    epochs = dataset.get("convergence_epoch")
-    # Some experiments do not define convergence.
-    defined = epochs is not None and bool(np.isfinite(epochs.values.astype(float)).any())
-    run = dataset[list(dict.fromkeys(["status", *names, *(["convergence_epoch"] if defined else [])]))]
+    run = dataset[list(dict.fromkeys(["status", *names, *({"convergence_epoch"} & set(dataset))]))]
     if "sample" not in run.dims:
         run = run.drop_vars("sample", errors="ignore").expand_dims("sample")
     total = was_trained(run).sum("sample").transpose(*dims)
-    averages = {
-        name: mean_and_std(run[name].where(run["convergence_epoch"].notnull()) if defined else run[name])
-        for name in names
-    }
-    averages = {name: average.transpose(*dims) for name, average in averages.items()}
+    averages = {name: averages_of(run, name).transpose(*dims) for name in names}
     return [
         {
             "place": list(index),

@@ -29,6 +29,7 @@ from rankscope.tasks.neurogym_environments import (
     Trial,
     check_known,
     check_learnable,
+    check_options,
     check_step,
     make_environment,
     session,
@@ -92,9 +93,9 @@ class NeuroGym(BuiltInTask):
     ------
     InputError
         If NeuroGym is missing; if the environment is unknown, cannot be made with these options, or cannot be learned
-        from examples: without ground truth, with observations or actions that are not vectors, or with randomness that
-        cannot be seeded; if `dt` leaves a period without a step; if `weights` names an unknown period or leaves
-        nothing that counts.
+        from examples: without ground truth, with a ground truth outside its actions, with observations or actions that
+        are not vectors, or with randomness that cannot be seeded; if an option is misspelt; if `dt` leaves a period
+        without a step; if `weights` names an unknown period or leaves nothing that counts.
     """
 
     name: ClassVar[str] = "neurogym"
@@ -296,6 +297,7 @@ class NeuroGym(BuiltInTask):
         """Check that trials can be learned from and drawn again, and that the weights fit them."""
         trials, again = (self._trials(COMPARED, np.random.default_rng(0)) for _ in range(2))
         check_learnable(self.environment, *self._spaces, trials, again)
+        check_options(self.environment, self._step, self.options, self.periods)
         for period in self.weights:
             choice(f"weights of {self.environment}: period", period, self.periods)
         if self.weights and not any(self._padded([trial]).weights.any() for trial in self._probe):

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -66,15 +67,22 @@ PARAMETERS: dict[str, dict[str, Any]] = {
 ANSWERED_AT_THE_END = ("ToneDetection-v0",)
 """Environments whose ground truth is the answer from the first step on, before the stimulus that determines it."""
 
+TOLERANCE = 1e-6
+"""By which a ground truth may exceed the bounds of continuous actions, for rounding."""
+
 Array = NDArray[Any]
 
 
 class Trial(NamedTuple):
-    """One trial of an environment: (steps, in) observations, (steps, ...) ground truth, period -> its steps."""
+    """One trial of an environment: (steps, in) observations, (steps, ...) ground truth, period -> its steps.
+
+    `answer` is the environment's own description of what is right in this trial, if it gives one.
+    """
 
     observations: Array
     ground_truth: Any
     periods: dict[str, tuple[int, int]]
+    answer: Any = None
 
 
 def environments(tag: str | None = None) -> tuple[str, ...]:
@@ -132,9 +140,52 @@ def make_environment(name: str, step: float, options: Mapping[str, Any]) -> Any:
     except InputError:
         raise
     except Exception as error:  # whatever the environment raises
+        if isinstance(error, TypeError):
+            for option in options:
+                choice(f"option of {name}", option, sorted(_keywords(name)) or [option])
+        reason = str(error).partition(" was raised from the environment creator")[0]
         raise InputError(
-            f"environment {name!r} cannot be made with a step of {step:g} ms and options = {dict(options)!r}: {error}"
+            f"environment {name!r} cannot be made with a step of {step:g} ms and options = {dict(options)!r}: {reason}"
         ) from error
+
+
+def check_options(name: str, step: float, options: Mapping[str, Any], periods: Iterable[str]) -> None:
+    """Raise `InputError` for a period in `timing` or an outcome in `rewards` that the environment does not have.
+
+    NeuroGym merges these mappings into its own and ignores names that it does not use.
+
+    Parameters
+    ----------
+    periods
+        Names of the periods of drawn trials.
+    """
+    given = {option: options[option] for option in ("timing", "rewards") if isinstance(options.get(option), Mapping)}
+    if not given:
+        return
+    others = {key: value for key, value in options.items() if key not in given}
+    default = make_environment(name, step, others).unwrapped
+    for option, values in given.items():
+        known = {*map(str, getattr(default, option, {})), *(periods if option == "timing" else ())}
+        for key in values:
+            if known:
+                choice(f"{option} of {name}", key, sorted(known))
+
+
+def _keywords(name: str) -> set[str]:
+    """Return the keyword arguments of an environment's class except dt; none if they cannot be known."""
+    try:
+        default = make_environment(name, 100.0, {})
+    except InputError:
+        return set()
+    found: set[str] = set()
+    for kind in type(default.unwrapped).__mro__:
+        if "__init__" not in vars(kind):
+            continue
+        parameters = inspect.signature(vars(kind)["__init__"]).parameters.values()
+        found |= {one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)}
+        if not any(one.kind == one.VAR_KEYWORD for one in parameters):
+            return found - {"self", "dt"}
+    return set()
 
 
 def session(name: str, step: float, options: Mapping[str, Any], count: int, rng: np.random.Generator) -> list[Trial]:
@@ -194,11 +245,33 @@ def check_learnable(name: str, observations: Any, actions: Any, trials: list[Tri
                 f"{about} must have an observation and a ground truth at every step, got shapes "
                 f"{trial.observations.shape} and {trial.ground_truth.shape}"
             )
+        _check_targets(name, actions, trial)
     if not all(map(_same, trials, again)):
         raise InputError(
             f"{about} must draw the same trials from the same seed, got different ones: it has a source of randomness "
             "that is not an attribute"
         )
+
+
+def _check_targets(name: str, actions: Any, trial: Trial) -> None:
+    """Raise `InputError` unless the ground truth of a trial consists of actions that the environment accepts."""
+    truth = np.asarray(trial.ground_truth)
+    about = f"environment {name!r} must have a ground truth within its actions {actions}"
+    if truth.dtype.kind not in "iubf" or not np.isfinite(truth).all():
+        raise InputError(f"{about}, got {truth.dtype} values such as {truth.ravel()[:3].tolist()}")
+    if getattr(actions, "n", None) is None or actions.shape:
+        low, high = np.asarray(actions.low, dtype=float), np.asarray(actions.high, dtype=float)
+        outside = truth[(truth < low - TOLERANCE) | (truth > high + TOLERANCE)]
+    else:
+        start = int(getattr(actions, "start", 0))
+        outside = truth[(truth != np.floor(truth)) | (truth < start) | (truth >= start + int(actions.n))]
+        # NeuroGym rounds what it stores as the action of each step, but not the description of the trial.
+        answer = trial.answer
+        if not outside.size and isinstance(answer, float | np.floating) and answer != np.floor(answer):
+            raise InputError(f"{about}, got the number {float(answer):g}, which is no choice between actions")
+    if outside.size:
+        got = ", ".join(f"{value:g}" for value in np.unique(outside)[:4])
+        raise InputError(f"{about}, got {got}: it cannot be learned from examples")
 
 
 def _same(one: Trial, other: Trial) -> bool:
@@ -255,7 +328,8 @@ def _next_trial(environment: Any, new_trial: Any, bases: list[Any]) -> Trial:
     base = environment.unwrapped
     periods = {period: (int(start), int(base.end_ind[period])) for period, start in base.start_ind.items()}
     truth: Any = getattr(base, "gt", None)
-    return Trial(np.array(base.ob), None if truth is None else np.array(truth), periods)
+    answer = (getattr(base, "trial", None) or {}).get("ground_truth")
+    return Trial(np.array(base.ob), None if truth is None else np.array(truth), periods, answer)
 
 
 def _tags(name: str) -> list[str]:
