@@ -18,7 +18,7 @@ import xarray as xr
 from rankscope.errors import InputError
 from rankscope.experiments.claims import Claim, check_claims
 from rankscope.sweep import Job
-from rankscope.sweep.manifest import labels_of_job
+from rankscope.sweep.axes import own_labels
 from rankscope.validation import choice
 
 PAPER_EPOCHS = {"flipflop": 1000, "mante": 2000, "romo": 6000}
@@ -59,7 +59,7 @@ class Experiment:
         """
         names = {"sample"}
         for preset in self.presets:
-            described = [labels_of_job(job.description) for job in self.jobs(preset)]
+            described = [own_labels(job.description) for job in self.jobs(preset)]
             known = {name for labels in described for name in labels}
             names |= {name for name in known if len({labels.get(name) for labels in described}) > 1}
         return frozenset(names)
