@@ -154,3 +154,22 @@ def test_what_has_no_scale_or_another_formula_is_left_out(tmp_path):
         "other": "not a piece of a change",
     }.items():
         assert sentence in found[name]
+
+
+def test_a_small_file_does_not_fill_the_memory(tmp_path):
+    name, long = "lora_unet_x", torch.ones(1, 2**14)
+    cases = (
+        {"lokr_w1": long, "lokr_w2": long.t()},
+        {"lora_down.weight": long[:, :, None], "lora_up.weight": long.t(), "lora_mid.weight": long[None]},
+        {
+            f"hada_w{i}_{side}": torch.ones(2**11, 64) if side == "a" else torch.ones(64, 2**14)
+            for i in (1, 2)
+            for side in "ab"
+        },
+    )
+    for number, pieces in enumerate(cases):
+        path = written(
+            tmp_path / f"{number}.safetensors", {f"{name}.{piece}": value for piece, value in pieces.items()}
+        )
+        frame = rs.compare(path)
+        assert "entries, as it is no product of small factors; give the base" in reasons(frame)[name]

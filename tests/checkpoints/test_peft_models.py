@@ -4,6 +4,7 @@ import copy
 import json
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -146,6 +147,15 @@ FROM_BASE = {
     "parameters": (lambda: peft.LoraConfig(r=2, lora_alpha=5, target_modules=[], target_parameters=PARAMETERS),
                    "target_parameters.* give the base"),
 }  # fmt: skip
+
+
+def test_other_processes_measure_the_same(tmp_path):
+    config = peft.LoraConfig(r=3, use_dora=True, target_modules=["up_proj", "c_fc"])
+    before, merged, _ = save_trained(config, tmp_path / "adapter")
+    save_file(before, tmp_path / "before.safetensors")
+    with ThreadPoolExecutor(2) as executor:  # opens the files anew, as other processes do
+        found = rs.checkpoints.inspect(tmp_path / "before.safetensors", tmp_path / "adapter", executor=executor)
+    assert_equal_to_merged(found.to_dataframe(), before, merged)
 
 
 @pytest.mark.parametrize("kind", FROM_BASE)

@@ -53,7 +53,11 @@ def open_checkpoint(given: CheckpointLike, argument: str = "before", key: str | 
         If it is none of these, or is damaged.
     """
     source = _opened(given, argument, key)
-    if key is not None and not isinstance(source, (TorchFile, Distributed)) and not isinstance(given, Mapping):
+    if (
+        key is not None
+        and not isinstance(source, (TorchFile, Distributed, LoraFile))
+        and not isinstance(given, Mapping)
+    ):
         raise NoSuchGroup(f"key must be left out for {source.label}, which has no groups of tensors, got {key!r}")
     return source
 

@@ -124,10 +124,19 @@ def open_pair(
                 f"before must be the model that was adapted, got the adapter {old.label}; it goes in after"
             )
         return Pair(None, AdapterDifference(old, new))
-    base = _trained(old)
+    pair = Pair(_trained(old), _trained(new), renaming)
     if isinstance(new, Adapter):
-        new.resolve(base.entries)
-    return Pair(base, _trained(new), renaming)
+        _fit(pair, new)
+    return pair
+
+
+def _fit(pair: Pair, adapter: Adapter) -> None:
+    """Give an adapter the names and shapes of its base, where they are known."""
+    assert pair.before is not None
+    base = pair.before.entries
+    adapter.resolve(base)
+    matched = match(base, adapter.entries, pair.renaming).pairs
+    adapter.fit({b: base[a].shape for a, b in matched if a is not None and b is not None and pair.is_known(a)})
 
 
 def _trained(source: Source) -> Source:
@@ -169,10 +178,6 @@ def matrices_of(pair: Pair, named: Collection[str] = ()) -> Selection:
             f"has {_some(new)}"
         )
     found: list[Names] = []
-    wrong: dict[str, str] = {}
-    if changed is not None:
-        both = [(a, b) for a, b in matched.pairs if a is not None and b is not None]
-        wrong = changed.fit({b: pair.before.entries[a].shape for a, b in both if pair.is_known(a)})
     for before, after in matched.pairs:
         if before is None:
             skipped.append(Skipped(after or "", f"only in {new.label}"))
@@ -185,7 +190,7 @@ def matrices_of(pair: Pair, named: Collection[str] = ()) -> Selection:
             known = pair.is_known(before)
             other = _why_not(pair.before, before, new, after, named=True) if known else changed.alone().get(after)
             count = changed.experts(after)
-            if reason := wrong.get(after) or other:
+            if reason := changed.unfit.get(after) or other:
                 skipped.append(Skipped(before, reason))
             else:
                 found += [Names(before, after, i) for i in ([None] if count is None else range(count))]

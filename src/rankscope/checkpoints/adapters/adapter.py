@@ -28,6 +28,8 @@ class Adapter(Source):
         Weights that are stored as a whole (PEFT's `modules_to_save`), and their names in the file.
     skipped
         Weights whose change cannot be computed, and the reason.
+    unfit
+        Weights whose change does not fit the base that was given to `fit`, and the reason.
     """
 
     note: str | None = None  # what a reader of a table of these changes has to know
@@ -39,6 +41,7 @@ class Adapter(Source):
         self._copies: dict[str, str] = {}
         self.replaced: dict[str, str] = {}
         self.skipped: dict[str, str] = {}
+        self.unfit: dict[str, str] = {}
 
     @property
     def entries(self) -> Mapping[str, Entry]:  # type: ignore[override]
@@ -57,7 +60,8 @@ class Adapter(Source):
         """Take the shapes of the base's weights, by the adapter's names; return those that do not fit, with reasons."""
         known = {name: shape for name, shape in shapes.items() if name in self._updates}
         reasons = {name: reason for name, shape in known.items() if (reason := self._updates[name].fit(shape))}
-        return reasons | self._turn_squares([name for name in known if name not in reasons])
+        self.unfit = reasons | self._turn_squares([name for name in known if name not in reasons])
+        return self.unfit
 
     def _turn_squares(self, names: list[str]) -> dict[str, str]:
         """Take square weights as stored like others of the same kind; return those for which this is not known."""

@@ -105,7 +105,7 @@ class PeftConfig:
     def parameters(self) -> list[str]:
         """Names in `target_parameters`."""
         given = self._given.get("target_parameters") or []
-        if not isinstance(given, list) or not all(isinstance(name, str) for name in given):
+        if not isinstance(given, list) or not all(isinstance(name, str) and name.isprintable() for name in given):
             raise InputError(f"{self.where} must have a list of names as target_parameters, got {given!r:.100}")
         return given
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rankscope.checkpoints.adapters.initial import WithoutInitial
 from rankscope.checkpoints.adapters.lora import LowRank
-from rankscope.checkpoints.adapters.update import Factors, Update, dense, product
+from rankscope.checkpoints.adapters.update import Factors, Update, product
 from rankscope.checkpoints.source import Unreadable
 
 MAGNITUDE = "lora_magnitude_vector"
@@ -61,7 +61,8 @@ class Dora(Update):
     def factors(self, W0: Tensor | None = None, expert: int | None = None) -> Factors:
         """Return the change as a whole matrix, and the level of the rounding of the magnitudes."""
         assert W0 is not None
-        dense(self.shape)
+        self.fitted = True
+        self.allocates(*self.shape)
         W = W0.double()
         B, A, _ = self._inner.factors(W0)
         V, m = torch.addmm(W, B, A), self.piece(MAGNITUDE).flatten()

@@ -52,7 +52,7 @@ class LowRank(Update):
         if reason is None or self.turned is None or shape != self.shape[::-1]:
             return reason
         # `fan_in_fan_out` holds for all layers, but PEFT sets it for each by the kind of the layer.
-        self.turned, self.shape = not self.turned, shape
+        self.turned, self.shape, self.fitted = not self.turned, shape, True
         return None
 
     def factors(self, W0: Tensor | None = None, expert: int | None = None) -> Factors:
@@ -76,6 +76,7 @@ class LowRank(Update):
         if "lora_mid" not in self.pieces:
             return A.flatten(1)
         # LyCORIS, `rebuild_tucker`: sum_ij M[i, j, k] B[p, i] A[j, q].
+        self.allocates(self.rank, *self.piece_shape("lora_A")[1:2], *self.piece_shape("lora_mid")[2:])
         M = self.piece("lora_mid").flatten(2)
         return torch.einsum("ijk,jq->iqk", M, A.flatten(1)).flatten(1)
 

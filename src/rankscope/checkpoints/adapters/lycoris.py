@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from rankscope.checkpoints.adapters.update import Factors, Update, dense, product
+from rankscope.checkpoints.adapters.update import Factors, Update, product
 from rankscope.checkpoints.source import Source, Unreadable
 
 LOHA = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
@@ -47,7 +47,7 @@ class LoHa(Update):
         """Return the change; the elementwise product of ranks r and q is a product of rank r q."""
         a1, b1, a2, b2 = (self.piece(name) for name in LOHA)
         if self._cores:
-            dense(self.shape)
+            self.allocates(max(self.rank, self.shape[0]), *self.shape[1:])
             one, two = (
                 torch.einsum("ijkl,jq,ip->pqkl", self.piece(t), b, a)
                 for t, a, b in (("hada_t1", a1, b1), ("hada_t2", a2, b2))
@@ -55,7 +55,7 @@ class LoHa(Update):
             return product((one * two * self.scale).flatten(1))
         inner, smaller = a1.shape[1] * a2.shape[1], min(len(a1), b1.shape[1])
         if inner >= smaller:
-            dense(self.shape)
+            self.allocates(*self.shape)
             return product((a1 @ b1) * (a2 @ b2) * self.scale)
         B = (a1[:, :, None] * a2[:, None, :]).flatten(1)
         return Factors(B * self.scale, (b1[:, None, :] * b2[None, :, :]).flatten(0, 1))
@@ -96,10 +96,13 @@ class LoKr(Update):
         rows, columns = self.shape[0], math.prod(self.shape[1:])
         if "lokr_w2" not in self.pieces and "lokr_t2" not in self.pieces:
             a, b = self.piece("lokr_w2_a"), self.piece("lokr_w2_b")
-            if one.shape[1] * a.shape[1] < min(rows, columns):
+            inner = one.shape[1] * a.shape[1]
+            if inner < min(rows, columns):
+                self.allocates(max(rows, columns), inner)
                 eye = torch.eye(one.shape[1], dtype=torch.float64)
                 return Factors(torch.kron(one, a) * self.scale, torch.kron(eye, b))
-        dense(self.shape)
+        rank = self.piece_shape("lokr_t2")[0] if "lokr_t2" in self.pieces else 1
+        self.allocates(max(rank, rows), columns)
         two = self._whole("lokr_w2")
         if two.ndim == 4:
             one = one[:, :, None, None]
@@ -127,7 +130,7 @@ class Difference(Update):
 
     def factors(self, W0: Tensor | None = None, expert: int | None = None) -> Factors:
         """Return the change and an identity."""
-        dense(self.shape)
+        self.allocates(*self.shape)
         return product(self.piece("diff").flatten(1))
 
 

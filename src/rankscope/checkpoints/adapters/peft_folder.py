@@ -198,7 +198,7 @@ class PeftAdapter(Adapter):
         """Return the only parameter that can be meant, and the number of its experts."""
         parameter = only_target(module, self._config.parameters) if layers == [module] else None
         rank = None if parameter is None else self._config.rank(f"{module}.{parameter}")
-        rows = self._shape(module, "lora_A")[:1]
+        rows = self._shape(layers[0], "lora_A")[:1]
         if parameter is None or not rank or not rows or not rows[0] or rows[0] % rank:
             raise Unreadable(GIVE_BASE)
         return {parameter: rows[0] // rank}

@@ -14,7 +14,8 @@ from rankscope.checkpoints.dequantize import by
 from rankscope.checkpoints.source import Source, Unreadable
 
 LARGEST_DENSE = 2**28
-"""Entries of a change that is not kept as a product: 2 GB in double precision."""
+LARGEST_WITHOUT_BASE = 2**24
+"""Entries of a change that is not kept as a product: 2 GB in double precision, 128 MB without a base of that size."""
 
 
 class Factors(NamedTuple):
@@ -54,6 +55,7 @@ class Update(ABC):
     """
 
     needs_base: str | None = None
+    fitted = False  # the shape is that of the base
     experts: int | None = None
     turned: bool | None = None
     shape: tuple[int, ...]
@@ -84,7 +86,7 @@ class Update(ABC):
         rows, columns = self.shape[0], math.prod(self.shape[1:])
         if (shape[0], math.prod(shape[1:])) != (rows, columns):
             return f"its shape is {by(shape)} in the base and {by(self.shape)} in the adapter"
-        self.shape = shape
+        self.shape, self.fitted = shape, True
         return None
 
     @property
@@ -95,6 +97,12 @@ class Update(ABC):
     def turn(self, turned: bool) -> None:
         """Take a weight as stored (in, out), or not."""
         self.turned = turned
+
+    def allocates(self, *shape: int) -> None:
+        """Raise `Unreadable` if a tensor of that shape is too large to be made."""
+        if math.prod(shape) > (LARGEST_DENSE if self.fitted else LARGEST_WITHOUT_BASE):
+            way_out = "" if self.fitted else "; give the base, if it is of that size"
+            raise Unreadable(f"its change needs {by(shape)} entries, as it is no product of small factors{way_out}")
 
     @abstractmethod
     def factors(self, W0: Tensor | None = None, expert: int | None = None) -> Factors:
@@ -120,9 +128,3 @@ def product(dW: Tensor, rounding: float = 0.0) -> Factors:
     if columns <= rows:
         return Factors(dW, torch.eye(columns, dtype=dW.dtype), rounding)
     return Factors(torch.eye(rows, dtype=dW.dtype), dW, rounding)
-
-
-def dense(shape: tuple[int, ...]) -> None:
-    """Raise `Unreadable` if a change of that shape is too large to be computed as a whole."""
-    if math.prod(shape) > LARGEST_DENSE:
-        raise Unreadable(f"its change has {by(shape)} entries and is no product of small factors")
