@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from rankscope.networks import GatedRNN as GatedRNN
     from rankscope.networks import Network as Network
     from rankscope.networks import RateRNN as RateRNN
+    from rankscope.networks import parametrizations as parametrizations
     from rankscope.sweep import Job as Job
     from rankscope.sweep import Sweep as Sweep
     from rankscope.sweep import export_run as export_run
@@ -70,6 +71,7 @@ _PUBLIC = {
     "GatedRNN": "networks",
     "Network": "networks",
     "RateRNN": "networks",
+    "parametrizations": "networks",
     "Job": "sweep",
     "Sweep": "sweep",
     "export_run": "sweep",

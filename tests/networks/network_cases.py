@@ -9,7 +9,7 @@ from rankscope.networks import NONLINEARITIES, Dynamics, Weights
 
 CONVENTIONS = ("current", "rate")
 NAMES = tuple(NONLINEARITIES)
-PARTS = ("inputs", "noise", *Weights._fields)
+PARTS = ("inputs", "noise", *Weights._fields[:5])
 
 
 @dataclass

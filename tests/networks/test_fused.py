@@ -42,7 +42,7 @@ def test_gradients_are_those_of_finite_differences(convention, nonlinearity, rea
         result = fused(inputs, Weights(*weights), dynamics, noise, return_states)
         return (result.outputs, result.states) if return_states else result.outputs
 
-    assert torch.autograd.gradcheck(run, (case.inputs, case.noise, *case.weights), nondet_tol=0.0)
+    assert torch.autograd.gradcheck(run, (case.inputs, case.noise, *case.weights[:5]), nondet_tol=0.0)
 
 
 @both_conventions
@@ -150,7 +150,7 @@ def test_memory_layout_of_the_arguments_is_free(hidden, dtype):
     strided = Case(
         inputs=case.inputs.transpose(0, 1).contiguous().transpose(0, 1),
         noise=case.noise.transpose(0, 2).contiguous().transpose(0, 2),
-        weights=Weights(*(w.t().contiguous().t() if w.ndim == 2 else w for w in case.weights)),
+        weights=Weights(*(w.t().contiguous().t() if w.ndim == 2 else w for w in case.weights[:5])),
     )
     assert not strided.weights.recurrent.is_contiguous()
     for convention in CONVENTIONS:

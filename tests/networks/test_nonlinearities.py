@@ -146,7 +146,7 @@ def test_any_elementwise_callable_learns(convention, phi):
     case = make_case(without=["noise"])
     network = RateRNN(*case.weights, nonlinearity=phi, convention=convention, dt=0.5)
     outputs, states = network(case.inputs, return_states=True)
-    h, _, W_out, b, _ = states[:, 0], *network.weights[1:]
+    h, _, W_out, b, _ = states[:, 0], *network.weights[1:5]
     drive = case.inputs[:, 1] @ network.input_weights.t() + b
     if convention == "current":
         wanted = 0.5 * h + 0.5 * (phi(h) @ network.recurrent_weights.t() + drive)

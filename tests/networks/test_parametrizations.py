@@ -19,7 +19,7 @@ MASK = np.random.default_rng(0).random((12, 12)) < 0.3
     [
         (Dale(SIGNS), lambda W: (W * SIGNS >= 0).all()),
         (Sparse(MASK), lambda W: (W[~MASK] == 0).all()),
-        (LowRank(2), lambda W: np.linalg.matrix_rank(W, tol=1e-5) == 2),
+        (LowRank(2, around="zero"), lambda W: np.linalg.matrix_rank(W, tol=1e-5) == 2),
     ],
 )
 def test_training_keeps_the_constraint(constraint, holds):
@@ -40,7 +40,8 @@ def test_constrained_weights_keep_their_value():
     for constraint, weights in (
         (Dale(SIGNS), np.abs(W) * SIGNS.astype(np.float32)),
         (Sparse(MASK), W * MASK),
-        (LowRank(2), W[:, :2] @ W[:2]),
+        (LowRank(2, around="zero"), W[:, :2] @ W[:2]),
+        (LowRank(2), W),
     ):
         network = rs.RateRNN(np.ones((12, 1), np.float32), weights, np.ones((1, 12), np.float32))
         register_parametrization(network, "recurrent_weights", constraint)
@@ -52,6 +53,11 @@ def test_constrained_weights_keep_their_value():
     [
         (lambda: Dale([1, 0]), "signs must be a vector of 1 and -1"),
         (lambda: LowRank(0), "rank must be a whole number >= 1, got 0"),
+        (lambda: Dale(1.0), "signs must be a finite number > 0 and < 1, got 1.0"),
+        (lambda: Sparse(0.0), "mask must be a finite number > 0 and <= 1, got 0.0"),
+        (lambda: rs.RateRNN.initialize(TASK, 4, dale=0.9), "dale must leave excitatory and inhibitory units among 4"),
+        (lambda: rs.RateRNN.initialize(TASK, 4, density=2), "density must be a finite number > 0 and <= 1, got 2"),
+        (lambda: rs.RateRNN.initialize(TASK, 4, rank=0), "rank must be a whole number >= 1"),
         (lambda: Sparse(MASK)(torch.ones(3, 3)), r"mask must have shape \(3, 3\) like the weights, got \(12, 12\)"),
         (lambda: Dale(SIGNS)(torch.ones(3, 3)), r"signs must have shape \(3,\) like the weights, got \(12,\)"),
     ],
@@ -59,3 +65,60 @@ def test_constrained_weights_keep_their_value():
 def test_what_is_refused(make, message):
     with pytest.raises(InputError, match=message):
         make()
+
+
+@pytest.mark.parametrize("constraints", [{"dale": 0.75}, {"density": 0.3}, {"rank": 2}, {"dale": 0.75, "density": 0.5}])
+def test_constraints_of_a_job_hold_and_learn(constraints):
+    job = rs.Job(task={"name": "flipflop", "duration": 10}, network={"hidden_size": 16, **constraints}, seed=2)
+    plain = rs.Job(task={"name": "flipflop", "duration": 10}, network={"hidden_size": 16}, seed=2).initial_network()
+    network = job.initial_network()
+    np.testing.assert_array_equal(network.input_weights.detach(), plain.input_weights.detach())
+    before = network.snapshot()
+    rs.train(network, TASK, 20, 0, learning_rate=0.01)
+    W0, W = (net.recurrent_weights.detach().numpy() for net in (before, network))
+    assert np.abs(W - W0).max() > 1e-3
+    if "dale" in constraints:
+        assert (np.sign(W) * np.where(np.arange(16) < 12, 1, -1) >= 0).all()
+        balanced = (W0 > 0).any(1) & (W0 < 0).any(1)
+        assert balanced.mean() > 0.7
+        np.testing.assert_allclose(W0[balanced].sum(1), 0, atol=1e-6)
+    if "density" in constraints:
+        assert ((W0 == 0) <= (W == 0)).all()
+        assert np.mean(W == 0) == pytest.approx(1 - constraints["density"], abs=0.15)
+    if "rank" in constraints:
+        assert rs.change(before, network).singular_values[2] < 1e-6
+        np.testing.assert_array_equal(W0, plain.recurrent_weights.detach())
+
+
+@pytest.mark.parametrize("constraints", [{"dale": 0.8}, {"density": 0.2}, {"dale": 0.8, "density": 0.3}])
+def test_the_gain_is_the_radius_of_the_eigenvalues(constraints):
+    network = rs.RateRNN.initialize(TASK, 300, gain=0.7, rng=0, **constraints)
+    eigenvalues = torch.linalg.eigvals(network.recurrent_weights.detach())
+    assert float(eigenvalues.abs().max()) == pytest.approx(0.7, rel=0.2)
+
+
+def test_the_gradient_through_the_engine_is_that_of_autograd():
+    options = {"hidden_size": 12, "dale": 0.75, "density": 0.6, "rank": 2, "dtype": torch.float64, "rng": 0}
+    trials = TASK.sample(5, rng=0)
+    gradients = []
+    for engine in ("fused", "plain"):
+        network = rs.RateRNN.initialize(TASK, engine=engine, **options)
+        rs.squared_loss(network(trials.inputs), trials.targets.double(), trials.mask.double()).backward()
+        gradients.append([p.grad for p in network.parameters()])
+    assert len(gradients[0]) == 4
+    torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-12)
+
+
+def test_constraints_on_any_module():
+    linear = torch.nn.Linear(10, 10)
+    W = linear.weight.detach().clone()
+    register_parametrization(linear, "weight", Dale(0.8, balanced=True))
+    register_parametrization(linear, "weight", Sparse(0.5, rng=1))
+    masked = linear.weight.detach().numpy()
+    assert 0.3 < np.mean(masked == 0) < 0.7
+    linear.parametrizations.weight[1].mask.fill_(1)
+    full = linear.weight.detach().numpy()
+    np.testing.assert_allclose(full.sum(1), 0, atol=1e-6)
+    assert (full[:, :8] >= 0).all()
+    assert (full[:, 8:] <= 0).all()
+    assert np.linalg.norm(full) > float(W.norm())  # the variance about the means of columns is kept

@@ -71,7 +71,7 @@ def test_the_readout_sees_the_input_of_its_own_step_and_none_later(convention):
 
 def test_a_step_of_one_time_constant_forgets_the_state():
     case = make_case(without=["noise"])
-    _, W, _, b, h = case.weights
+    _, W, _, b, h = case.weights[:5]
     drive = case.inputs @ case.weights.input.t() + b
     run = plain(case.inputs, case.weights, make_dynamics("relu", convention="current", dt=1.0), return_states=True)
     torch.testing.assert_close(run.states[:, 0], torch.relu(h) @ W.t() + drive[:, 0])

@@ -37,7 +37,7 @@ def ensemble(inputs: Tensor, weights: Weights, dynamics: Dynamics) -> Tensor:
     weights
         (E, N, in), (E, N, N), (E, out, N), and twice (E, N) or None.
     """
-    outputs: Tensor = _Ensemble.apply(inputs, *weights, dynamics)  # type: ignore[no-untyped-call]
+    outputs: Tensor = _Ensemble.apply(inputs, *weights[:5], dynamics)  # type: ignore[no-untyped-call]
     return outputs
 
 

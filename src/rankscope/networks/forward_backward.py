@@ -149,6 +149,7 @@ def backward(
         grads = OutputGradients(delta.new_zeros(batch, steps, len(weights.output)))
     assert grads.readout is not None
     assert grads.readout_before is not None
+    initial_shape = () if weights.initial_state is None else weights.initial_state.shape
     found = grams(delta, adjoint.presynaptic.flatten(0, 1), inputs, grads.readout_before, into)
     if plan.separate_readout is None:
         output_grad = found.extra_right.addmm_(grads.readout[-batch:].t(), adjoint.last)
@@ -159,7 +160,7 @@ def backward(
         recurrent_weights=found.product.mul_(dt) if needs.recurrent_weights else None,
         output_weights=output_grad if needs.output_weights else None,
         bias=delta.sum(0).mul_(dt) if needs.bias else None,
-        initial_state=adjoint.initial.sum(0) if adjoint.initial is not None else None,
+        initial_state=None if adjoint.initial is None else adjoint.initial.sum_to_size(initial_shape),
     )
 
 

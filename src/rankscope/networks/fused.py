@@ -38,7 +38,7 @@ def fused(
     lease = (pool if pool is not None else WorkspacePool()).lease(key, inputs.shape[1] - silent)
     plan = Plan(dynamics, return_states)
     driving = inputs[:, silent:] if silent else inputs
-    readout, states = _Recurrence.apply(driving, noise, *weights, plan, lease)  # type: ignore[no-untyped-call]
+    readout, states = _Recurrence.apply(driving, noise, *weights[:5], plan, lease)  # type: ignore[no-untyped-call]
     outputs = dynamics.readout_nonlinearity(readout) if dynamics.convention == "rate" else readout
     return Run(_padded(outputs, silent), None if states is None else _padded(states, silent))
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from rankscope.errors import InputError
+from rankscope.networks.gated_states import gated_jacobian, gated_step, torch_state
 from rankscope.networks.gates import GATES, Gate
 from rankscope.networks.network_file import SavedNetwork, saved_as
 from rankscope.networks.protocol import channels_of, parametrizations_applied
@@ -141,7 +142,14 @@ class GatedRNN(SavedNetwork):
                 options[name] = getattr(task, name)
         return cls(*channels_of(task), kind, hidden_size, num_layers, rng=rng, **options)
 
-    def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        inputs: Tensor,
+        lengths: Tensor | None = None,
+        *,
+        initial_state: Tensor | None = None,
+        return_states: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """Run the network.
 
         Parameters
@@ -150,23 +158,33 @@ class GatedRNN(SavedNetwork):
             (batch, time, in); with an embedding, (batch, time, 1) indices of words.
         lengths
             (batch,) numbers of steps, for sequences padded to one length. None means that all have the full length.
+        initial_state
+            State to start from, (S,) or (batch, S), as in `step`; zero by default.
+        return_states
+            Also return the states of the last layer, where the readout is "every".
 
         Returns
         -------
-        Tensor
+        outputs
             (batch, time, out), of which the steps beyond the lengths are meaningless; or (batch, 1, out) where the
             readout is "last".
+        states
+            (batch, time, N), if `return_states`.
 
         Raises
         ------
         InputError
-            If `inputs` or `lengths` have the wrong shape or range.
+            If `inputs`, `lengths` or `initial_state` have the wrong shape or range.
         """
         rows = self._checked(inputs).transpose(0, 1)
+        start = None if initial_state is None else torch_state(self, initial_state, len(inputs))
         with parametrizations_applied(self.rnn):
             if self.readout_steps == "every":
-                states, _ = self.rnn(self._features(rows))
-                return cast(Tensor, self.readout(self.dropout(states.transpose(0, 1))))
+                states, _ = self.rnn(self._features(rows), start)
+                outputs = self.readout(self.dropout(states.transpose(0, 1)))
+                return (outputs, states.transpose(0, 1)) if return_states else cast(Tensor, outputs)
+            if start is not None or return_states:
+                raise InputError("readout must be 'every' to start from a state or return states, got 'last'")
             steps, batch = rows.shape[:2]
             lengths = torch.full((batch,), steps) if lengths is None else _checked_lengths(lengths, inputs)
             order = torch.argsort(lengths, descending=True, stable=True)
@@ -174,6 +192,33 @@ class GatedRNN(SavedNetwork):
             last = self._last_states(rows[:, order], found.tolist(), counts.tolist())
         outputs = cast(Tensor, self.readout(self.dropout(last)))
         return outputs[torch.argsort(order)][:, None]
+
+    def step(self, state: Tensor, inputs: Tensor | None = None) -> Tensor:
+        """Return the state after one step, without dropout.
+
+        Parameters
+        ----------
+        state
+            (S,) or (batch, S): the states h of all layers, one after the other, and for an LSTM then their cells c.
+        inputs
+            (in,) or (batch, in); with an embedding, indices of words. None is an input of zero.
+
+        Raises
+        ------
+        InputError
+            If a shape is wrong.
+        """
+        return gated_step(self, state, inputs)
+
+    def jacobian(self, state: Tensor, inputs: Tensor | None = None) -> Tensor:
+        """Return the derivatives of `step` with respect to the state, (S, S) or (batch, S, S), by autograd.
+
+        Parameters
+        ----------
+        state, inputs
+            As in `step`.
+        """
+        return gated_jacobian(self, state, inputs)
 
     @property
     def gates(self) -> tuple[Gate, ...]:

@@ -87,3 +87,60 @@ def draw_weights(
         recurrent=source.standard_normal((N, N)) * (g / math.sqrt(N)),
         output=outputs.T / math.sqrt(N),
     )
+
+
+def constrained(
+    recurrent: Array, dale: float | None, density: float | None, rng: np.random.Generator
+) -> tuple[Array, NDArray[np.bool_] | None]:
+    """Return initial recurrent weights with Dale's law and a fraction of the connections, and the mask of these.
+
+    The mask is drawn after all other weights, and magnitudes are scaled by 1 / sqrt(density). With Dale's law, the
+    first units are excitatory; inhibitory weights of a row are scaled so that the row sums to zero, then all weights so
+    that g, the radius of the disc of eigenvalues, remains: g^2 = N (f var_E + (1 - f) var_I), with variances of all
+    entries in the excitatory and inhibitory columns (Rajan & Abbott 2006).
+
+    Parameters
+    ----------
+    recurrent
+        (N, N) of independent entries.
+    dale
+        Fraction f of excitatory units, 0 < f < 1, or None.
+    density
+        Fraction of connections that exist, 0 < density <= 1, or None for all.
+
+    Raises
+    ------
+    InputError
+        If a fraction is out of range, or leaves no excitatory or inhibitory unit.
+    """
+    mask = None
+    if density is not None:
+        mask = rng.random(recurrent.shape) < number("density", density, above=0, maximum=1)
+        recurrent = recurrent * mask / math.sqrt(density)
+    return (recurrent if dale is None else balanced(recurrent, dale_signs(dale, len(recurrent)))), mask
+
+
+def dale_signs(fraction: float, units: int) -> Array:
+    """Return 1 for the first `fraction` of the units and -1 for the others, (units,)."""
+    excitatory = round(number("dale", fraction, above=0, below=1) * units)
+    if not 0 < excitatory < units:
+        raise InputError(f"dale must leave excitatory and inhibitory units among {units}, got {fraction!r}")
+    return np.where(np.arange(units) < excitatory, 1.0, -1.0)
+
+
+def balanced(weights: Array, signs: Array) -> Array:
+    """Return weights with these signs of columns and rows that sum to zero, whose eigenvalues fill the same disc.
+
+    Parameters
+    ----------
+    weights
+        (post, pre) of mean zero. Rows without weights of both signs keep their magnitudes.
+    """
+    magnitudes, excitatory = np.abs(weights), signs > 0
+    sums = [magnitudes[:, columns].sum(1, keepdims=True) for columns in (excitatory, ~excitatory)]
+    both = (sums[0] > 0) & (sums[1] > 0)
+    ratio = np.where(both, sums[0] / np.where(both, sums[1], 1), 1)
+    found: Array = magnitudes * np.where(excitatory, 1, -ratio)
+    fractions = excitatory.mean(), (~excitatory).mean()
+    variance = sum(f * found[:, c].var() for f, c in zip(fractions, (excitatory, ~excitatory), strict=True))
+    return found * (np.sqrt((weights**2).mean() / variance) if variance > 0 else 1)

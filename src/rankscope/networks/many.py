@@ -45,7 +45,7 @@ def outputs_of_many(
     Tensor
         (K, batch, time, out).
     """
-    if not dynamics.differentiated_by_hand:
+    if not dynamics.differentiated_by_hand or weights.tau is not None:
         each = (plain(inputs, weights._replace(recurrent=W), dynamics, noise).outputs for W in recurrent)
         return torch.stack(list(each))
     batch, steps, _ = inputs.shape

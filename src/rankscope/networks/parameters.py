@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rankscope.errors import InputError
 
-TRAINABLE = ("input", "recurrent", "output", "bias", "initial_state")
+TRAINABLE = ("input", "recurrent", "output", "bias", "initial_state", "tau")
 """Names that `trained` accepts, in the order of the constructor's arguments."""
 
 PARAMETERS = {
@@ -20,25 +20,30 @@ PARAMETERS = {
     "output": "output_weights",
     "bias": "bias",
     "initial_state": "initial_state",
+    "tau": "tau",
 }
 """Name in `trained` -> name in the `state_dict`."""
+BY_HAND = TRAINABLE[:-1]
+"""Those that the hand-written passes differentiate."""
 
 
 def checked_weights(values: Sequence[Any], trained: Collection[str]) -> dict[str, Tensor | None]:
-    """Return a copy of each weight as a tensor, or None for a bias or initial state of zero that is not trained.
+    """Return a copy of each weight as a tensor, or None for one that has its default value and is not trained.
 
     Parameters
     ----------
     values
-        Arrays or tensors, one for each of `TRAINABLE`: (N, in), (N, N), (out, N), and (N,) or None twice.
+        Arrays or tensors, one for each of `TRAINABLE`: (N, in), (N, N), (out, N), and (N,) or None three times; tau
+        may be one number.
     trained
-        Names of the trained weights. These exist also where None is given, and start from zero.
+        Names of the trained weights. These exist also where None is given, and start from zero (tau from one).
 
     Raises
     ------
     InputError
         If they are not float32 or float64, or their shapes, types or devices do not fit together.
     """
+    values = [*values[:-1], _time_constants(values[-1], values[1])]
     tensors = {
         name: None if value is None else _as_tensor(PARAMETERS[name], value)
         for name, value in zip(TRAINABLE, values, strict=True)
@@ -47,11 +52,11 @@ def checked_weights(values: Sequence[Any], trained: Collection[str]) -> dict[str
     if W is None or W.ndim != 2 or W.shape[0] != W.shape[1]:
         raise InputError(f"recurrent_weights must be a square matrix (N, N), got {_shape(W)}")
     N = W.shape[0]
-    expected = {"input": (N, None), "output": (None, N), "bias": (N,), "initial_state": (N,)}
+    expected = {"input": (N, None), "output": (None, N), "bias": (N,), "initial_state": (N,), "tau": (N,)}
     for part, shape in expected.items():
         tensor, name = tensors[part], PARAMETERS[part]
         if tensor is None and len(shape) == 1:
-            tensors[part] = W.new_zeros(N) if part in trained else None
+            tensors[part] = W.new_full((N,), float(part == "tau")) if part in trained else None
             continue
         if tensor is None or not _fits(tensor, shape):
             expected_shape = ", ".join("any" if n is None else str(n) for n in shape)
@@ -62,7 +67,20 @@ def checked_weights(values: Sequence[Any], trained: Collection[str]) -> dict[str
             raise InputError(
                 f"{name} must be {W.dtype} on {W.device} like recurrent_weights, got {tensor.dtype} on {tensor.device}"
             )
+    tau = tensors["tau"]
+    if tau is not None and not bool(((tau > 0) & torch.isfinite(tau)).all()):
+        raise InputError(f"tau must be finite numbers > 0, got {tau.detach().tolist()[:5]}")
     return tensors
+
+
+def _time_constants(tau: Any, recurrent: Any) -> Any:
+    """Return one number as a vector of the type of the recurrent weights; other values as they are."""
+    if isinstance(tau, int | float) and not isinstance(tau, bool):
+        W = torch.as_tensor(recurrent)
+        return W.new_full(W.shape[:1], tau)
+    if isinstance(tau, list | tuple):
+        return torch.as_tensor(tau, dtype=torch.as_tensor(recurrent).dtype)
+    return tau
 
 
 def _as_tensor(name: str, value: Any) -> Tensor:

@@ -2,21 +2,26 @@
 
     Dale       W_ij = |V_ij| s_j: every unit is excitatory (s_j = 1) or inhibitory (s_j = -1)
     Sparse     W = M V, elementwise: connections with M_ij = 0 do not exist
-    LowRank    W = L R with L (rows, rank) and R (rank, columns)
+    LowRank    W = W0 + m n^T with m (rows, rank) and n (columns, rank): learning has that many directions
 
-Training changes V, L and R; everything that is measured is the effective weight W (`networks.matrices_of`). A weight
-that is already constrained keeps its value.
+Training changes V, m and n; everything that is measured is the effective weight W (`networks.matrices_of`). Several
+constraints of one weight are applied in the order in which they are registered.
 """
 
 from __future__ import annotations
 
+import math
+from typing import Literal
+
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import register_parametrization
 
 from rankscope.errors import InputError
-from rankscope.validation import integer
+from rankscope.networks.initialization import balanced, dale_signs
+from rankscope.validation import RngLike, choice, generator, integer, number
 
 
 class Dale(nn.Module):
@@ -25,19 +30,28 @@ class Dale(nn.Module):
     Parameters
     ----------
     signs
-        (presynaptic units,), 1 for excitatory and -1 for inhibitory units. Signs of the given weights are replaced,
-        magnitudes are kept.
+        (presynaptic units,), 1 for excitatory and -1 for inhibitory units; or the fraction of excitatory units, which
+        are then the first ones.
+    balanced
+        Scale the weights that the constraint is registered on, so that each row sums to zero and the eigenvalues keep
+        their radius (see `initialization.balanced`). Otherwise magnitudes are kept, and signs replaced.
 
     Raises
     ------
     InputError
-        If the signs are not a vector of 1 and -1.
+        If the signs are not a vector of 1 and -1, or the fraction is not between 0 and 1.
     """
 
-    signs: Tensor
+    signs: Tensor | None
 
-    def __init__(self, signs: ArrayLike) -> None:
+    def __init__(self, signs: ArrayLike | float = 0.8, balanced: bool = False) -> None:
         super().__init__()
+        self.balanced = balanced
+        self.fraction: float | None = None
+        if isinstance(signs, int | float):
+            self.fraction = number("signs", signs, above=0, below=1)
+            self.register_buffer("signs", None)
+            return
         values = np.asarray(signs)
         if values.ndim != 1 or not np.isin(values, (-1, 1)).all():
             raise InputError(f"signs must be a vector of 1 and -1, got shape {values.shape} with {np.unique(values)}")
@@ -45,12 +59,25 @@ class Dale(nn.Module):
 
     def forward(self, magnitudes: Tensor) -> Tensor:
         """Return the effective weights."""
-        _check_shape("signs", (self.signs.shape[0],), magnitudes.shape[-1:])
-        return magnitudes.abs() * self.signs.to(magnitudes)
+        return magnitudes.abs() * self._signs_of(magnitudes)
 
     def right_inverse(self, weights: Tensor) -> Tensor:
         """Return the parameter for given weights."""
-        return weights.abs()
+        signs = self._signs_of(weights)
+        if not self.balanced:
+            return weights.abs()
+        self.balanced = False  # weights that are assigned later are kept
+        W, s = weights.detach().double().cpu().numpy(), signs.double().cpu().numpy()
+        return torch.as_tensor(np.abs(balanced(W, s))).to(weights)
+
+    def _signs_of(self, weights: Tensor) -> Tensor:
+        if self.signs is None:
+            assert self.fraction is not None
+            self.signs = torch.as_tensor(dale_signs(self.fraction, weights.shape[-1]), device=weights.device)
+        _check_shape("signs", self.signs.shape, weights.shape[-1:])
+        if self.signs.dtype != weights.dtype:
+            self.signs = self.signs.to(weights)
+        return self.signs
 
 
 class Sparse(nn.Module):
@@ -59,19 +86,38 @@ class Sparse(nn.Module):
     Parameters
     ----------
     mask
-        (postsynaptic, presynaptic), nonzero where a connection exists.
+        (postsynaptic, presynaptic), nonzero where a connection exists; or the fraction of connections, drawn by `rng`.
+    rng
+        Seed or Generator.
+
+    Raises
+    ------
+    InputError
+        If the fraction is not above 0 and at most 1.
     """
 
-    mask: Tensor
+    mask: Tensor | None
 
-    def __init__(self, mask: ArrayLike) -> None:
+    def __init__(self, mask: ArrayLike | float, rng: RngLike = 0) -> None:
         super().__init__()
+        self.density: float | None = None
+        if isinstance(mask, int | float):
+            self.density = number("mask", mask, above=0, maximum=1)
+            self._rng = generator(rng)
+            self.register_buffer("mask", None)
+            return
         self.register_buffer("mask", torch.as_tensor(np.asarray(mask) != 0))
 
     def forward(self, weights: Tensor) -> Tensor:
         """Return the effective weights."""
+        if self.mask is None:
+            assert self.density is not None
+            drawn = self._rng.random(tuple(weights.shape)) < self.density
+            self.mask = torch.as_tensor(drawn, device=weights.device)
         _check_shape("mask", self.mask.shape, weights.shape)
-        return weights * self.mask.to(weights)
+        if self.mask.dtype != weights.dtype:
+            self.mask = self.mask.to(weights)  # a product with booleans takes twice as long
+        return weights * self.mask
 
     def right_inverse(self, weights: Tensor) -> Tensor:
         """Return the parameter for given weights."""
@@ -79,12 +125,18 @@ class Sparse(nn.Module):
 
 
 class LowRank(nn.Module):
-    """A matrix of low rank.
+    """Learning in a few directions.
 
     Parameters
     ----------
     rank
-        Number of directions. The given weights are truncated to this rank by their singular value decomposition.
+        Number of directions.
+    around
+        "initial": W = W0 + m n^T, where W0, the weights that the constraint is registered on, stays as it is. m starts
+        at zero and n from normal entries of variance 1 / columns. "zero": W = m n^T, with the best approximation of the
+        given weights.
+    rng
+        Seed or Generator of n.
 
     Raises
     ------
@@ -92,19 +144,46 @@ class LowRank(nn.Module):
         If the rank is not a whole number >= 1.
     """
 
-    def __init__(self, rank: int) -> None:
+    initial: Tensor | None
+
+    def __init__(self, rank: int, around: Literal["initial", "zero"] = "initial", rng: RngLike = 0) -> None:
         super().__init__()
         self.rank = integer("rank", rank, minimum=1)
+        self.around = choice("around", around, ("initial", "zero"))
+        self._rng = generator(rng)
+        self.register_buffer("initial", None)
 
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
         """Return the effective weights."""
-        return left @ right
+        return left @ right.t() if self.initial is None else torch.addmm(self.initial, left, right.t())
 
     def right_inverse(self, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Return the parameters for given weights."""
+        rows, columns = weights.shape
+        if self.around == "initial":
+            self.initial = weights.detach().clone()
+            right = self._rng.standard_normal((columns, self.rank)) / math.sqrt(columns)
+            return weights.new_zeros(rows, self.rank), torch.as_tensor(right).to(weights)
         U, s, Vt = torch.linalg.svd(weights, full_matrices=False)
         root = s[: self.rank].sqrt()
-        return (U[:, : self.rank] * root).contiguous(), (root[:, None] * Vt[: self.rank]).contiguous()
+        return (U[:, : self.rank] * root).contiguous(), (Vt[: self.rank].t() * root).contiguous()
+
+
+def constrain(
+    network: nn.Module,
+    name: str,
+    dale: float | None,
+    mask: NDArray[np.bool_] | None,
+    rank: int | None,
+    rng: np.random.Generator,
+) -> None:
+    """Register the constraints that are not None on a weight that satisfies them: W = s |M (W0 + m n^T)|."""
+    if rank is not None:
+        register_parametrization(network, name, LowRank(rank, rng=rng))
+    if mask is not None:
+        register_parametrization(network, name, Sparse(mask))
+    if dale is not None:
+        register_parametrization(network, name, Dale(dale))
 
 
 def _check_shape(name: str, given: torch.Size | tuple[int, ...], expected: torch.Size) -> None:

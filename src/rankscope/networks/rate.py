@@ -9,23 +9,24 @@ The module holds the weights and options; the equation and its variants are in `
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Collection
-from typing import Any, Literal, overload
+from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from rankscope.errors import InputError
+from rankscope.networks import recurrence
 from rankscope.networks.fused import fused
-from rankscope.networks.initialization import draw_weights
+from rankscope.networks.initialization import constrained, draw_weights
 from rankscope.networks.network_file import SavedNetwork, saved_as
 from rankscope.networks.nonlinearities import Elementwise, Nonlinearity, find_nonlinearity
 from rankscope.networks.parameters import PARAMETERS, TRAINABLE, checked_weights
+from rankscope.networks.parametrizations import constrain
 from rankscope.networks.protocol import channels_of
 from rankscope.networks.recurrence import Convention, Dynamics, Engine, Weights, plain
+from rankscope.networks.states import by_step, checked_inputs, checked_state, noise_increments
 from rankscope.networks.workspace import WorkspacePool
 from rankscope.tasks.trials import Task
 from rankscope.validation import RngLike, choice, generator, number
@@ -41,6 +42,9 @@ class RateRNN(SavedNetwork):
         (N, in), (N, N) and (out, N), postsynaptic index first; arrays or tensors, float32 or float64.
     bias, initial_state
         (N,) or None for zero.
+    tau
+        Time constants of the units in units of the membrane time constant, (N,) or one number; dt / tau_i replaces dt,
+        up to 1. None is 1 for all. Networks with tau run by plain autograd.
     dt
         Time step in membrane time constants, 0 < dt <= 1.
     nonlinearity
@@ -54,7 +58,7 @@ class RateRNN(SavedNetwork):
     noise_std
         sigma of the noise sqrt(dt) sigma xi added in every step.
     trained
-        Which of "input", "recurrent", "output", "bias", "initial_state" learn; the others stay as they are.
+        Which of "input", "recurrent", "output", "bias", "initial_state", "tau" learn; the others stay as they are.
     engine
         "auto" uses the fused engine where it applies; "fused" and "plain" force one.
 
@@ -69,6 +73,7 @@ class RateRNN(SavedNetwork):
     output_weights: nn.Parameter
     bias: nn.Parameter | None
     initial_state: nn.Parameter | None
+    tau: nn.Parameter | None
 
     def __init__(
         self,
@@ -77,6 +82,7 @@ class RateRNN(SavedNetwork):
         output_weights: Tensor | ArrayLike,
         bias: Tensor | ArrayLike | None = None,
         initial_state: Tensor | ArrayLike | None = None,
+        tau: Tensor | ArrayLike | float | None = None,
         *,
         dt: float = 0.5,
         nonlinearity: str | Elementwise = "tanh",
@@ -103,10 +109,14 @@ class RateRNN(SavedNetwork):
         self.engine = choice("engine", engine, ("auto", "fused", "plain"))
         if self.engine == "fused" and not self.dynamics.differentiated_by_hand:
             raise InputError("engine must be 'auto' or 'plain' for a nonlinearity given as a callable, got 'fused'")
-        parts = checked_weights((input_weights, recurrent_weights, output_weights, bias, initial_state), self.trained)
+        parts = checked_weights(
+            (input_weights, recurrent_weights, output_weights, bias, initial_state, tau), self.trained
+        )
         for part, tensor in parts.items():
             parameter = None if tensor is None else nn.Parameter(tensor, requires_grad=part in self.trained)
             self.register_parameter(PARAMETERS[part], parameter)
+        if self.engine == "fused" and self.tau is not None:
+            raise InputError("engine must be 'auto' or 'plain' for a network with tau, got 'fused'")
         self.workspaces = WorkspacePool()
 
     @classmethod
@@ -121,6 +131,9 @@ class RateRNN(SavedNetwork):
         input_is_output: bool = False,
         recurrent_rng: RngLike = None,
         dtype: torch.dtype = torch.float32,
+        dale: float | None = None,
+        density: float | None = None,
+        rank: int | None = None,
         **options: Any,
     ) -> RateRNN:
         """Draw an untrained network with the channels and the time step of `task`.
@@ -134,6 +147,10 @@ class RateRNN(SavedNetwork):
             As in `draw_weights`: N, g, the source of randomness, and the variants of the paper.
         dtype
             torch.float32 or torch.float64. The draws are the same for both.
+        dale, density, rank
+            Constraints of the recurrent weights, at the beginning and in training: the fraction of excitatory units,
+            balanced (see `initialization.constrained`); the fraction of connections that exist; the number of
+            directions that W - W0 has before signs and connections are imposed. See `parametrizations.py`.
         options
             Any keyword of the constructor.
 
@@ -143,6 +160,7 @@ class RateRNN(SavedNetwork):
             For anything out of range.
         """
         input_size, output_size = channels_of(task)
+        rng = generator(rng)
         drawn = draw_weights(
             input_size,
             output_size,
@@ -158,37 +176,21 @@ class RateRNN(SavedNetwork):
         options.setdefault("dt", getattr(task, "dt", 0.5))
         if getattr(task, "autonomous", False):
             options.setdefault("initial_state", torch.as_tensor(drawn.input[:, 0], dtype=dtype))
-        weights = (torch.as_tensor(w, dtype=dtype) for w in (drawn.input, drawn.recurrent, drawn.output))
-        return cls(*weights, **options)
+        recurrent, mask = constrained(drawn.recurrent, dale, density, rng)
+        weights = (torch.as_tensor(w, dtype=dtype) for w in (drawn.input, recurrent, drawn.output))
+        network = cls(*weights, **options)
+        constrain(network, "recurrent_weights", dale, mask, rank, rng)
+        return network
 
     @property
     def hidden_size(self) -> int:
         """Number of units N."""
-        return self.recurrent_weights.shape[0]
+        return self.input_weights.shape[0]
 
     @property
     def weights(self) -> Weights:
         """The trainable parts, as one tuple."""
         return Weights(*(getattr(self, name) for name in PARAMETERS.values()))
-
-    @overload
-    def forward(
-        self,
-        inputs: Tensor,
-        *,
-        return_states: Literal[False] = False,
-        noise: Tensor | None = None,
-        rng: RngLike = None,
-    ) -> Tensor: ...
-    @overload
-    def forward(
-        self,
-        inputs: Tensor,
-        *,
-        return_states: Literal[True],
-        noise: Tensor | None = None,
-        rng: RngLike = None,
-    ) -> tuple[Tensor, Tensor]: ...
 
     def forward(
         self,
@@ -197,6 +199,7 @@ class RateRNN(SavedNetwork):
         return_states: bool = False,
         noise: Tensor | None = None,
         rng: RngLike = None,
+        initial_state: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Run the network.
 
@@ -210,6 +213,8 @@ class RateRNN(SavedNetwork):
             The standard normal xi, (batch, time, N), scaled here by sqrt(dt) noise_std. None draws it from `rng`.
         rng
             Source of the noise; not touched where `noise_std` is 0.
+        initial_state
+            State to start from, (N,) or (batch, N), in place of the network's own.
 
         Returns
         -------
@@ -221,17 +226,47 @@ class RateRNN(SavedNetwork):
         Raises
         ------
         InputError
-            If `inputs` or `noise` has the wrong shape.
+            If `inputs`, `noise` or `initial_state` has the wrong shape.
         """
         inputs = self.checked(inputs)
         increments = self.draw_noise(inputs, rng, noise)
-        use_fused = self.engine != "plain" and self.dynamics.differentiated_by_hand
+        weights = self.weights
+        if initial_state is not None:
+            weights = weights._replace(initial_state=checked_state(initial_state, self, len(inputs)))
+        use_fused = self.engine != "plain" and self.dynamics.differentiated_by_hand and self.tau is None
         run = (
-            fused(inputs, self.weights, self.dynamics, increments, return_states, self.workspaces)
+            fused(inputs, weights, self.dynamics, increments, return_states, self.workspaces)
             if use_fused
-            else plain(inputs, self.weights, self.dynamics, increments, return_states)
+            else plain(inputs, weights, self.dynamics, increments, return_states)
         )
         return run.outputs if run.states is None else (run.outputs, run.states)
+
+    def step(self, state: Tensor, inputs: Tensor | None = None) -> Tensor:
+        """Return the state after one step without noise.
+
+        Parameters
+        ----------
+        state
+            (N,) or (batch, N).
+        inputs
+            (in,) or (batch, in); None is no input.
+
+        Raises
+        ------
+        InputError
+            If a shape is wrong.
+        """
+        return by_step(recurrence.next_state, self, state, inputs)
+
+    def jacobian(self, state: Tensor, inputs: Tensor | None = None) -> Tensor:
+        """Return the derivatives of `step` with respect to the state, (N, N) or (batch, N, N).
+
+        Parameters
+        ----------
+        state, inputs
+            As in `step`.
+        """
+        return by_step(recurrence.jacobian, self, state, inputs)
 
     def architecture(self) -> dict[str, Any]:
         """Return the constructor's options as plain values, enough to build the same function around the weights."""
@@ -279,11 +314,7 @@ class RateRNN(SavedNetwork):
         InputError
             If they are not (batch, time, in).
         """
-        W_in = self.input_weights
-        if not isinstance(inputs, Tensor) or inputs.ndim != 3 or inputs.shape[2] != W_in.shape[1] or 0 in inputs.shape:
-            got = f"shape {tuple(inputs.shape)}" if isinstance(inputs, Tensor) else type(inputs).__name__
-            raise InputError(f"inputs must be a non-empty tensor (batch, time, {W_in.shape[1]}), got {got}")
-        return inputs.to(W_in)
+        return checked_inputs(inputs, self.input_weights)
 
     def draw_noise(self, inputs: Tensor, rng: RngLike = None, noise: Tensor | None = None) -> Tensor | None:
         """Return the noise increments eta = sqrt(dt) noise_std xi, (batch, time, N); None for a noiseless network.
@@ -302,16 +333,7 @@ class RateRNN(SavedNetwork):
         InputError
             If `noise` has the wrong shape.
         """
-        shape = (inputs.shape[0], inputs.shape[1], self.hidden_size)
-        if noise is not None and (not isinstance(noise, Tensor) or tuple(noise.shape) != shape):
-            got = f"shape {tuple(noise.shape)}" if isinstance(noise, Tensor) else type(noise).__name__
-            raise InputError(f"noise must be a tensor {shape} (batch, time, N), got {got}")
-        if self.noise_std == 0:
-            return None
-        if noise is None:
-            kind = np.float64 if inputs.dtype == torch.float64 else np.float32
-            noise = torch.from_numpy(generator(rng).standard_normal(shape, dtype=kind))
-        return noise.to(inputs) * (math.sqrt(self.dynamics.dt) * self.noise_std)
+        return noise_increments(self, inputs, rng, noise)
 
 
 def _name_of(phi: Nonlinearity | Elementwise) -> str:

@@ -7,7 +7,8 @@ State h (N units), rate r = phi(h), time in membrane time constants, step dt, no
     rate convention:       h[t+1] = (1-dt) h[t] + dt phi(W h[t] + W_in u[t] + b) + eta[t]
                            z[t]   = phi_out(W_out h[t+1])
 
-(Schuessler et al. 2020). `plain` is that equation in autograd: the definition that tests use, and
+(Schuessler et al. 2020). With time constants tau of single units, dt is dt / tau_i in row i, at most 1; noise is scaled
+by the common dt. `plain` is that equation in autograd: the definition that tests use, and
 the engine for nonlinearities given as callables. `fused.py` computes the same several times faster. `RateRNN.forward`
 chooses between them.
 """
@@ -28,13 +29,17 @@ Engine = Literal["auto", "fused", "plain"]
 
 
 class Weights(NamedTuple):
-    """The weights that can be trained: (N, in), (N, N), (out, N), and (N,) or None."""
+    """The weights that can be trained: (N, in), (N, N), (out, N), and (N,) or None.
+
+    In place of an initial state (N,), there may be one for each trial, (batch, N).
+    """
 
     input: Tensor
     recurrent: Tensor
     output: Tensor
     bias: Tensor | None = None
     initial_state: Tensor | None = None
+    tau: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,7 @@ def plain(
     noise
         Increments eta, (batch, time, N), or None for a noiseless network.
     """
-    phi, phi_out, dt = dynamics.nonlinearity, dynamics.readout_nonlinearity, dynamics.dt
+    phi_out = dynamics.readout_nonlinearity
     batch, steps, _ = inputs.shape
     drive = inputs @ weights.input.t()
     if weights.bias is not None:
@@ -85,10 +90,7 @@ def plain(
     h = initial_states(weights, batch)
     trajectory = []
     for t in range(steps):
-        if dynamics.convention == "current":
-            h = (1 - dt) * h + dt * (phi(h) @ weights.recurrent.t() + drive[:, t])
-        else:
-            h = (1 - dt) * h + dt * phi(h @ weights.recurrent.t() + drive[:, t])
+        h = next_state(h, drive[:, t], weights, dynamics)
         if noise is not None:
             h = h + noise[:, t]
         trajectory.append(h)
@@ -98,6 +100,47 @@ def plain(
     else:
         outputs = phi_out(states @ weights.output.t())
     return Run(outputs, states if return_states else None)
+
+
+def next_state(h: Tensor, drive: Tensor, weights: Weights, dynamics: Dynamics) -> Tensor:
+    """Return the state after one step without noise, (batch, N).
+
+    Parameters
+    ----------
+    h
+        State, (batch, N).
+    drive
+        W_in u + b, (batch, N).
+    """
+    phi, step = dynamics.nonlinearity, step_of(weights, dynamics)
+    if dynamics.convention == "current":
+        return (1 - step) * h + step * (phi(h) @ weights.recurrent.t() + drive)
+    return (1 - step) * h + step * phi(h @ weights.recurrent.t() + drive)
+
+
+def step_of(weights: Weights, dynamics: Dynamics) -> Tensor | float:
+    """Return dt, or with time constants of single units min(dt / tau, 1), (N,)."""
+    return dynamics.dt if weights.tau is None else dynamics.dt / weights.tau.clamp(min=dynamics.dt)
+
+
+def jacobian(h: Tensor, drive: Tensor, weights: Weights, dynamics: Dynamics) -> Tensor:
+    """Return the derivatives dh[t+1]_i / dh[t]_j, (batch, N, N), of `next_state`.
+
+        current:  (1 - dt) delta_ij + dt W_ij phi'(h_j)
+        rate:     (1 - dt) delta_ij + dt phi'((W h + W_in u + b)_i) W_ij
+
+    Parameters
+    ----------
+    h, drive
+        As in `next_state`.
+    """
+    current, W = dynamics.convention == "current", weights.recurrent
+    argument = (h if current else h @ W.t() + drive).detach().requires_grad_()
+    with torch.enable_grad():
+        (slope,) = torch.autograd.grad(dynamics.nonlinearity(argument).sum(), argument)
+    step = torch.as_tensor(step_of(weights, dynamics), dtype=W.dtype, device=W.device).expand(len(W))
+    sloped = W * slope[:, None, :] if current else slope[:, :, None] * W
+    return step[:, None] * sloped + torch.diag(1 - step)
 
 
 def initial_states(weights: Weights, batch: int) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from rankscope.networks import forward_backward
 from rankscope.networks.forward_backward import Needs, OutputGradients, Plan, time_major
-from rankscope.networks.parameters import PARAMETERS
+from rankscope.networks.parameters import BY_HAND, PARAMETERS
 from rankscope.networks.protocol import Network
 from rankscope.networks.rate import RateRNN
 from rankscope.networks.recurrence import Weights, silent_steps
@@ -45,7 +45,7 @@ class ManualGradient(Gradient):
         self._outputs = network.output_weights.new_zeros(0)
         parts = {part: getattr(network, name) for part, name in PARAMETERS.items()}
         parts = {part: weights for part, weights in parts.items() if weights is not None and weights.requires_grad}
-        self._needs = Needs(False, False, *(part in parts for part in PARAMETERS))
+        self._needs = Needs(False, False, *(part in parts for part in BY_HAND))
         # The largest first, so that it has the alignment of a separate tensor.
         ordered = sorted(parts, key=lambda name: -int(parts[name].numel()))
         self._step: Callable[[], object] | None = None
@@ -68,6 +68,7 @@ class ManualGradient(Gradient):
         watched = [network, *network.parameters()]
         return (
             network.dynamics.differentiated_by_hand
+            and network.tau is None
             and network.dynamics.convention == "current"
             and network.recurrent_weights.device.type == "cpu"
             and not any(getattr(thing, hooks, None) for thing in watched for hooks in _HOOKS)
@@ -119,7 +120,7 @@ class ManualGradient(Gradient):
         found = forward_backward.backward(
             lease.workspace, driving, grads, weights, plan, self._needs, into=self._into.get("recurrent")
         )
-        for name, gradient in zip(PARAMETERS, found[2:], strict=True):
+        for name, gradient in zip(BY_HAND, found[2:], strict=True):
             if name in self._into and name != "recurrent":
                 assert gradient is not None
                 self._into[name].copy_(gradient)

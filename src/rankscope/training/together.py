@@ -101,10 +101,10 @@ def _check_alike(networks: Sequence[RateRNN]) -> RateRNN:
         raise InputError(f"networks must be a list of RateRNN, at least one, got {networks!r:.200}")
     first = networks[0]
     kinds = [(n.architecture(), {name: (w.shape, w.dtype) for name, w in n.state_dict().items()}) for n in networks]
-    if not can_run_together(first.dynamics) or first.noise_std > 0:
+    if not can_run_together(first.dynamics) or first.noise_std > 0 or first.tau is not None:
         raise InputError(
-            "networks must have the current convention, one nonlinearity known by name, and no noise, to be trained "
-            f"together, got {first.architecture()!r}; train them one by one with rankscope.train"
+            "networks must have the current convention, one nonlinearity known by name, no noise and no tau, to be "
+            f"trained together, got {first.architecture()!r}; train them one by one with rankscope.train"
         )
     for index, kind in enumerate(kinds):
         if kind != kinds[0]:
