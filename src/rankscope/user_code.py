@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from rankscope.errors import InputError
-from rankscope.user_source import SOURCE_TEXT, source_text
+from rankscope.user_source import SOURCE_TEXT, is_interactive, source_text
 from rankscope.validation import choice
 
 MODULE_PREFIX = "_rankscope_user_"
@@ -96,9 +96,16 @@ def describe_user_code(thing: Any) -> dict[str, str]:
     return {"function": reference_to(named), "source": source_hash(named)}
 
 
-@functools.cache
 def source_hash(named: Hashable) -> str:
     """Return twelve hexadecimal digits of the SHA-256 of the source text, helpers included; "" if there is none.
+
+    The values that the code of a notebook uses may change at any time.
+    """
+    return _hash_of(named) if is_interactive(named) else _cached_hash_of(named)
+
+
+def _hash_of(named: Hashable) -> str:
+    """Return the hash.
 
     The text is read once and under a lock: `inspect` is not thread-safe (cpython issue 106905), and a file edited
     during a run must not change the description of the code that is loaded.
@@ -109,6 +116,9 @@ def source_hash(named: Hashable) -> str:
         except (OSError, TypeError):
             return ""
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+_cached_hash_of = functools.cache(_hash_of)
 
 
 def _named_module(argument: str, name: str) -> ModuleType:

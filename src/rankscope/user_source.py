@@ -12,10 +12,13 @@ import inspect
 import symtable
 import sys
 from collections.abc import Mapping
+from types import CodeType
 from typing import Any
 
 SOURCE_TEXT = "__rankscope_source__"
 """Attribute of a module that was executed from a file: the text that was executed."""
+NOT_OF_THE_SOURCE = ("__module__", "__doc__", "__qualname__", "__firstlineno__", "__static_attributes__")
+"""Attributes of a class that depend on where it stands, or are documentation."""
 
 
 def source_text(named: Any) -> str:
@@ -25,7 +28,13 @@ def source_text(named: Any) -> str:
     ------
     OSError, TypeError
         If there is no source, for example for a function of an extension module.
+
+    Notes
+    -----
+    A class of a notebook has no file: its text is that of its functions and values, and of what they use.
     """
+    if is_interactive(named):
+        return _interactive_text(named)
     own = inspect.getsource(named)
     module = sys.modules.get(named.__module__)
     name = str(named.__qualname__).partition(".")[0]
@@ -51,6 +60,67 @@ def source_text(named: Any) -> str:
                 waiting += more
     lines = text.splitlines(keepends=True)
     return "".join(_segment(lines, bound[index][0]) for index in sorted(used))
+
+
+def is_interactive(named: Any) -> bool:
+    """Return whether a function or class was defined in a cell of a notebook or at a prompt."""
+    main = getattr(named, "__module__", None) == "__main__"
+    return main and getattr(sys.modules["__main__"], "__file__", None) is None
+
+
+def _interactive_text(named: Any) -> str:
+    namespace = vars(sys.modules["__main__"])
+    pieces: list[str] = []
+    seen: set[int] = set()
+
+    def add(name: str, thing: Any) -> None:
+        for wrapped in ("__func__", "fget", "func", "__wrapped__"):
+            thing = getattr(thing, wrapped, thing) if not isinstance(thing, type) else thing
+        if id(thing) in seen:
+            return
+        if isinstance(thing, type) and thing.__module__ == "__main__":
+            seen.add(id(thing))
+            pieces.append(f"class {name} of {[base.__qualname__ for base in thing.__bases__]}")
+            for base in thing.__bases__:
+                add(base.__qualname__, base)
+            for key, value in vars(thing).items():
+                add(key, value)
+        elif inspect.isfunction(thing) and thing.__module__ == "__main__":
+            seen.add(id(thing))
+            pieces.append(_function_text(thing) + repr(thing.__defaults__) + repr(thing.__kwdefaults__))
+            for used in _names_in(thing.__code__):
+                if used in namespace:
+                    add(used, namespace[used])
+        elif _is_plain(thing) and name not in NOT_OF_THE_SOURCE:
+            pieces.append(f"{name} = {thing!r}")
+
+    add(named.__qualname__, named)
+    return "\n".join(pieces)
+
+
+def _function_text(function: Any) -> str:
+    try:
+        return inspect.getsource(function)
+    except (OSError, TypeError):  # a prompt keeps no source
+        return _code_text(function.__code__)
+
+
+def _code_text(code: CodeType) -> str:
+    constants = [_code_text(one) if isinstance(one, CodeType) else repr(one) for one in code.co_consts]
+    return " ".join([code.co_code.hex(), *code.co_names, *code.co_varnames, *constants])
+
+
+def _names_in(code: CodeType) -> list[str]:
+    inner = [name for one in code.co_consts if isinstance(one, CodeType) for name in _names_in(one)]
+    return [*code.co_names, *inner]
+
+
+def _is_plain(thing: Any) -> bool:
+    if isinstance(thing, dict):
+        return all(_is_plain(one) for pair in thing.items() for one in pair)
+    if isinstance(thing, list | tuple):
+        return all(map(_is_plain, thing))
+    return thing is None or isinstance(thing, bool | int | float | complex | str | bytes)
 
 
 def _bound(statement: ast.stmt) -> set[str]:

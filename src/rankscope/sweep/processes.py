@@ -16,11 +16,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.queues import Queue
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from threadpoolctl import threadpool_limits
 
+from rankscope.sweep.interactive import received, to_send
 from rankscope.validation import integer
 
 Item = TypeVar("Item")
@@ -65,7 +66,7 @@ class WorkerPool:
         concurrent.futures.BrokenExecutor
             If a process has died.
         """
-        future = self._executor.submit(_work_on, work, index, item)
+        future = self._executor.submit(_work_on, work, index, to_send(item))
         self._processes |= self._executor._processes or {}
         return future
 
@@ -174,7 +175,8 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _work_on(work: Callable[[Item, Report], Result], index: int, item: Item) -> Result:
+def _work_on(work: Callable[[Item, Report], Result], index: int, sent: Any) -> Result:
+    item: Item = received(sent)
     last = 0.0
 
     def report(done: int, total: int, loss: float) -> None:

@@ -1,0 +1,47 @@
+"""Tasks and networks defined in a cell of a notebook or at a prompt, where there is no file to import."""
+
+import subprocess
+import sys
+
+PROGRAM = """
+import pathlib
+from dataclasses import dataclass
+import rankscope as rs
+
+SCALE = 1.0
+
+def helper(duration):
+    return duration * SCALE
+
+@dataclass
+class MyTask:
+    duration: float = 20.0
+    dt = 0.5
+    def sample(self, batch_size, rng):
+        return rs.tasks.FlipFlop(duration=helper(self.duration)).sample(batch_size, rng)
+
+def make_network(task, rng, hidden_size=8):
+    return rs.RateRNN.initialize(task, hidden_size=hidden_size, rng=rng)
+
+def job(**network):
+    return rs.Job(task=MyTask(), network=network, training={"epochs": 2}, measurements=["norms"])
+
+jobs = [job(kind="rate", hidden_size=8), job(kind="__main__:make_network")]
+result = rs.run(jobs, "run", workers=1)
+assert len(result.finished) == 2, result
+before, after = rs.load_networks("run", kind="make_network")
+assert before.hidden_size == 8
+
+# What the class uses is part of its source: another value is another job.
+assert job(kind="rate").digest == job(kind="rate").digest
+old = job(kind="rate").digest
+SCALE = 1.5
+assert job(kind="rate").digest != old
+SCALE = 1.0
+assert job(kind="rate").digest == old
+"""
+
+
+def test_a_sweep_over_a_class_without_a_file_runs_in_worker_processes(tmp_path):
+    run = subprocess.run([sys.executable, "-c", PROGRAM], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
