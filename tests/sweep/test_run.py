@@ -59,11 +59,13 @@ def test_the_order_is_kept_and_few_jobs_are_submitted_at_once(tmp_path, log):
     assert max(submitted) <= 3
 
 
-def test_another_run_in_the_same_folder_is_announced(tmp_path, threads, caplog):
-    run(jobs(2), tmp_path / "run", executor=threads)
-    result = run([job(7)], tmp_path / "run", executor=threads)
-    assert result.others == 2
-    assert "also lists 2 jobs of other runs" in caplog.text
+def test_another_sweep_in_the_same_folder_is_refused_unless_it_is_added(tmp_path, log, threads):
+    run(jobs(2, log=log), tmp_path / "run", executor=threads)
+    with pytest.raises(InputError, match=r"2 of another one: .*labels.sample = [01] there, 7 here.*--add"):
+        run([job(7, log)], tmp_path / "run", executor=threads)
+    assert len(batches(log)) == 2 * EPOCHS
+    assert run([job(7, log)], tmp_path / "run", executor=threads, add=True).others == 2
+    assert run(jobs(1, log=log), tmp_path / "run", executor=threads).already_done == digests(jobs(1, log=log))
 
 
 def test_a_failed_job_is_recorded_and_the_others_continue(tmp_path, log, threads):

@@ -61,6 +61,9 @@ def run(
     keep_weights: Annotated[
         bool, typer.Option("--keep-weights/--no-weights", help="Store each network before and after training.")
     ] = True,
+    add: Annotated[
+        bool, typer.Option("--add", help="Add the networks to a folder that holds those of another sweep.")
+    ] = False,
     device: Annotated[
         str | None,
         typer.Option(
@@ -85,6 +88,7 @@ def run(
             workers=workers,
             retry_failed=retry_failed,
             keep_weights=keep_weights,
+            add=add,
             device=device,
             on_progress=on_progress,
         )

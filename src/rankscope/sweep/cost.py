@@ -82,7 +82,8 @@ def _bytes(job: Job, keep_weights: bool) -> int:
     records = len(record_schedule(epochs, training.recorded_epochs, N))
     record = 8 * min(training.singular_values, N) + 16 * training.eigenvalues + 4 * N**2 * training.record_weights
     spectra = 3 * N * (8 + 16)
-    networks = 2 * 4 * int(_weights(job)) * keep_weights
+    # Before and after, and what Adam keeps of each weight.
+    networks = (2 if training.optimizer == "sgd" else 4) * 4 * int(_weights(job)) * keep_weights
     return HEADERS + 24 * epochs + records * record + spectra + networks
 
 

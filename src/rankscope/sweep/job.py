@@ -33,6 +33,7 @@ from rankscope.networks import Network, check_spec, make_network, save_networks
 from rankscope.networks.protocol import hidden_size_of
 from rankscope.sweep.axes import canonical, key_of, network_defaults, plain_defaults
 from rankscope.sweep.result_file import MEASUREMENTS, NETWORK, write_result
+from rankscope.sweep.trial_step import run_one_step, user_errors
 from rankscope.tasks import OPTIONAL_TASKS, TASKS, Task, describe, make
 from rankscope.training import History, TrainingConfig, train
 from rankscope.user_code import is_reference, load_user_code, source_hash
@@ -201,15 +202,25 @@ class Job(Description):
         """
         return make(self.task)
 
-    def check(self) -> None:
-        """Build task and network once, without training.
+    def check(self, step: bool = False) -> None:
+        """Build task and network once.
+
+        Parameters
+        ----------
+        step
+            Also draw a batch and train for one step.
 
         Raises
         ------
         InputError
             If the job cannot be run here as described.
         """
-        self.wanted_measurements(self.initial_network(), self.make_task())
+        with user_errors(f"task {self.task_name} with network {self.network['kind']}"):
+            task = self.make_task()
+            network = self.initial_network(task)
+            self.wanted_measurements(network, task)
+            if step:
+                run_one_step(network, task, self.training, self.random_streams()[1])
 
     def initial_network(self, task: Task | None = None) -> Network:
         """Return the network before training, as `run` draws it."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,13 +68,21 @@ def read_manifest(path: Path) -> Manifest | None:
         ) from error
 
 
-def merge_manifest(path: Path, lock_path: Path, jobs: Sequence[Job], description: Mapping[str, Any] | None) -> Manifest:
+def merge_manifest(
+    path: Path,
+    lock_path: Path,
+    jobs: Sequence[Job],
+    description: Mapping[str, Any] | None,
+    dropped: Collection[str] = (),
+) -> Manifest:
     """Add `jobs` to the manifest at `path`, and replace its description unless `description` is None.
 
     Parameters
     ----------
     lock_path
         Held while the file is read and written, so that no process overwrites what another one added.
+    dropped
+        Digests of jobs that are no longer listed.
 
     Raises
     ------
@@ -86,7 +94,8 @@ def merge_manifest(path: Path, lock_path: Path, jobs: Sequence[Job], description
     with lock:
         old = read_manifest(path) or Manifest({}, {})
         described = {job.digest: json.loads(job.to_json()) for job in jobs}
-        merged = Manifest(old.description if description is None else description, {**old.jobs, **described})
+        kept = {digest: job for digest, job in old.jobs.items() if digest not in dropped}
+        merged = Manifest(old.description if description is None else description, {**kept, **described})
         values = {"format": FORMAT, "description": merged.description, "jobs": merged.jobs}
         try:
             text = json.dumps(values, indent=1)

@@ -20,7 +20,7 @@ from rankscope.version import __version__
 if TYPE_CHECKING:
     from rankscope.sweep.job import Job
 
-NETWORK, MEASUREMENTS = "network.safetensors", "measurements.safetensors"
+NETWORK, MEASUREMENTS, TRAINING = "network.safetensors", "measurements.safetensors", "training.safetensors"
 FORMAT = "rankscope.measurements.2"
 
 

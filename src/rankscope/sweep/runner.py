@@ -13,7 +13,7 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,17 @@ from rich.filesize import decimal
 
 from rankscope.errors import InputError
 from rankscope.io.atomic import make_folder
+from rankscope.sweep import locks
 from rankscope.sweep.cost import bytes_on_disk
 from rankscope.sweep.executors import External, JobExecutor, LocalProcesses
+from rankscope.sweep.growth import Growth, plan
 from rankscope.sweep.job import Done, Job, Progress
 from rankscope.sweep.processes import OnProgress, available_cores
 from rankscope.sweep.result_file import MEASUREMENTS
 from rankscope.sweep.schedule import Schedule
 from rankscope.sweep.store import RunFolder, SetAside
 from rankscope.sweep.together import ProgressOf, chosen_device, train_groups
-from rankscope.sweep.worker import Ending, Settings, missing_measurements
+from rankscope.sweep.worker import Ending, Settings, begin, missing_measurements
 from rankscope.validation import integer
 
 SUBMITTED_AHEAD = 2
@@ -58,9 +60,13 @@ class RunResult:
     set_aside
         Damaged results that were found; their jobs were run again.
     others
-        Number of jobs of other runs in the same folder.
+        Number of results in the folder that are not of these jobs.
     alone
         With a device, the jobs that were not trained together, and why.
+    continued
+        Jobs that continued the training of a result with fewer epochs, and its digest. That result is in earlier/.
+    anew
+        Jobs that were trained from the beginning although there was such a result, and why.
     """
 
     finished: tuple[str, ...]
@@ -70,6 +76,8 @@ class RunResult:
     set_aside: tuple[SetAside, ...]
     others: int
     alone: Mapping[str, str]
+    continued: Mapping[str, str] = field(default_factory=dict)
+    anew: Mapping[str, str] = field(default_factory=dict)
 
 
 def run(
@@ -81,6 +89,7 @@ def run(
     device: str | None = None,
     retry_failed: bool = False,
     keep_weights: bool = True,
+    add: bool = False,
     on_progress: OnProgress | None = None,
     description: Mapping[str, Any] | None = None,
 ) -> RunResult:
@@ -102,7 +111,10 @@ def run(
     retry_failed
         Run jobs again that failed earlier.
     keep_weights
-        Store the network before and after training; without it, nothing can be measured later.
+        Store the network before and after training and the state of its optimizer; without it, nothing can be measured
+        later, and more epochs begin anew.
+    add
+        Add the jobs to a folder with results of other jobs; without it, such a folder is refused.
     on_progress
         on_progress(index, done, total, loss), called in this process: the progress of job number `index` (not from
         executors of your own), and (index, 1, 1, nan) for each job that is finished or failed.
@@ -123,10 +135,11 @@ def run(
         integer("workers", workers, minimum=1)
     if device is not None and executor is not None:
         raise InputError(f"device must be None beside an executor, got {device!r}: one or the other does the work")
+    growth = plan(store, distinct, add)
     check_jobs([job for job in distinct if not store.is_done(job.digest)])
-    others = len(store.prepare(distinct, description).jobs) - len(distinct)
-    if others:
-        logger.warning("%s also lists %d jobs of other runs; open_run returns all of them together", folder, others)
+    store.prepare(distinct, description, _abandoned(store, distinct, growth, add))
+    for digest, reason in growth.anew.items():
+        logger.warning("job %s is trained from the beginning: %s", digest, reason)
     store.tidy()
     done, aside = store.set_aside_damaged(job.digest for job in distinct)
     if retry_failed:
@@ -138,10 +151,12 @@ def run(
     _announce_size(store, untrained, keep_weights)
     where = chosen_device(device)
     alone: dict[str, str] = {}
+    settings = Settings(store, keep_weights, growth.continued)
     if where is not None:
+        for job in untrained:
+            begin(settings, job.digest)
         alone = train_groups(untrained, store, where, _progress_of(distinct, on_progress))
     most = _number_of_workers(executor, workers, len(distinct))
-    settings = Settings(store, keep_weights)
     workforce: JobExecutor = (
         LocalProcesses(settings, distinct, most) if executor is None else External(settings, executor)
     )
@@ -152,6 +167,9 @@ def run(
         workforce.abandon()
         raise
     finally:
+        for shorter, longer in growth.superseded.items():
+            if store.is_done(longer) and store.measurements_path(shorter).exists():
+                store.retire(shorter)
         store.tidy()
 
     def ended(ending: Ending) -> list[str]:
@@ -163,8 +181,10 @@ def run(
         failed={digest: outcomes[digest].message for digest in ended(Ending.FAILED)},
         elsewhere=tuple(ended(Ending.ALREADY_DONE)),
         set_aside=tuple(aside),
-        others=others,
+        others=len(growth.others),
         alone=alone,
+        continued=growth.continued,
+        anew=growth.anew,
     )
 
 
@@ -224,7 +244,9 @@ def run_into(
 
 
 def check_jobs(jobs: Sequence[Job]) -> None:
-    """Build task and network of one job of each kind.
+    """Build task and network of each different job, and train one job of each kind for one step.
+
+    Jobs are of one kind if they differ in numbers only; the smallest is trained.
 
     Raises
     ------
@@ -235,8 +257,29 @@ def check_jobs(jobs: Sequence[Job]) -> None:
     for job in jobs:
         described = {name: value for name, value in job.description.items() if name not in ("seed", "labels")}
         kinds[json.dumps([described, job.measurements], sort_keys=True)] = job
+    smallest: dict[str, Job] = {}
+    for job in sorted(kinds.values(), key=lambda job: job.description["network"].get("hidden_size", 0), reverse=True):
+        described = {name: job.description[name] for name in ("network", "training")}
+        smallest[json.dumps([job.description["task"], _without_numbers(described)], sort_keys=True)] = job
     for job in kinds.values():
-        job.check()
+        job.check(step=any(job is one for one in smallest.values()))
+
+
+def _abandoned(store: RunFolder, jobs: Sequence[Job], growth: Growth, add: bool) -> set[str]:
+    """Return the listed jobs that belong to the run no more: trained longer, or of a sweep that left no results."""
+    wanted = {job.digest for job in jobs}
+    try:
+        listed = set() if add else set(store.manifest().jobs) - wanted
+    except InputError:
+        listed = set()
+    without = {d for d in listed if not store.measurements_path(d).exists() and not locks.is_held(store.lock_path(d))}
+    return without | (set(growth.superseded) - wanted)
+
+
+def _without_numbers(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _without_numbers(one) for name, one in value.items()}
+    return "number" if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
 def _progress_of(jobs: Sequence[Job], on_progress: OnProgress | None) -> ProgressOf | None:

@@ -3,6 +3,8 @@
     RUN/run.json                                  what the run is, and the list of its jobs
     RUN/jobs/DIGEST/network.safetensors           the network before and after training
     RUN/jobs/DIGEST/measurements.safetensors      everything measured, and the description of the job
+    RUN/jobs/DIGEST/training.safetensors          where the training continues to more epochs
+    RUN/earlier/DIGEST                            results of jobs that were trained longer since
     RUN/failed/DIGEST.json                        why a job failed
     RUN/locks/DIGEST                              which process works on a job
     RUN/state/DIGEST.safetensors                  where an interrupted training continues
@@ -19,7 +21,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,10 +39,11 @@ from rankscope.sweep import locks
 from rankscope.sweep.failures import Failure, read_failure, write_failure
 from rankscope.sweep.job import Done, Job
 from rankscope.sweep.manifest import DIGEST, Manifest, merge_manifest, read_manifest
-from rankscope.sweep.result_file import MEASUREMENTS, NETWORK, measurements_of, open_result, write_result
+from rankscope.sweep.result_file import MEASUREMENTS, NETWORK, TRAINING, measurements_of, open_result, write_result
 from rankscope.user_code import is_reference
 
 FOLDERS = ("jobs", "failed", "locks", "state", "set-aside")
+EARLIER = "earlier"
 SECONDS_A_DAY = 86400.0
 
 
@@ -91,6 +94,10 @@ class RunFolder:
         """Return the path of the networks of a job."""
         return self.path / "jobs" / digest / NETWORK
 
+    def training_path(self, digest: str) -> Path:
+        """Return the path of the training state that is kept with the result of a job."""
+        return self.path / "jobs" / digest / TRAINING
+
     def state_path(self, digest: str) -> Path:
         """Return the path of the state file of a job's training."""
         return self.path / "state" / f"{digest}.safetensors"
@@ -99,8 +106,10 @@ class RunFolder:
         """Return the path of the lock of a job."""
         return self.path / "locks" / digest
 
-    def prepare(self, jobs: Sequence[Job] = (), description: Mapping[str, Any] | None = None) -> Manifest:
-        """Make the folder, check that it can be written to, and add `jobs` to run.json.
+    def prepare(
+        self, jobs: Sequence[Job] = (), description: Mapping[str, Any] | None = None, dropped: Collection[str] = ()
+    ) -> Manifest:
+        """Make the folder, check that it can be written to, add `jobs` to run.json, and remove those `dropped`.
 
         Raises
         ------
@@ -110,7 +119,7 @@ class RunFolder:
         for folder in (".", *FOLDERS):
             make_folder(self.path / folder)
         try:
-            return merge_manifest(self.path / "run.json", self.lock_path("run.json"), jobs, description)
+            return merge_manifest(self.path / "run.json", self.lock_path("run.json"), jobs, description, dropped)
         except OSError as error:
             raise InputError(f"cannot write in {self.path}: {error.strerror}") from error
 
@@ -208,8 +217,15 @@ class RunFolder:
             raise InputError(f"job {digest} of {self.path} must have a network of its kind, before and after training")
         return _filled(job.initial_network(), before), _filled(job.initial_network(), after)
 
-    def save(self, done: Done, keep_weights: bool = True) -> Path:
+    def save(
+        self, done: Done, keep_weights: bool = True, complete: Callable[[Path], None] = lambda folder: None
+    ) -> Path:
         """Write the result of a job and return its folder.
+
+        Parameters
+        ----------
+        complete
+            Called with the folder before it gets its name, to write further files.
 
         Raises
         ------
@@ -223,6 +239,7 @@ class RunFolder:
         temporary = target.with_name(f".{digest}.{secrets.token_hex(4)}.part")
         try:
             done.save(temporary, keep_weights)
+            complete(temporary)
             try:
                 temporary.rename(target)
             except OSError:
@@ -277,6 +294,13 @@ class RunFolder:
         with replacing(target.with_suffix(".txt")) as temporary:
             temporary.write_text(f"{name}: {reason}\n", encoding="utf-8")
         return SetAside(name, reason, target)
+
+    def retire(self, digest: str) -> None:
+        """Move the result of a job that was trained longer since to earlier/."""
+        target = make_folder(self.path / EARLIER) / digest
+        if target.exists():
+            target = target.with_name(f"{digest}.{secrets.token_hex(4)}")
+        (self.path / "jobs" / digest).rename(target)
 
     def fail(self, digest: str, error: str, message: str, traceback: str = "") -> None:
         """Record why a job failed.

@@ -7,20 +7,24 @@ released. So at every moment a job is unlocked, locked by a living process, or f
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 
 import torch
 
 from rankscope.errors import InputError
 from rankscope.sweep import locks
+from rankscope.sweep.growth import begin_from, keep_state
 from rankscope.sweep.job import Job
 from rankscope.sweep.result_file import measurements_of
 from rankscope.sweep.store import RunFolder
 
+logger = logging.getLogger(__name__)
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 Report = Callable[[int, int, float], None]
 """report(done, total, loss)"""
@@ -46,10 +50,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Settings:
-    """What a worker needs besides the job: the folder, and whether weights are kept."""
+    """What a worker needs besides the job: the folder, whether weights are kept, and which result a job continues."""
 
     folder: RunFolder
     keep_weights: bool = True
+    continued: Mapping[str, str] = field(default_factory=dict)
 
 
 def run_job(settings: Settings, job: Job, report: Report) -> Outcome:
@@ -91,6 +96,17 @@ def run_job_elsewhere(settings: Settings, job: Job, number: int, parent: tuple[s
     return run_job(settings, job, lambda done, total, loss: None)
 
 
+def begin(settings: Settings, digest: str) -> None:
+    """Write the state file of a job that continues a shorter one, unless the job has one already."""
+    folder, shorter = settings.folder, settings.continued.get(digest)
+    state = folder.state_path(digest)
+    if shorter is not None and not state.exists() and not folder.is_done(digest):
+        try:
+            begin_from(folder, shorter, state)
+        except InputError as error:
+            logger.warning("job %s is trained from the beginning: %s", digest, error)
+
+
 def missing_measurements(folder: RunFolder, job: Job) -> tuple[str, ...]:
     """Return the measurements that a job names and its finished result lacks."""
     stored = measurements_of(folder.result(job.digest))
@@ -107,6 +123,7 @@ def _settled(folder: RunFolder, job: Job) -> Outcome | None:
 def _run_and_store(settings: Settings, job: Job, report: Report) -> Outcome:
     folder, digest = settings.folder, job.digest
     state = folder.state_path(digest)
+    begin(settings, digest)
     resumed = state.exists()
     done = None
     try:
@@ -123,7 +140,12 @@ def _run_and_store(settings: Settings, job: Job, report: Report) -> Outcome:
             folder.set_aside(state, f"the job failed continuing from here: {error}")
         return Outcome(Ending.FAILED, f"{type(error).__name__}: {error}")
     if done is not None:
-        folder.save(done, settings.keep_weights)
+
+        def keep(result: Path) -> None:
+            if settings.keep_weights and state.exists():
+                keep_state(state, result)
+
+        folder.save(done, settings.keep_weights, keep)
     state.unlink(missing_ok=True)
     return Outcome(Ending.FINISHED)
 
