@@ -109,9 +109,7 @@ class Echo:
     assert len(run([job()], "run", executor=executor).already_done) == 1
     (tmp_path / "own.py").write_text(text.replace("np.roll(x, 1", "np.roll(x, 2"))
     for epochs in (3, 5):
-        with pytest.raises(
-            InputError, match=r"1 of another one: the source of own.py:Echo has changed\."
-        ):
+        with pytest.raises(InputError, match=r"1 of another one: the source of own.py:Echo has changed\."):
             run([job(epochs)], "run", executor=executor)
 
 

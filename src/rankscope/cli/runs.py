@@ -92,7 +92,7 @@ def run(
             device=device,
             on_progress=on_progress,
         )
-    _print_result(result, len(jobs), out, device, as_json)
+    _print_result(result, len(jobs), out, device, as_json, table=True)
 
 
 @app.command()
@@ -205,7 +205,9 @@ def _readable(row: dict[str, Any]) -> dict[str, Any]:
     return row | {"bytes": decimal(row["bytes"]), "minutes": f"{row['minutes']:g}"}
 
 
-def _print_result(result: RunResult, networks: int, folder: Path, device: str | None, as_json: bool) -> None:
+def _print_result(
+    result: RunResult, networks: int, folder: Path, device: str | None, as_json: bool, table: bool = False
+) -> None:
     """Print what a run has done; exit with status 1 if a network failed."""
     counts = {
         "networks": networks,
@@ -223,11 +225,20 @@ def _print_result(result: RunResult, networks: int, folder: Path, device: str | 
         print_lines(*(f"damaged, set aside and computed again: {one}" for one in result.set_aside))
         if result.others:
             print_lines(
-                f"{folder} also holds {result.others} networks of another experiment or sweep; figures, claims and "
-                "open_run include them"
+                f"{folder} also holds {_count(result.others, 'network')} of another experiment or sweep; figures, "
+                "claims and open_run include them"
             )
         for reason, number in alone.items():
             print_lines(f"{number} trained in processes, not together on {device}: {reason}")
+        if result.continued:
+            print_lines(f"{_count(len(result.continued), 'network')} continued from fewer epochs")
+        for reason, number in Counter(result.anew.values()).items():
+            print_lines(f"{_count(number, 'network')} trained from the beginning: {reason}")
         print_lines(folder)
+        if table and (result.finished or result.already_done):
+            from rankscope.cli.results_table import print_results
+            from rankscope.sweep import open_run
+
+            print_results(folder, open_run(folder))
     if result.failed:
         raise typer.Exit(1)

@@ -18,6 +18,7 @@ from rankscope.tasks.fixed_point import FixedPoint as FixedPoint
 from rankscope.tasks.flipflop import FlipFlop as FlipFlop
 from rankscope.tasks.mante import Mante as Mante
 from rankscope.tasks.neurogym import NeuroGym as NeuroGym
+from rankscope.tasks.recorded import Recorded as Recorded
 from rankscope.tasks.romo import Romo as Romo
 from rankscope.tasks.sentiment.task import Sentiment as Sentiment
 from rankscope.tasks.trials import BuiltInTask as BuiltInTask
@@ -30,8 +31,8 @@ from rankscope.validation import choice
 #: Tasks that need nothing else, by name.
 TASKS: dict[str, type[BuiltInTask]] = {cls.name: cls for cls in (Cosine, FixedPoint, FlipFlop, Mante, Romo)}
 
-#: Tasks that need an extra or data to be downloaded first, by name.
-OPTIONAL_TASKS: dict[str, type[BuiltInTask]] = {cls.name: cls for cls in (NeuroGym, Sentiment)}
+#: Tasks that need an extra or data, by name.
+OPTIONAL_TASKS: dict[str, type[BuiltInTask]] = {cls.name: cls for cls in (NeuroGym, Recorded, Sentiment)}
 
 
 def make(task: str | Mapping[str, Any] | Task, **parameters: Any) -> BuiltInTask:
@@ -54,6 +55,8 @@ def make(task: str | Mapping[str, Any] | Task, **parameters: Any) -> BuiltInTask
         it was described.
     """
     if isinstance(task, Mapping):
+        if "recorded" in task and "name" not in task:
+            task = {"name": "recorded", "file": task["recorded"], **{k: v for k, v in task.items() if k != "recorded"}}
         if "name" not in task:
             raise InputError(f"task must be a name or a mapping with a name, got {dict(task)!r}")
         described = {str(key): value for key, value in task.items() if key != "name"}
