@@ -66,7 +66,7 @@ def read_arrays(
     finite = np.isfinite(z)
     weights = finite.astype(np.float32) if m is None else _mask(file, m, z, axes)
     # Shorter trials are padded with NaN by those who recorded them.
-    inside = ~np.isnan(u).all(axis=2)
+    inside: Any = ~np.isnan(u).all(axis=2)
     lengths = u.shape[1] - np.argmax(inside[:, ::-1], axis=1)
     if not inside.any(axis=1).all():
         empty = int(np.argmin(inside.any(axis=1)))
