@@ -49,7 +49,7 @@ def test_a_function_from_a_file(tmp_path):
     ("options", "message"),
     [
         ({"lerning_rate": 1}, "did you mean 'learning_rate'"),
-        ({"optimizer": "adma"}, "did you mean 'adam'"),
+        ({"optimizer": "adma"}, "did you mean 'ada"),
         ({"schedule": {"name": "StepLr"}}, "did you mean 'StepLR'"),
         ({"schedule": {"name": "StepLR", "stepsize": 3}}, "schedule StepLR has other options"),
         ({"schedule": "StepLR"}, "schedule must be a function or a mapping"),

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self, overload, runtime_checkable
 
@@ -122,6 +122,31 @@ class Trials:
 
         stepwise = [tensor(values, np.float32) for values in (inputs, targets, mask)]
         return cls(stepwise[0], stepwise[1], stepwise[2], None if lengths is None else tensor(lengths, np.int64))
+
+    @classmethod
+    def padded(cls, trials: Iterable[Trials]) -> Self:
+        """Join trials of different length into one batch, with zeros after the end of the shorter ones.
+
+        Steps beyond the end have mask 0, and `lengths` holds the number of steps of each trial.
+
+        Raises
+        ------
+        InputError
+            If there are none, or their channels differ.
+        """
+        given = [as_trials(one) for one in trials]
+        if not given or any(one.targets.shape[1] != one.steps for one in given):
+            raise InputError("trials must be at least one, with a target for each step, to be joined in a batch")
+        steps = max(one.steps for one in given)
+        lengths = [torch.full((one.batch_size,), one.steps) if one.lengths is None else one.lengths for one in given]
+        try:
+            joined = [
+                torch.cat([torch.nn.functional.pad(getattr(one, name), (0, 0, 0, steps - one.steps)) for one in given])
+                for name in ("inputs", "targets", "mask")
+            ]
+        except RuntimeError as error:
+            raise InputError(f"trials must have the same channels to be joined in a batch: {error}") from error
+        return cls(joined[0], joined[1], joined[2], torch.cat(lengths))
 
     def check_content(self) -> None:
         """Raise `InputError` if the mask is 0 everywhere, or an input, a mask or a target that counts is not finite."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any
 
@@ -12,19 +11,13 @@ from pydantic import BeforeValidator, ValidationInfo, field_serializer
 from rankscope.description import Description
 from rankscope.errors import InputError
 from rankscope.training.loss import LOSSES
+from rankscope.training.optimizers import find_optimizer, find_schedule, make_optimizer, make_scheduler
+from rankscope.training.penalties import describe_penalties, find_penalties
 from rankscope.user_code import describe_user_code, load_user_code
 from rankscope.validation import choice, integer, number
 
 DEFAULT_EPOCHS = 1000
-OPTIMIZERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], dict[str, Any]]] = {
-    # The fused kernels make one pass over the weights instead of a dozen.
-    "adam": (torch.optim.Adam, {"fused": True}),
-    "adamw": (torch.optim.AdamW, {"fused": True}),
-    "sgd": (torch.optim.SGD, {"fused": True}),
-    "rmsprop": (torch.optim.RMSprop, {}),
-    "nadam": (torch.optim.NAdam, {}),
-}
-"""Optimizers by name, with options beside the learning rate and the weight decay."""
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 def _check(check: Callable[..., Any], **bounds: float) -> BeforeValidator:
@@ -49,33 +42,16 @@ def _function(name: str, value: Any) -> Any:
 
 def _optimizer(name: str, value: Any) -> Any:
     value = _function(name, value)
-    return value if callable(value) else choice(name, value, OPTIMIZERS)
+    return value if callable(value) else find_optimizer(name, value)
 
 
 def _schedule(name: str, value: Any) -> Any:
     value = _function(name, value)
-    if callable(value):
-        return value
-    if not isinstance(value, dict) or "name" not in value:
-        example = '{"name": "StepLR", "step_size": 100}'
-        raise InputError(f"{name} must be a function or a mapping such as {example}, got {value!r}")
-    try:
-        inspect.signature(_scheduler(value["name"])).bind(None, **_without_name(value))
-    except TypeError as error:
-        raise InputError(f"schedule {value['name']} has other options, got {value!r}: {error}") from error
-    return value
+    return value if callable(value) else find_schedule(name, value)
 
 
-def _scheduler(name: Any) -> Any:
-    """Return a class of `torch.optim.lr_scheduler` by its name."""
-    base = torch.optim.lr_scheduler.LRScheduler
-    found = vars(torch.optim.lr_scheduler).items()
-    known = [name for name, kind in found if isinstance(kind, type) and issubclass(kind, base) and kind is not base]
-    return getattr(torch.optim.lr_scheduler, choice("schedule", name, known))
-
-
-def _without_name(schedule: dict[str, Any]) -> dict[str, Any]:
-    return {option: value for option, value in schedule.items() if option != "name"}
+def _dtype(name: str, value: Any) -> str:
+    return choice(name, str(value).removeprefix("torch.") if isinstance(value, torch.dtype) else value, DTYPES)
 
 
 def _loss(name: str, value: Any) -> Any:
@@ -113,18 +89,28 @@ class TrainingConfig(Description):
     batch_size
         Trials in a batch. Ignored for an iterable of Trials.
     optimizer
-        A key of `OPTIMIZERS` such as "adam" or "sgd", each with torch's default options (no momentum), or a function of
-        the list of parameters that returns a torch optimizer with a learning rate and weight decay of its own.
+        "adam", "sgd" or any other optimizer of `torch.optim`, with torch's default options (no momentum); or a mapping
+        of its name and options, {"name": "sgd", "momentum": 0.9}; or a function of the list of parameters that returns
+        a torch optimizer with a learning rate and weight decay of its own.
     learning_rate
         0.05 / N by default, with N the network's `hidden_size`, or else the number of columns of its first recurrent
         matrix.
     schedule
         Learning rate schedule, stepped after every epoch: {"name": "StepLR", "step_size": 100} for a scheduler of
-        `torch.optim.lr_scheduler`, or a function of the optimizer that returns one.
+        `torch.optim.lr_scheduler`, or a function of the optimizer that returns one. ReduceLROnPlateau follows the
+        validation loss where there is one, else the loss.
     weight_decay
         Passed to a named optimizer.
     clip_norm
         Largest norm of the gradient; longer gradients are scaled down.
+    gradient_noise
+        Standard deviation of independent Gaussian noise that is added to each entry of the gradient, after clipping.
+    penalties
+        What is added to the loss, with strengths: {"rates_l2": 0.1, "weights_nuclear": 1e-4}. Names are those in
+        `training/penalties.py`; a key may also be a function of (network, rates) that returns a scalar tensor. The
+        recorded loss is without them, the gradient norm is that of the sum.
+    dtype
+        "float32", "float64" or a torch.dtype that the network is converted to first.
     stop_below
         Stop once the loss is below this fraction of the first epoch's.
     loss
@@ -143,8 +129,14 @@ class TrainingConfig(Description):
         Names of the matrices to record, or patterns such as ``"*.weight_hh_l*"``. By default the recurrent weights:
         what the network's `recurrent_names()` returns; else the matrices called `recurrent_weights` or
         `weight_hh...`; else all square ones; else all.
+    validation_trials
+        Number of trials drawn once, the same in every training, for validation. A task with `validation()` has its own.
     validation_every
-        Epochs between two validations, for finite data with `validation()`.
+        Epochs between two validations.
+    keep_best
+        Whether the network ends with the weights of the lowest validation loss.
+    patience
+        Stop after this many validations without a new lowest loss.
 
     Raises
     ------
@@ -159,11 +151,14 @@ class TrainingConfig(Description):
 
     epochs: Count | None = DEFAULT_EPOCHS
     batch_size: Count = 32
-    optimizer: Annotated[str | Callable[..., Any], _check(_optimizer)] = "adam"
+    optimizer: Annotated[str | dict[str, Any] | Callable[..., Any], _check(_optimizer)] = "adam"
     learning_rate: Positive = None
     schedule: Annotated[dict[str, Any] | Callable[..., Any] | None, _check(_schedule)] = None
     weight_decay: Annotated[float, _check(number, minimum=0)] = 0.0
     clip_norm: Positive = None
+    gradient_noise: Annotated[float, _check(number, minimum=0)] = 0.0
+    penalties: Annotated[dict[Any, float] | None, _check(find_penalties)] = None
+    dtype: Annotated[str | None, _check(_dtype)] = None
     stop_below: Positive = None
     loss: Annotated[str | Callable[..., Any] | None, _check(_loss)] = None
     recorded_epochs: Annotated[int | tuple[int, ...] | None, _check(_epochs)] = None
@@ -171,7 +166,14 @@ class TrainingConfig(Description):
     eigenvalues: Annotated[int, _check(integer, minimum=0)] = 0
     record_weights: bool = False
     matrices: Annotated[tuple[str, ...] | None, _check(_names)] = None
+    validation_trials: Count | None = None
     validation_every: Count = 1
+    keep_best: bool = False
+    patience: Count | None = None
+
+    @field_serializer("penalties", when_used="json")
+    def _described_penalties(self, value: Any) -> Any:
+        return None if value is None else describe_penalties(value)
 
     @field_serializer("optimizer", "schedule", "loss", when_used="json")
     def _described(self, value: Any) -> Any:
@@ -183,9 +185,8 @@ class TrainingConfig(Description):
 
     def make_optimizer(self, parameters: list[Any], hidden_size: int) -> torch.optim.Optimizer:
         """Return the optimizer of `parameters`; raise `InputError` if the user's function returns something else."""
-        if isinstance(self.optimizer, str):
-            make, options = OPTIMIZERS[self.optimizer]
-            return make(parameters, lr=self.rate_for(hidden_size), weight_decay=self.weight_decay, **options)
+        if not callable(self.optimizer):
+            return make_optimizer(self.optimizer, parameters, self.rate_for(hidden_size), self.weight_decay)
         optimizer = self.optimizer(parameters)
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise InputError(f"optimizer must return a torch.optim.Optimizer, got {type(optimizer).__name__}")
@@ -197,4 +198,22 @@ class TrainingConfig(Description):
             return None
         if callable(self.schedule):
             return self.schedule(optimizer)
-        return _scheduler(self.schedule["name"])(optimizer, **_without_name(self.schedule))
+        return make_scheduler(self.schedule, optimizer)
+
+    def __repr__(self) -> str:
+        """Return the options that differ from their defaults."""
+        fields = type(self).model_fields
+        given = {name: value for name, value in self if value != fields[name].default}
+        return f"TrainingConfig({', '.join(f'{name}={_shown(value)}' for name, value in given.items())})"
+
+    def __str__(self) -> str:
+        """Return all options, one a line; those that differ from their defaults are marked with a star."""
+        fields = type(self).model_fields
+        lines = [f"{' *'[value != fields[name].default]} {name + ':':19}{_shown(value)}" for name, value in self]
+        return "\n".join(["TrainingConfig (* not the default)", *lines])
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_shown(key)}: {_shown(one)}" for key, one in value.items()) + "}"
+    return str(getattr(value, "__qualname__", type(value).__name__)) if callable(value) else repr(value)

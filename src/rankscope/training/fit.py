@@ -172,6 +172,8 @@ class _Run:
             if math.isfinite(loss) and math.isfinite(norm) and longest < LARGEST_STEP:
                 if self._config.clip_norm is not None:
                     _clip(states[i], norm, self._config.clip_norm)
+                if self._config.gradient_noise:
+                    _add_noise(states[i], self._config.gradient_noise)
                 moving.append(states[i])
             else:
                 batches[i].check_content()  # wrong trials are an error of the task, no divergence
@@ -193,6 +195,10 @@ class _Run:
             if self._validate is not None:
                 due = (state.epoch + 1) % config.validation_every == 0 or state.epoch + 1 == config.epochs
                 checked = self._validate(state) if due else (math.nan, math.nan)
+                if config.keep_best and checked[0] < min(
+                    map(_or_infinite, records.validation_losses), default=math.inf
+                ):
+                    state.best = {name: value.detach().clone() for name, value in state.network.state_dict().items()}
                 records.validation_losses.append(checked[0])
                 records.validation_accuracies.append(checked[1])
             records.losses.append(loss)
@@ -200,13 +206,18 @@ class _Run:
             state.epoch += 1
             if has_diverged:
                 state.status = "diverged"
-            elif config.stop_below is not None and loss < config.stop_below * records.losses[0]:
+            elif (config.stop_below is not None and loss < config.stop_below * records.losses[0]) or (
+                config.patience is not None and _validations_without_gain(records.validation_losses) >= config.patience
+            ):
                 state.status = "stopped"
             elif state.epoch == config.epochs:
                 state.status = "finished"
             if state.scheduler is not None and not has_diverged:
-                plateau = isinstance(state.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
-                state.scheduler.step(*([loss] if plateau else []))
+                metric = loss if self._validate is None else records.validation_losses[-1]
+                if not isinstance(state.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+                    state.scheduler.step()
+                elif not math.isnan(metric):
+                    state.scheduler.step(metric)
         self._dirty = False
 
     def save(self) -> None:
@@ -232,6 +243,24 @@ class _Run:
         for buffer, value in begun.buffers if cut else ():
             buffer.copy_(value)
         self.save()
+
+
+def _or_infinite(loss: float) -> float:
+    return math.inf if math.isnan(loss) else loss
+
+
+def _validations_without_gain(losses: Sequence[float]) -> int:
+    """Return the number of validations since the lowest loss; epochs without validation are NaN."""
+    made = [_or_infinite(loss) for loss in losses if not math.isnan(loss)]
+    return len(made) - 1 - made.index(min(made)) if made else 0
+
+
+def _add_noise(state: TrainingState, std: float) -> None:
+    for weights in state.parameters:
+        if weights.grad is not None:
+            weights.grad.add_(
+                torch.from_numpy(state.rng.standard_normal(tuple(weights.shape))).to(weights.grad), alpha=std
+            )
 
 
 def _clip(state: TrainingState, norm: float, largest: float) -> None:

@@ -9,11 +9,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from rankscope.errors import InputError
 from rankscope.networks.use import check_use
 from rankscope.tasks.trials import Trials
 from rankscope.training.loss import Loss, outputs_on
+from rankscope.training.penalties import Penalties, penalized
 from rankscope.training.state import TrainingState
 
 LossAndNorm = tuple[float, float]
@@ -43,8 +45,8 @@ class Gradient(ABC):
 class AutogradGradient(Gradient):
     """Gradient of any loss of any network, by torch's autograd."""
 
-    def __init__(self, loss: Loss) -> None:
-        self._loss = loss
+    def __init__(self, loss: Loss, penalties: Penalties | None = None) -> None:
+        self._loss, self._penalties = loss, penalties
         self._checked = False
 
     def __call__(self, states: Sequence[TrainingState], batches: Sequence[Trials]) -> Sequence[LossAndNorm]:
@@ -57,13 +59,17 @@ class AutogradGradient(Gradient):
 
     def _one(self, state: TrainingState, trials: Trials) -> LossAndNorm:
         # Local names, so that the graph is freed and its workspace reused in the next step.
-        outputs = outputs_on(state.network, trials, state.rng)
+        penalty: Tensor | float = 0.0
+        if self._penalties:
+            outputs, penalty = penalized(state.network, trials, state.rng, self._penalties, state.records.matrices)
+        else:
+            outputs = outputs_on(state.network, trials, state.rng)
         loss = self._loss(outputs, trials.targets.to(outputs), trials.mask.to(outputs))
         if not loss.requires_grad:
             raise InputError(
                 "network must have outputs that depend on its parameters and a loss that torch can differentiate"
             )
         state.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        (loss + penalty if self._penalties else loss).backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.get_total_norm([p.grad for p in state.parameters if p.grad is not None])
         return float(loss.detach()), float(norm)

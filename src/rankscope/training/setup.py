@@ -9,11 +9,13 @@ from collections.abc import Iterable, Iterator, Sized
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rankscope.errors import InputError
 from rankscope.networks.protocol import Network, architecture_of, hidden_size_of, matrices_of
 from rankscope.networks.rate import RateRNN
 from rankscope.tasks import describe
-from rankscope.tasks.trials import BuiltInTask, Task, Trials
+from rankscope.tasks.trials import BuiltInTask, Task, Trials, as_trials
 from rankscope.training import state_file
 from rankscope.training.config import DEFAULT_EPOCHS, TrainingConfig
 from rankscope.training.loss import Loss, name_of_loss
@@ -21,6 +23,9 @@ from rankscope.training.prefetch import drawn_ahead
 from rankscope.training.recorder import MatrixRecords, Recorder, record_schedule
 from rankscope.training.state import TrainingState
 from rankscope.validation import RngLike, generator, integer
+
+VALIDATION_SEED = 20201
+"""Seed of the validation trials of every training, so that a continued training has the same."""
 
 
 def settle(
@@ -96,13 +101,13 @@ def begin(
     if path is not None and Path(path).exists():
         state_file.restore(path, state, config.epochs)
     if state.status is None:
-        state.batches = _batches(task, config.batch_size, state)
+        state.batches = _batches(task, config.batch_size, state, bool(config.gradient_noise))
     return state
 
 
-def _batches(task: Any, batch_size: int, state: TrainingState) -> Iterator[Iterable[Trials]]:
+def _batches(task: Any, batch_size: int, state: TrainingState, gradient_noise: bool) -> Iterator[Iterable[Trials]]:
     """Return the batches of each epoch, from `state.epoch` on, drawn from `state.rng`."""
-    noiseless = isinstance(state.network, RateRNN) and state.network.noise_std == 0
+    noiseless = not gradient_noise and isinstance(state.network, RateRNN) and state.network.noise_std == 0
     if state.finite:
         return iter(lambda: task.batches(batch_size, state.rng), None)
     if noiseless and isinstance(task, BuiltInTask) and task.by_rng_alone:
@@ -110,6 +115,30 @@ def _batches(task: Any, batch_size: int, state: TrainingState) -> Iterator[Itera
     if isinstance(task, Task):
         return iter(lambda: (task.sample(batch_size, state.rng),), None)
     return ((trials,) for trials in itertools.islice(iter(task), state.epoch, None))
+
+
+def validation_of(task: Any, config: TrainingConfig) -> list[Trials] | None:
+    """Return the trials for validation, or None without validation.
+
+    Raises
+    ------
+    InputError
+        If an option needs validation trials and there are none, or the task cannot draw any.
+    """
+    if hasattr(task, "validation"):
+        return list(task.validation())
+    if config.validation_trials is None:
+        for option in ("keep_best", "patience"):
+            if getattr(config, option):
+                raise InputError(
+                    f"validation_trials must be a number, such as 256, for {option}={getattr(config, option)!r}, as "
+                    "the task has no validation data of its own, got None"
+                )
+        return None
+    if not isinstance(task, Task):
+        raise InputError("validation_trials must be None for an iterable of Trials, which cannot draw any")
+    source = task.fresh() if isinstance(task, BuiltInTask) else task
+    return [as_trials(source.sample(config.validation_trials, np.random.default_rng(VALIDATION_SEED)))]
 
 
 def _check_task(task: object) -> None:

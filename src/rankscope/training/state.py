@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,6 +33,8 @@ class TrainingState:
         Whether an epoch is a pass over finite data, in several steps.
     epoch
         Number of completed epochs.
+    best
+        The network's state at the lowest validation loss, if it is kept.
     """
 
     network: Network
@@ -46,6 +49,22 @@ class TrainingState:
     epoch: int = 0
     seconds: float = 0.0
     status: Status | None = None
+    best: dict[str, Tensor] | None = None
+
+    @property
+    def loss(self) -> float:
+        """Loss of the last epoch."""
+        return self.records.losses[-1]
+
+    @property
+    def gradient_norm(self) -> float:
+        """Norm of the gradient of the last epoch, before clipping."""
+        return self.records.gradient_norms[-1]
+
+    @property
+    def validation_loss(self) -> float:
+        """Loss of the last epoch on the validation trials, NaN without a validation."""
+        return self.records.validation_losses[-1] if self.records.validation_losses else math.nan
 
     @property
     def parameters(self) -> list[Tensor]:

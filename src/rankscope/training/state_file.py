@@ -65,6 +65,7 @@ def contents(state: TrainingState) -> Contents:
     for name in CURVES:
         tensors[name] = torch.tensor(getattr(records, name), dtype=torch.float64)
     tensors["recorded_epochs"] = torch.tensor(records.recorded_epochs, dtype=torch.int64)
+    tensors |= {f"best.{name}": value for name, value in (state.best or {}).items()}
     schedule = {}
     if state.scheduler is not None:
         # The options of the optimizer that a scheduler changes: learning rates, momentum, betas.
@@ -164,6 +165,7 @@ def restore(path: Path, state: TrainingState, total: int | None) -> None:
         record.initial = tensors[f"initial.{matrix}"].to(record.initial.device)
         for name in records.kept_of(record):
             setattr(record, name, list(tensors.get(f"{name}.{matrix}", ())))
+    state.best = {name: value.clone() for name, value in _under("best.", tensors).items()} or None
     state.epoch, state.seconds, state.status = epoch, seconds, status or None  # type: ignore[assignment]
     if status in ("finished", "exhausted") and epoch != total:
         state.status = None  # it continues to more epochs
@@ -183,8 +185,10 @@ def _check_tensors(path: Path, tensors: Mapping[str, Tensor], epoch: int, state:
     """Raise `InputError` unless the file has exactly the tensors of this training after `epoch` epochs."""
     records = state.records
     expected = {f"network.{name}": _form(value) for name, value in state.network.state_dict().items()}
-    # A name; otherwise the description of a user's function.
-    by_name = _after_one_step(state.optimizer) if isinstance(state.settings["optimizer"], str) else None
+    if any(name.startswith("best.") for name in tensors):
+        expected |= {f"best.{name}": _form(value) for name, value in state.network.state_dict().items()}
+    own = isinstance(state.settings["optimizer"], dict) and "function" in state.settings["optimizer"]
+    by_name = None if own else _after_one_step(state.optimizer)
     for index, parameter in enumerate(state.parameters):
         if found := _under(f"optimizer.{index}.", tensors):
             # A user's optimizer may keep any number, and any tensor of the parameter's form.
@@ -223,9 +227,12 @@ def _after_one_step(optimizer: torch.optim.Optimizer) -> list[dict[str, Form]]:
 
 def _check_network(path: Path, tensors: Mapping[str, Tensor], state: TrainingState) -> None:
     """Raise `InputError` unless the network is as it was before the training, or as the file holds it."""
-    parameters = state.network.named_parameters()
-    if all(torch.equal(value.cpu(), tensors[f"network.{name}"]) for name, value in parameters):
-        return
+    for kept in ("network.", "best."):
+        parameters = list(state.network.named_parameters())
+        if all(
+            torch.equal(value.cpu(), tensors.get(kept + name, value.new_empty(0).cpu())) for name, value in parameters
+        ):
+            return
     for name, now in matrices_of(state.network, state.records.matrices).items():
         if not torch.equal(now.cpu(), tensors[f"initial.{name}"]):
             raise InputError(

@@ -77,6 +77,9 @@ def train_together(
         raise InputError(f"task must draw trials for networks that are trained together, got {task!r}")
     where = find_device(first.recurrent_weights.device if device is None else device)
     config = settle(config, task, epochs, options)
+    for option in ("penalties", "validation_trials", "keep_best", "patience", "dtype"):
+        if getattr(config, option):
+            raise InputError(f"{option} must not be given for networks that are trained together; use rankscope.train")
     loss = find_loss(config.loss, task)
     number("checkpoint_seconds", checkpoint_seconds, minimum=0)
     with stacked(networks, where) as stacks, full_precision(), threads_for(first.hidden_size):

@@ -6,16 +6,18 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from torch import nn
+
 from rankscope.linalg.threads import threads_for
 from rankscope.networks.protocol import Network, check_network, hidden_size_of
 from rankscope.tasks.trials import Task, Trials
-from rankscope.training.config import TrainingConfig
+from rankscope.training.config import DTYPES, TrainingConfig
 from rankscope.training.fit import Callback, Progress, fit
 from rankscope.training.gradients import AutogradGradient
 from rankscope.training.history import History
 from rankscope.training.loss import find_loss, validate
 from rankscope.training.manual_gradient import ManualGradient
-from rankscope.training.setup import begin, settle
+from rankscope.training.setup import begin, settle, validation_of
 from rankscope.validation import RngLike, number
 
 
@@ -51,8 +53,8 @@ def train(
         Seed or Generator of the trials and the network's noise.
     config, options
         A TrainingConfig, or its fields as keywords: batch_size, optimizer, learning_rate, schedule, weight_decay,
-        clip_norm, stop_below, loss, recorded_epochs, singular_values, eigenvalues, record_weights, matrices,
-        validation_every.
+        clip_norm, gradient_noise, penalties, dtype, stop_below, loss, recorded_epochs, singular_values, eigenvalues,
+        record_weights, matrices, validation_trials, validation_every, keep_best, patience.
     callbacks
         Functions of the TrainingState, called after every epoch. One that returns True ends the training.
     progress
@@ -77,11 +79,13 @@ def train(
     config = settle(config, task, epochs, options)
     loss = find_loss(config.loss, task)
     number("checkpoint_seconds", checkpoint_seconds, minimum=0)
+    validation = validation_of(task, config)
+    if config.dtype is not None and isinstance(network, nn.Module):
+        network.to(DTYPES[config.dtype])
     state = begin(network, task, rng, config, loss, checkpoint)
     if state.status is None:
-        manual = ManualGradient.fits(network, loss)
-        gradient = ManualGradient(network) if manual else AutogradGradient(loss)  # type: ignore[arg-type]
-        validation = list(task.validation()) if hasattr(task, "validation") else None
+        manual = ManualGradient.fits(network, loss) and not config.penalties
+        gradient = ManualGradient(network) if manual else AutogradGradient(loss, config.penalties)  # type: ignore[arg-type]
         with threads_for(hidden_size_of(network)):
             fit(
                 [state],
@@ -93,4 +97,6 @@ def train(
                 paths=() if checkpoint is None else (checkpoint,),
                 seconds=checkpoint_seconds,
             )
+    if state.best is not None:
+        network.load_state_dict(state.best)
     return state.history()
