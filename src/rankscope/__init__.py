@@ -22,7 +22,9 @@ from rankscope.errors import InputError as InputError
 from rankscope.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from rankscope import figures as figures
     from rankscope import lowrank as lowrank
+    from rankscope import plot as plot
     from rankscope import tasks as tasks
     from rankscope import theory as theory
     from rankscope.checkpoints import compare as compare
@@ -58,7 +60,9 @@ if TYPE_CHECKING:
 # Public name -> the folder it is imported from; a folder itself has "". A new name also needs its line above, which
 # type checkers read.
 _PUBLIC = {
+    "figures": "",
     "lowrank": "",
+    "plot": "",
     "tasks": "",
     "theory": "",
     "compare": "checkpoints",

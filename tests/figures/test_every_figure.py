@@ -17,7 +17,7 @@ from matplotlib.text import Text
 import rankscope as rs
 from rankscope.experiments import EXPERIMENTS
 from rankscope.figures import FIGURES, save_figure
-from rankscope.figures.style import series, styled
+from rankscope.plot.style import series, styled
 
 NONLINEAR = ("tasks", "gain", "spectra", "size")
 LINEAR = ("linear", "linear-gain", "linear-log", "divergence", "cosine")

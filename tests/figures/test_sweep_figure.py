@@ -10,7 +10,7 @@ from test_every_figure import draw, drawn_texts
 
 import rankscope as rs
 from rankscope.figures import sweep
-from rankscope.figures.style import styled
+from rankscope.plot.style import styled
 
 LABELS = {"gain": [0.0, 0.9, 1.5], "learning_rate": [1e-4, 1e-3, 1e-2], "optimizer": ["adam", "sgd"]}
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from rankscope.figures.style import COLORS
 from rankscope.pages import Inline, page, plotly_javascript, shared
+from rankscope.plot.style import COLORS
 
 DRAW = """
 rankscope.draw(document.getElementById("p"), () => ({

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from rankscope.figures.style import GREY, INK, entry, mark_empty, styled
+from rankscope.plot.style import GREY, INK, entry, mark_empty, styled
 
 MAX_PANELS = 9
 MAX_NAME = 34  # characters

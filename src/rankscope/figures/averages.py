@@ -17,7 +17,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
 from rankscope.figures.labels import QUANTITIES, Quantity
-from rankscope.figures.style import note_below, series
+from rankscope.plot.style import note_below, series
 
 MARKER_SIZE = 4.5
 ROW_HEIGHT = 15.0  # points, of a marker above the axes with its text

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from rankscope.figures.style import entry, series
+from rankscope.plot.style import entry, series
 
 FEWEST_LAYERS = 3
 MAX_KINDS = 49

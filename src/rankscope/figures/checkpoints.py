@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from rankscope.figures.by_depth import by_depth, layered
-from rankscope.figures.style import COLORS, GREY, INK, entry, legend_above, mark_empty, styled
+from rankscope.plot.style import COLORS, GREY, INK, entry, legend_above, mark_empty, styled
 
 MAX_PANELS = 12
 ROWS_PER_COLUMN = 60

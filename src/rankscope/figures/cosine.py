@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from rankscope.experiments.averages import was_trained
 from rankscope.figures.selection import networks_of, trained_along
-from rankscope.figures.style import (
+from rankscope.plot.style import (
     GREY,
     INK,
     entry,

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 
 from rankscope.experiments.linear_theory import Array, Condition
 from rankscope.figures.selection import networks_of, trained_along
-from rankscope.figures.style import COLORS, GREY, INK, entry, label_panels, mark_empty, styled
 from rankscope.figures.theory_curves import EXACT_LABEL, PAPER_LABEL, condition_label
+from rankscope.plot.style import COLORS, GREY, INK, entry, label_panels, mark_empty, styled
 
 DRAWN = ("loss", "eigenvalue_real_history", "recorded_epoch", "learning_rate")
 LOSS_LIMITS = (1e-7, 100.0)  # in units of the initial loss

@@ -11,7 +11,7 @@ from rankscope.experiments.averages import over_converged
 from rankscope.figures.averages import draw_averages, explain_averages, scale_averages
 from rankscope.figures.labels import axis_label, task_label
 from rankscope.figures.selection import over_tasks, require
-from rankscope.figures.style import INK, label_panels, styled
+from rankscope.plot.style import INK, label_panels, styled
 
 SHOWN = ("convergence_epoch", "change_norm", "shuffled_loss", "functional_rank")
 

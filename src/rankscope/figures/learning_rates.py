@@ -13,8 +13,8 @@ import xarray as xr
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
-from rankscope.figures.style import COLORS, INK, label_panels, styled
 from rankscope.figures.theory_curves import target_label
+from rankscope.plot.style import COLORS, INK, label_panels, styled
 
 PANEL_WIDTH = 2.1
 

@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rankscope.experiments.linear_theory import Condition
-from rankscope.figures.style import INK, gain_entries, label_panels, mark_empty, series, styled
 from rankscope.figures.theory_curves import (
     NETWORKS,
     TIME_LABEL,
@@ -19,6 +18,7 @@ from rankscope.figures.theory_curves import (
     read_conditions,
     target_label,
 )
+from rankscope.plot.style import INK, gain_entries, label_panels, mark_empty, series, styled
 
 TARGETS = (0.5, 1.0, 2.0)
 GAINS = (0.0, 0.6, 0.8)

@@ -20,8 +20,8 @@ from rankscope.experiments.linear_theory import Array, exact_over_gain
 from rankscope.figures.averages import draw_averages, explain_averages
 from rankscope.figures.labels import axis_label
 from rankscope.figures.selection import networks_of, trained_along
-from rankscope.figures.style import INK, entry, label_panels, series, styled
 from rankscope.figures.theory_curves import EXACT, EXACT_LABEL, PAPER, target_label
+from rankscope.plot.style import INK, entry, label_panels, series, styled
 
 DRAWN = ("convergence_epoch", "learning_rate", "change_norm", "average_gradient", "shuffled_loss")
 UPPER, LOWER = (0.04, 0.97, "top"), (0.04, 0.05, "bottom")

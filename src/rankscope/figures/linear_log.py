@@ -11,7 +11,6 @@ from matplotlib.patches import Patch
 
 from rankscope.experiments.averages import mean_and_std
 from rankscope.experiments.linear_theory import Condition
-from rankscope.figures.style import GREY, entry, label_panels, mark_empty, series, styled
 from rankscope.figures.theory_curves import (
     NETWORKS,
     TIME_LABEL,
@@ -20,6 +19,7 @@ from rankscope.figures.theory_curves import (
     explain_theories,
     read_conditions,
 )
+from rankscope.plot.style import GREY, entry, label_panels, mark_empty, series, styled
 
 TARGETS = (0.5, 1.0, 2.0)
 GAINS = (0.3, 0.8)

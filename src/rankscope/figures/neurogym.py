@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from rankscope.figures.selection import over_tasks, require
-from rankscope.figures.style import GREY, INK, entry, gain_entries, label_panels, mark_empty, series, styled
+from rankscope.plot.style import GREY, INK, entry, gain_entries, label_panels, mark_empty, series, styled
 
 PANELS = {
     "score": "score of the decisions",

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from rankscope.figures.style import styled
 from rankscope.io.atomic import replacing
+from rankscope.plot.style import styled
 from rankscope.validation import choice
 
 FORMATS = ("png", "pdf", "svg")

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rankscope.errors import InputError
-from rankscope.figures.style import GREY, INK, entry, label_panels, mark_empty, series, styled
+from rankscope.plot.style import GREY, INK, entry, label_panels, mark_empty, series, styled
 
 DRAWN = (
     "singular_value",

@@ -11,7 +11,7 @@ from rankscope.experiments.averages import over_converged
 from rankscope.figures.averages import ROW_HEIGHT, draw_averages, explain_averages, rows_above, scale_averages
 from rankscope.figures.labels import axis_label, task_label
 from rankscope.figures.selection import over_tasks
-from rankscope.figures.style import gain_label, label_panels, styled
+from rankscope.plot.style import gain_label, label_panels, styled
 
 SHOWN = ("convergence_epoch", "change_norm", "trained_norm", "functional_rank")
 

@@ -8,11 +8,11 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
-from matplotlib.patches import Circle
 
 from rankscope.figures.labels import task_label
 from rankscope.figures.selection import over_tasks, require
-from rankscope.figures.style import GREY, INK, entry, gain_entries, gain_label, label_panels, series, styled
+from rankscope.plot import spectrum
+from rankscope.plot.style import GREY, INK, entry, gain_entries, gain_label, label_panels, series, styled
 
 SHOWN = 40
 CHANGE: dict[str, Any] = {"linestyle": "none", "markersize": 2.5}
@@ -85,16 +85,9 @@ def _draw_singular_values(ax: Axes, run: xr.Dataset) -> None:
 
 
 def _draw_eigenvalues(ax: Axes, run: xr.Dataset, index: int, limit: float) -> None:
-    real, imaginary = run["eigenvalue_real"].values, run["eigenvalue_imag"].values
-    ax.axvline(1, zorder=3, **ONE)
-    if np.isfinite(gain := float(run["gain"])):
-        ax.add_patch(Circle((0, 0), gain, fill=False, edgecolor=GREY, linewidth=0.9, zorder=3))
-    point: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 2.3, "markeredgewidth": 0}
-    ax.plot(real, imaginary, color=series(index)["color"], **point)
-    ax.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
-    outside = int(np.sum((np.abs(real) > limit) | (np.abs(imaginary) > limit)))
-    if outside:
-        ax.text(0.03, 0.97, f"{outside} outside", transform=ax.transAxes, va="top", fontsize=7)
+    values = run["eigenvalue_real"].values.astype(np.complex128)
+    values.imag = run["eigenvalue_imag"].values  # a product with 1j would turn infinity into NaN
+    spectrum(values, ax, radius=float(run["gain"]), limit=limit, color=series(index)["color"])
 
 
 def _limit(run: xr.Dataset) -> float:

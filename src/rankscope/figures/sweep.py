@@ -16,7 +16,7 @@ from rankscope.experiments.averages import averages_of
 from rankscope.figures.averages import ROW_HEIGHT, draw_averages, explain_averages, rows_above, scale_averages
 from rankscope.figures.labels import QUANTITIES, axis_label, label_prefix, suits_logarithm, value_text
 from rankscope.figures.selection import with_dims
-from rankscope.figures.style import label_panels, styled
+from rankscope.plot.style import label_panels, styled
 from rankscope.validation import choice
 
 USUAL = ("convergence_epoch", "functional_rank", "change_norm", "shuffled_loss", "accuracy", "evaluation_loss")

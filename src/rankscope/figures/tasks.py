@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from rankscope.experiments.averages import was_trained
 from rankscope.figures.labels import task_label
 from rankscope.figures.selection import over_tasks, require, without_padding
-from rankscope.figures.style import (
-    GREY,
+from rankscope.lowrank.curve import TruncationCurve
+from rankscope.plot import loss as plot_loss
+from rankscope.plot import singular_values as plot_singular_values
+from rankscope.plot import truncation as plot_truncation
+from rankscope.plot.style import (
     INK,
     entry,
     gain_entries,
@@ -25,14 +26,11 @@ from rankscope.figures.style import (
     series,
     styled,
 )
+from rankscope.plot.trial import INPUT, TARGET, draw_trial, share_limits
 
 NEEDED = ("loss", "initial_loss", "singular_value", "truncation_loss", "functional_rank", "example_output")
-GAP = 0.12  # between two strips of a trial, as a fraction of the panel
 SHOWN_RANKS = 25
 CRITERION = 0.05
-INPUT: dict[str, Any] = {"color": GREY, "linewidth": 0.9}
-TARGET: dict[str, Any] = {"color": INK, "linewidth": 2.0, "linestyle": (0, (1.2, 1.2))}
-ZERO: dict[str, Any] = {"color": GREY, "linewidth": 0.4, "zorder": 0}
 
 
 def tasks(dataset: xr.Dataset) -> Figure:
@@ -58,7 +56,7 @@ def tasks(dataset: xr.Dataset) -> Figure:
                     ax.set_axis_off()
                 mark_empty(column[0])
         for row in grid[1:]:
-            _share_limits(row)
+            share_limits(row)
             for ax in row[1:]:
                 ax.set_ylabel("")
                 ax.tick_params(labelleft=False)
@@ -77,58 +75,24 @@ def tasks(dataset: xr.Dataset) -> Figure:
 
 
 def _draw_trial(panel: Axes, run: xr.Dataset) -> None:
-    """Draw the example trial in strips: each output with its own input, or all inputs in a strip above the outputs."""
-    # The trial is the same for all gains; take it from a network that exists.
+    """Draw the example trial, the same for all gains, from a network that exists."""
     shared = run[["example_input", "example_mask", "example_target"]]
-    trial = shared.isel(gain=int(shared["example_mask"].notnull().any(["step", "output_channel"]).values.argmax()))
-    inputs, outputs = run.sizes["input_channel"], run.sizes["output_channel"]
-    paired = inputs == outputs
-    strips = _strips(panel, [*([] if paired else [0.5 + 0.3 * inputs]), *[1.0] * outputs])
-    if not paired:
-        _draw_inputs(strips[0], trial)
-    for channel, ax in enumerate(strips[-outputs:]):
-        if paired:
-            _draw_input(ax, trial, channel)
-        for index in range(run.sizes["gain"]):
-            output = run["example_output"].isel(gain=index, output_channel=channel)
-            ax.plot(trial["time"], output, color=series(index)["color"])
-        one = trial.isel(output_channel=channel)
-        ax.plot(trial["time"], one["example_target"].where(one["example_mask"] > 0), **TARGET)
-        ax.axhline(0, **ZERO)
-        ax.set_ylabel(f"output {channel + 1}" if outputs > 1 else "output")
-    _share_limits(strips[-outputs:])
-    strips[-1].set_xlabel("time (time constants)")
-
-
-def _draw_inputs(ax: Axes, trial: xr.Dataset) -> None:
-    """Draw all input channels, several above each other with a scale bar."""
-    count = trial.sizes["input_channel"]
-    levels = [2.0 * (count - 1 - channel) for channel in range(count)]
-    for channel, level in enumerate(levels):
-        ax.axhline(level, **ZERO)
-        _draw_input(ax, trial, channel, level)
-    ax.set_ylabel("input" if count == 1 else "input channel")
-    if count > 1:
-        ax.set_yticks(levels, [str(channel + 1) for channel in range(count)])
-        right = ax.get_yaxis_transform()
-        ax.plot([0.97, 0.97], [levels[0], levels[0] + 1], color=INK, linewidth=1.2, transform=right)
-        ax.text(0.95, levels[0] + 0.5, "1", transform=right, ha="right", va="center", fontsize=7)
-
-
-def _draw_input(ax: Axes, trial: xr.Dataset, channel: int, level: float = 0.0) -> None:
-    ax.plot(trial["time"], trial["example_input"].isel(input_channel=channel) + level, drawstyle="steps-pre", **INPUT)
+    one = shared.isel(gain=int(shared["example_mask"].notnull().any(["step", "output_channel"]).values.argmax()))
+    inputs = one["example_input"].transpose("step", ...).values
+    targets, mask = (one[name].transpose("step", ...).values for name in ("example_target", "example_mask"))
+    outputs = run["example_output"].transpose("gain", "step", ...).values
+    draw_trial(panel, one["time"].values, inputs, targets, mask, list(outputs))
 
 
 def _draw_loss(ax: Axes, run: xr.Dataset) -> None:
     for index in range(run.sizes["gain"]):
         one = run.isel(gain=index)
-        ax.semilogy(one["epoch"], one["loss"] / float(one["initial_loss"]), color=series(index)["color"], linewidth=1.0)
+        plot_loss(one["loss"] / float(one["initial_loss"]), ax, color=series(index)["color"])
         converged = float(one["convergence_epoch"])
         if not np.isnan(converged):
             ax.plot(converged, CRITERION, markeredgecolor="white", markersize=7, **series(index))
     mark_criterion(ax, CRITERION)
-    ax.set(xlabel="epoch", ylabel="loss / initial loss")
-    ax.margins(x=0.02)
+    ax.set(ylabel="loss / initial loss")
 
 
 def _draw_singular_values(ax: Axes, run: xr.Dataset) -> None:
@@ -140,47 +104,18 @@ def _draw_singular_values(ax: Axes, run: xr.Dataset) -> None:
         values = values.sel(weight=chosen)
         label += f"\n({chosen})"
     for index in range(run.sizes["gain"]):
-        ax.plot(values["singular_index"], values.isel(gain=index), markersize=3.5, linewidth=0.9, **series(index))
-    ax.set(xlabel="index of the singular value", ylabel=label)
-    ax.set_ylim(bottom=0)
-    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        plot_singular_values(values.isel(gain=index), ax, **series(index))
+    ax.set(ylabel=label)
 
 
 def _draw_truncation(ax: Axes, run: xr.Dataset) -> None:
     """Draw the loss with the change truncated to each rank, relative to rank 0; the functional rank is ringed."""
     for index in range(run.sizes["gain"]):
         one = run.isel(gain=index)
-        curve = one["truncation_loss"] / one["truncation_loss"].sel(rank=0)
-        ax.semilogy(curve["rank"], curve, markersize=3.5, linewidth=0.9, **series(index))
+        curve = TruncationCurve(one["rank"].values.tolist(), one["truncation_loss"].values, np.nan)
         rank = float(one["functional_rank"])
-        if not np.isnan(rank):
-            ring = {"marker": "o", "markersize": 9, "color": series(index)["color"], "markerfacecolor": "none"}
-            ax.plot([rank], [float(curve.sel(rank=rank))], **ring)
+        plot_truncation(curve, ax, rank=None if np.isnan(rank) else rank, criterion=None, **series(index))
     mark_criterion(ax, CRITERION)
-    ax.set(xlabel=r"rank of the truncated $\Delta W$", ylabel="loss / loss at rank 0")
-    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
 
 
 DRAWERS = (_draw_trial, _draw_loss, _draw_singular_values, _draw_truncation)
-
-
-def _strips(panel: Axes, heights: list[float]) -> list[Axes]:
-    """Replace `panel` by axes below each other that share the time axis."""
-    panel.set_axis_off()
-    unit = (1 - GAP * (len(heights) - 1)) / sum(heights)
-    top, strips = 1.0, list[Axes]()
-    for height in heights:
-        bottom = top - unit * height
-        strips.append(panel.inset_axes((0, bottom, 1, unit * height), sharex=strips[0] if strips else None))
-        top = bottom - GAP
-    for ax in strips[:-1]:
-        ax.tick_params(labelbottom=False)
-    return strips
-
-
-def _share_limits(axes: Iterable[Axes]) -> None:
-    """Set the vertical limits of all axes to a range that contains all their curves."""
-    visible = [ax for ax in axes if ax.axison]
-    limits = [ax.get_ylim() for ax in visible]
-    for ax in visible:
-        ax.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))

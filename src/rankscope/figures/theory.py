@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 
 from rankscope.experiments.averages import mean_and_std
 from rankscope.figures.labels import axis_label
-from rankscope.figures.style import COLORS, GREY, INK, label_panels, styled
 from rankscope.figures.theory_curves import EXACT_LABEL, PAPER_LABEL, target_label
+from rankscope.plot.style import COLORS, GREY, INK, label_panels, styled
 
 LINES: dict[str, tuple[str, dict[str, Any]]] = {
     "exact": (EXACT_LABEL, {"color": COLORS[0], "linewidth": 1.6}),

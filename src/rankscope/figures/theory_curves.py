@@ -20,7 +20,7 @@ from rankscope.errors import InputError
 from rankscope.experiments.averages import mean_and_std
 from rankscope.experiments.linear_theory import Array, Condition
 from rankscope.figures.selection import networks_of, trained_along
-from rankscope.figures.style import INK, entry, gain_label, legend_above, note_below
+from rankscope.plot.style import INK, entry, gain_label, legend_above, note_below
 
 Conditions = dict[float, dict[float, Condition]]
 

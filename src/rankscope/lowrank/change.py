@@ -24,6 +24,9 @@ Array = NDArray[np.float64]
 BLOCK = 2**18
 """Entries of a block of rows: temporaries stay small beside a large matrix."""
 
+DECOMPOSED_UP_TO = 1024
+"""Size up to which a display in a notebook decomposes a matrix."""
+
 DOUBLE_UP_TO = 2**24
 """Entries up to which dW is kept in double precision: 128 MB."""
 
@@ -58,6 +61,27 @@ class Change:
         self.norm, self.initial_norm, self.initial_product = found.norm, found.initial_norm, found.initial_product
         self.rounding = found.rounding
         self.matrix: Array = found.matrix.numpy()
+
+    def __repr__(self) -> str:
+        rows, columns = self.shape
+        return f"{type(self).__name__}({rows} x {columns}, norm {self.norm:.4g})"
+
+    def _repr_html_(self) -> str:
+        from rankscope.plot import singular_values as plot_singular_values
+        from rankscope.plot.html import card
+
+        known = "svd" in vars(self) or min(self.shape) <= DECOMPOSED_UP_TO
+        relative = {} if not self.initial_norm else {"norm / norm of W0": f"{self.norm / self.initial_norm:.3g}"}
+        rows = {
+            "shape": " x ".join(map(str, self.shape)),
+            "norm": f"{self.norm:.4g}",
+            **relative,
+        }
+        if not known:
+            return card("Change dW = W - W0", rows)
+        rows["largest singular values"] = ", ".join(f"{value:.3g}" for value in self.singular_values[:4])
+        rows["directions with 95 % of |dW|²"] = str(int(np.searchsorted(self.variance_explained, 0.95)) + 1)
+        return card("Change dW = W - W0", rows, [lambda ax: plot_singular_values(self, ax)])
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -64,6 +64,18 @@ class TruncationCurve:
         object.__setattr__(self, "ranks", ranks)  # the dataclass is frozen
         object.__setattr__(self, "scores", scores)
 
+    def _repr_html_(self) -> str:
+        from rankscope.plot import truncation as plot_truncation
+        from rankscope.plot.html import card
+
+        rows = {
+            "truncated": ", ".join(self.matrices),
+            "ranks": f"{self.ranks[0]} to {self.ranks[-1]}",
+            "score of the full network": f"{self.full:.4g}",
+            "functional rank": functional_rank(self, "accuracy" if self.higher_is_better else "loss"),
+        }
+        return card("Truncation curve", rows, [lambda ax: plot_truncation(self, ax)])
+
 
 def functional_rank(
     curve: TruncationCurve,

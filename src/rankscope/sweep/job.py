@@ -192,6 +192,11 @@ class Job(Description):
             raise InputError(f"a job must be a JSON object, got {text!r:.100}")
         return cls(**fields)
 
+    def _repr_html_(self) -> str:
+        from rankscope.sweep.display import job_html
+
+        return job_html(self)
+
     def make_task(self) -> Any:
         """Return the task.
 
@@ -351,6 +356,11 @@ class Done:
     history: History
     measurements: xr.Dataset
     names: tuple[str, ...]
+
+    def _repr_html_(self) -> str:
+        from rankscope.sweep.display import done_html
+
+        return done_html(self)
 
     def save(self, folder: str | os.PathLike[str], keep_weights: bool = True) -> list[Path]:
         """Write the networks to FOLDER/network.safetensors and the measurements to FOLDER/measurements.safetensors.

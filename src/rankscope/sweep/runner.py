@@ -79,6 +79,11 @@ class RunResult:
     continued: Mapping[str, str] = field(default_factory=dict)
     anew: Mapping[str, str] = field(default_factory=dict)
 
+    def _repr_html_(self) -> str:
+        from rankscope.sweep.display import result_html
+
+        return result_html(self)
+
 
 def run(
     jobs: Iterable[Job],

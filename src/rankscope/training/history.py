@@ -73,6 +73,20 @@ class History:
         records = f"{len(self.recorded_epochs)} records of {', '.join(self.matrices)}"
         return f"History({self.status}, {self.epochs} epochs, losses {ends}, {records})"
 
+    def _repr_html_(self) -> str:
+        from rankscope.plot import loss as plot_loss
+        from rankscope.plot.html import card
+
+        rows = {
+            "status": self.status,
+            "epochs": self.epochs,
+            "loss": f"{self.losses[0]:.4g} to {self.losses[-1]:.4g}" if self.epochs else "none",
+            "learning rate": f"{self.learning_rate:g}",
+            "recorded": f"{len(self.recorded_epochs)} epochs of {', '.join(self.matrices)}",
+            "seconds": f"{self.seconds:.3g}",
+        }
+        return card("History", rows, [lambda ax: plot_loss(self, ax)] if self.epochs else [])
+
     @property
     def singular_values(self) -> NDArray[np.float64]:
         """(records, k) Leading singular values of W - W0 of the first recorded matrix."""
