@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import rankscope as rs
 from rankscope.errors import InputError
 from rankscope.validation import choice, generator, integer, number
 
@@ -157,3 +158,12 @@ def test_generator_refuses_everything_else(value):
 def test_generator_refuses_the_legacy_kind():
     with pytest.raises(InputError, match="rng must be a seed"):
         generator(np.random.RandomState(0))
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [("lr", "did you mean 'learning_rate'"), ("n_epochs", "did you mean 'epochs'"), ("device", "network.to.'cuda'.")],
+)
+def test_usual_words_of_other_libraries(option, message):
+    with pytest.raises(InputError, match=message):
+        rs.TrainingConfig(**{option: 1})

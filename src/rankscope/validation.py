@@ -56,14 +56,75 @@ def integer(name: str, value: object, *, minimum: int | None = None, maximum: in
     raise InputError(f"{name} must be a whole number{_bounds(None, minimum, maximum, None)}, got {value!r}")
 
 
+#: Usual words of other libraries -> ours.
+USUAL_WORDS = {
+    "lr": "learning_rate",
+    "step_size": "learning_rate",
+    "n_epochs": "epochs",
+    "num_epochs": "epochs",
+    "max_epochs": "epochs",
+    "iterations": "epochs",
+    "n_steps": "epochs",
+    "bs": "batch_size",
+    "n_trials": "batch_size",
+    "wd": "weight_decay",
+    "l2": "weight_decay",
+    "optim": "optimizer",
+    "opt": "optimizer",
+    "scheduler": "schedule",
+    "lr_scheduler": "schedule",
+    "criterion": "loss",
+    "loss_fn": "loss",
+    "objective": "loss",
+    "grad_clip": "clip_norm",
+    "gradient_clip": "clip_norm",
+    "max_norm": "clip_norm",
+    "n": "hidden_size",
+    "units": "hidden_size",
+    "n_units": "hidden_size",
+    "num_units": "hidden_size",
+    "n_hidden": "hidden_size",
+    "hidden_dim": "hidden_size",
+    "hidden": "hidden_size",
+    "g": "gain",
+    "layers": "num_layers",
+    "n_layers": "num_layers",
+    "activation": "nonlinearity",
+    "phi": "nonlinearity",
+    "noise": "noise_std",
+    "sigma": "noise_std",
+    "cell": "kind",
+    "cell_type": "kind",
+    "model": "network",
+    "net": "network",
+    "config": "training",
+    "n_samples": "samples",
+    "num_samples": "samples",
+    "repeats": "samples",
+    "replicates": "samples",
+    "n_seeds": "samples",
+    "n_jobs": "workers",
+    "generator": "rng",
+}
+#: Words for which nothing is to be spelled differently -> what to do.
+REMARKS = dict.fromkeys(
+    ("device", "cuda", "gpu", "use_cuda"),
+    "; training runs where the network is, as in network.to('cuda'), and a run takes device= or --device",
+)
+
+
 def choice(name: str, value: object, options: Iterable[str]) -> str:
     """Return `value` if it is one of `options`, or raise `InputError` naming the nearest one."""
     known = list(options)
     if isinstance(value, str) and value in known:
         return value
     plain = {option.casefold(): option for option in reversed(known)}
-    near = difflib.get_close_matches(value.casefold(), list(plain), n=1) if isinstance(value, str) else []
-    hint = f" (did you mean {plain[near[0]]!r}?)" if near else ""
+    near: list[str] = []
+    if isinstance(value, str):
+        usual = USUAL_WORDS.get(value.casefold(), "")
+        near = [usual] if usual in plain else difflib.get_close_matches(value.casefold(), list(plain), n=1)
+    remark = REMARKS.get(value, "") if isinstance(value, str) and "epochs" in plain else ""
+    hint = remark or (f" (did you mean {plain[near[0]]!r}?)" if near else "")
     raise InputError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}{hint}")
 
 

@@ -11,6 +11,7 @@ from safetensors import safe_open
 
 import rankscope as rs
 from forking import Program
+from rankscope.errors import InputError
 from rankscope.io import atomic
 from rankscope.tasks import FlipFlop
 from rankscope.training.optimizers import OPTIMIZERS
@@ -229,8 +230,14 @@ def test_an_iterable_goes_on_where_it_was(tmp_path, kind):
     batches = [TASK.sample(3, rng) for _ in range(EPOCHS)]
     expected = run(tmp_path / "whole", task=kind(batches), epochs=None)
     path = tmp_path / "stopped"
-    short = run(path, task=kind(batches[:4]), epochs=EPOCHS)
-    assert (short.epochs, short.status) == (4, "exhausted")
+    if kind is list:
+        run(path, task=batches, epochs=4)
+        with pytest.raises(InputError, match="content of the trials = "):
+            run(path, task=batches[::-1], epochs=EPOCHS)
+    else:
+        with pytest.warns(UserWarning, match="ended after 4 of"):
+            short = run(path, task=iter(batches[:4]), epochs=EPOCHS)
+        assert (short.epochs, short.status) == (4, "exhausted")
     history = run(path, task=kind(batches), epochs=None)
     assert_same_training(path, history, tmp_path / "whole", expected)
 

@@ -159,11 +159,14 @@ def test_a_list_and_a_generator_give_the_same():
     assert len(list(rest)) == 3
 
 
-@pytest.mark.parametrize("kind", [list, iter])
-def test_an_iterable_that_ends_early(kind):
-    history = rs.train(network(), kind(batches(4)), 9)
+def test_an_iterable_that_ends_early_says_so_and_a_list_is_repeated():
+    with pytest.warns(UserWarning, match="ended after 4 of 9 epochs"):
+        history = rs.train(network(), iter(batches(4)), 9)
     assert (history.epochs, history.status) == (4, "exhausted")
     assert history.diverged_epoch is None
+    repeated = rs.train(network(), batches(4), 9)
+    assert (repeated.epochs, repeated.status) == (9, "finished")
+    np.testing.assert_array_equal(repeated.losses, rs.train(network(), [*batches(4), *batches(4), *batches(1)]).losses)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +179,7 @@ def test_progress_is_called_once_an_epoch(trials, epochs, total):
     history = rs.train(network(), trials, epochs, 0, batch_size=4, progress=lambda *each: calls.append(each))
     expected = [(k, total or k, loss) for k, loss in enumerate(history.losses, start=1)]
     assert calls == expected
-    assert len(calls) == 4
+    assert len(calls) == (total if total == 9 else 4)
 
 
 def test_stop_below():

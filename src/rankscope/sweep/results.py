@@ -41,6 +41,8 @@ SPARSE = 4
 """A grid with this many times more combinations than results is sparse."""
 
 Place = tuple[int, ...]
+Joined = Mapping[str, tuple[str, ...]]
+"""Coordinates of text that differ between results -> all their words."""
 
 
 def open_run(folder: str | os.PathLike[str], in_memory: bool = False, without: Collection[str] = ()) -> xr.Dataset:
@@ -200,18 +202,22 @@ def assemble(results: Sequence[StoredDataset], in_memory: bool = False, without:
         coords={name: (_of_one_type(values[name]) if name in varying else values[name][0]) for name in names},
         attrs=_common_attributes(results),
     )
-    lengths = _lengths(results)
+    joined = _joined(results)
+    lengths = _lengths(results) | {dim: len(words) for dim, words in joined.items()}
     structures = {id(result.variables): result for result in results}
     variables = dict.fromkeys(name for result in structures.values() for name in result.variables)
     load = in_memory and not is_sparse(math.prod(sizes.values()), len(results))
     arrays: dict[str, NDArray[Any]] = {}
     for name in variables:
         if name not in names and name not in without:
-            dataset[name], array = _spread(name, places, sizes, lengths, load)
+            if name in joined:
+                dataset[name] = (name, np.array(joined[name], dtype=object))
+                continue
+            dataset[name], array = _spread(name, places, sizes, lengths, load, joined)
             if array is not None:
                 arrays[name] = array
     if arrays:
-        _fill(arrays, places)
+        _fill(arrays, places, joined)
     return dataset.set_coords([name for name in ("seed", "time", "recorded_epoch") if name in dataset])
 
 
@@ -279,8 +285,41 @@ def _lengths(results: Sequence[StoredDataset]) -> dict[str, int]:
     return lengths
 
 
+def _joined(results: Sequence[StoredDataset]) -> Joined:
+    """Return all words of each coordinate of text that differs between results, such as the gates of rnn and gru."""
+    found: dict[str, dict[tuple[str, ...], None]] = {}
+    for result in results:
+        for name, variable in result.variables.items():
+            if variable.dims == (name,) and variable.dtype.kind == "O":
+                words = tuple(result.values[name].tolist())
+                if len(set(words)) == len(words):
+                    found.setdefault(name, {})[words] = None
+    return {
+        name: tuple(dict.fromkeys(word for words in different for word in words))
+        for name, different in found.items()
+        if len(different) > 1
+    }
+
+
+def _index(result: StoredDataset, name: str, joined: Joined) -> tuple[Any, ...]:
+    """Return where the values of a variable belong in its array over all results."""
+    variable = result.variables[name]
+    if joined.keys().isdisjoint(variable.dims):
+        return tuple(map(slice, variable.shape))
+    where = [
+        [joined[dim].index(word) for word in result.values[dim].tolist()] if dim in joined else range(length)
+        for dim, length in zip(variable.dims, variable.shape, strict=True)
+    ]
+    return np.ix_(*where)
+
+
 def _spread(
-    name: str, places: Mapping[Place, StoredDataset], sizes: Mapping[str, int], lengths: Mapping[str, int], load: bool
+    name: str,
+    places: Mapping[Place, StoredDataset],
+    sizes: Mapping[str, int],
+    lengths: Mapping[str, int],
+    load: bool,
+    joined: Joined,
 ) -> tuple[xr.Variable, NDArray[Any] | None]:
     """Return one variable of all results on the grid, padded to `lengths`, and the array that is to be filled."""
     having = {place: result for place, result in places.items() if name in result.variables}
@@ -310,16 +349,15 @@ def _spread(
     if load:
         array: NDArray[Any] = np.full((*shape, *inner), missing, dtype=_type_of(missing))
         return xr.Variable(dims, array, attrs), array
-    return xr.Variable(dims, _lazily(name, having, shape, inner, missing), attrs), None
+    return xr.Variable(dims, _lazily(name, having, shape, inner, missing, joined), attrs), None
 
 
-def _fill(arrays: Mapping[str, NDArray[Any]], places: Mapping[Place, StoredDataset]) -> None:
+def _fill(arrays: Mapping[str, NDArray[Any]], places: Mapping[Place, StoredDataset], joined: Joined) -> None:
     """Fill arrays over the grid, reading each file once."""
     for place, result in places.items():
         found = result.arrays([name for name in arrays if name in result.variables])
         for name, values in found.items():
-            index: tuple[int | slice, ...] = (*place, *map(slice, values.shape))
-            arrays[name][index] = values
+            arrays[name][place][_index(result, name, joined)] = values
 
 
 def _scalars(name: str, having: Mapping[Place, StoredDataset], shape: Place, missing: Any) -> NDArray[Any]:
@@ -333,11 +371,16 @@ def _scalars(name: str, having: Mapping[Place, StoredDataset], shape: Place, mis
 
 
 def _lazily(
-    name: str, having: Mapping[Place, StoredDataset], shape: Place, inner: tuple[int, ...], missing: Any
+    name: str,
+    having: Mapping[Place, StoredDataset],
+    shape: Place,
+    inner: tuple[int, ...],
+    missing: Any,
+    joined: Joined,
 ) -> da.Array:
     # dask searches all arguments for its own collections, but not inside a function.
     blocks: da.Array = da.map_blocks(  # type: ignore[no-untyped-call]
-        partial(_block, variable=name, having=having, inner=inner, missing=missing),
+        partial(_block, variable=name, having=having, inner=inner, missing=missing, joined=joined),
         name=f"{name}-{uuid.uuid4().hex}",
         chunks=(*((1,) * length for length in shape), *((length,) for length in inner)),
         meta=np.empty((0,) * (len(shape) + len(inner)), dtype=_type_of(missing)),
@@ -350,6 +393,7 @@ def _block(
     having: Mapping[Place, StoredDataset],
     inner: tuple[int, ...],
     missing: Any,
+    joined: Joined,
     block_id: tuple[int, ...] = (),
 ) -> NDArray[Any]:
     """Return the values of the result at one place, padded to `inner`."""
@@ -357,8 +401,7 @@ def _block(
     place = block_id[: len(block_id) - len(inner)]
     result = having.get(place)
     if result is not None:
-        values = result.array(variable)
-        padded[tuple(map(slice, values.shape))] = values
+        padded[_index(result, variable, joined)] = result.array(variable)
     return padded.reshape((1,) * len(place) + inner)
 
 

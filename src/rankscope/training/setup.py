@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from rankscope.tasks import describe
 from rankscope.tasks.trials import BuiltInTask, Task, Trials, as_trials
 from rankscope.training import state_file
 from rankscope.training.config import DEFAULT_EPOCHS, TrainingConfig
+from rankscope.training.identity import identities
 from rankscope.training.loss import Loss, name_of_loss
 from rankscope.training.prefetch import drawn_ahead
 from rankscope.training.recorder import MatrixRecords, Recorder, record_schedule
@@ -88,6 +89,8 @@ def begin(
         "loss": name_of_loss(loss),
         "matrices": list(initial),
     }
+    if path is not None:
+        settings |= identities(network, task, config, loss)
     state = TrainingState(
         network,
         optimizer,
@@ -101,19 +104,22 @@ def begin(
     if path is not None and Path(path).exists():
         state_file.restore(path, state, config.epochs)
     if state.status is None:
-        state.batches = _batches(task, config.batch_size, state, bool(config.gradient_noise))
+        state.batches = _batches(task, config, state)
     return state
 
 
-def _batches(task: Any, batch_size: int, state: TrainingState, gradient_noise: bool) -> Iterator[Iterable[Trials]]:
+def _batches(task: Any, config: TrainingConfig, state: TrainingState) -> Iterator[Iterable[Trials]]:
     """Return the batches of each epoch, from `state.epoch` on, drawn from `state.rng`."""
-    noiseless = not gradient_noise and isinstance(state.network, RateRNN) and state.network.noise_std == 0
+    batch_size = config.batch_size
+    noiseless = not config.gradient_noise and isinstance(state.network, RateRNN) and state.network.noise_std == 0
     if state.finite:
         return iter(lambda: task.batches(batch_size, state.rng), None)
     if noiseless and isinstance(task, BuiltInTask) and task.by_rng_alone:
         return ((trials,) for trials in drawn_ahead(task, batch_size, state.rng))
     if isinstance(task, Task):
         return iter(lambda: (task.sample(batch_size, state.rng),), None)
+    if isinstance(task, Sequence) and len(task) and config.epochs is not None:  # repeated for all epochs
+        return ((task[epoch % len(task)],) for epoch in itertools.count(state.epoch))
     return ((trials,) for trials in itertools.islice(iter(task), state.epoch, None))
 
 

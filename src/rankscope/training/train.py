@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -45,8 +46,8 @@ def train(
         to (batch, time, out) (the parameters with `requires_grad` change). See `rankscope.networks.protocol`.
     task
         A task with `sample(batch_size, rng)`; a task with finite data, `batches(batch_size, rng)`, an iterable over
-        the Trials of one pass, and optionally `validation()`, a list of Trials; or any iterable of Trials, one an
-        epoch.
+        the Trials of one pass, and optionally `validation()`, a list of Trials; a list of Trials, one an epoch,
+        repeated for all epochs; or any other iterable of Trials, one an epoch.
     epochs
         1000 by default, or the length of an iterable.
     rng
@@ -99,4 +100,10 @@ def train(
             )
     if state.best is not None:
         network.load_state_dict(state.best)
+    if state.status == "exhausted":
+        warnings.warn(
+            f"the iterable of trials ended after {state.epoch} of {config.epochs} epochs, and so did the training; a "
+            "list of trials is repeated",
+            stacklevel=2,
+        )
     return state.history()
