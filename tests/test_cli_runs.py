@@ -3,6 +3,7 @@
 import json
 import re
 
+import numpy as np
 import pytest
 import xarray as xr
 
@@ -58,6 +59,37 @@ def test_run_prints_its_cost_before_it_begins_and_does_nothing_twice(capsys, tmp
     _, _, err = call(capsys, "run", tmp_path / "impossible.yaml", "--out", tmp_path / "impossible.yaml" / "run")
     assert err.startswith("8 networks: about ")
     assert re.search(r" \d\S* (s|min) in \d+ process(es)?, \d\S* [kMG]B in ", err)
+
+
+def test_run_closes_with_a_table_over_the_grid(capsys, finished):
+    _, out, _ = call(capsys, "run", finished.parent / "sweep.yaml", "--out", finished, "--workers", "1")
+    data = rs.open_run(finished)["change_norm"].sel(gain=0.9, learning_rate=0.004)
+    assert f"{float(data.mean()):.3g} ± {float(data.std(ddof=1)):.2g}" in out
+    assert f"rankscope report {finished}" in "".join(out.split("\n"))
+
+
+def test_another_sweep_in_the_folder_is_refused_and_numbers_are_numbers(capsys, finished, tmp_path):
+    (tmp_path / "sweep.yaml").write_text(SWEEP.replace("0.001", "1e-3").replace("0.004", "4e-3"))
+    status, out, _ = call(capsys, "run", tmp_path / "sweep.yaml", "--out", finished, "--json")
+    assert (status, json.loads(out)["already_done"]) == (0, 8)
+    (tmp_path / "sweep.yaml").write_text(SWEEP.replace("16", "12"))
+    status, _, err = call(capsys, "run", tmp_path / "sweep.yaml", "--out", finished)
+    assert status == 2
+    assert "network.hidden_size = 16 there, 12 here. Choose another folder" in err
+
+
+def test_weights_are_exported_and_a_network_of_a_run_is_inspected(capsys, finished, tmp_path):
+    assert call(capsys, "export", finished, "--weights", "--out", tmp_path / "w")[0] == 0
+    assert len((tmp_path / "w" / "networks.csv").read_text().splitlines()) == 9
+    before, after = rs.load_networks(finished, gain=0, sample=1, learning_rate=0.001)
+    stored = np.load(tmp_path / "w" / "gain=0.0_learning_rate=0.001_sample=1.npz")
+    np.testing.assert_array_equal(stored["before.recurrent_weights"], before.recurrent_weights.detach())
+    np.testing.assert_array_equal(stored["after.recurrent_weights"], after.recurrent_weights.detach())
+    select = [word for text in ("gain=0", "sample=1", "learning_rate=1e-3") for word in ("--select", text)]
+    rows = json.loads(call(capsys, "inspect", finished, *select, "--json")[1])["matrices"]
+    assert "recurrent_weights" in {row["matrix"] for row in rows}
+    status, _, err = call(capsys, "inspect", finished)
+    assert (status, "they differ in gain, learning_rate, sample" in err) == (2, True)
 
 
 def test_status(capsys, finished):

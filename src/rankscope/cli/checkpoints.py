@@ -68,12 +68,18 @@ def inspect(
     device: Annotated[str, typer.Option(help="Where singular values are computed: cpu or cuda.")] = "cpu",
     csv: Annotated[Path | None, typer.Option(help="Table to write, one row for each matrix.")] = None,
     out: Annotated[Path | None, typer.Option(help="Figure to write: .png, .pdf or .svg.")] = None,
+    select: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Network of a run, where BEFORE is the folder of a run; repeatable."),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Report how each weight matrix changed between two or more checkpoints, and in how many directions."""
     from rankscope.checkpoints import inspect as compare_files
+    from rankscope.cli.runs import network_of_run
     from rankscope.figures.saving import figure_paths, save_figure
 
+    before = network_of_run(before, select)
     if out is not None:
         figure_paths(out)
     if after and len(after) > 1:

@@ -155,13 +155,36 @@ def export(
             show_default=False,
         ),
     ] = None,
+    weights: Annotated[
+        bool,
+        typer.Option("--weights", help="Write the weights of every network before and after training, one .npz each."),
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Write the measurements of a run as netCDF, Zarr, CSV or Parquet."""
-    from rankscope.sweep import export_run
+    """Write the measurements of a run as netCDF, Zarr, CSV or Parquet, or its weights."""
+    from rankscope.sweep import export_run, export_weights
 
+    if weights:
+        if format_ is not None:
+            raise InputError(f"format must be left out beside --weights, got {format_!r}")
+        files = export_weights(folder, out)
+        print_files(files if as_json else files[:1], as_json)
+        return
     export_run(folder, out, out.suffix.removeprefix(".") if format_ is None else format_)
     print_files([out], as_json)
+
+
+def network_of_run(path: Path, select: list[str] | None) -> Path:
+    """Return the file of the network with these labels if `path` is the folder of a run, else `path`."""
+    if not (path / "run.json").is_file():
+        if select:
+            raise InputError(f"--select is for the folder of a run, got {str(path)!r}")
+        return path
+    from rankscope.cli.train import assignments
+    from rankscope.sweep import RunFolder
+    from rankscope.sweep.results import digest_of
+
+    return RunFolder(path).network_path(digest_of(path, assignments("--select", select or [])))
 
 
 def _jobs(what: str, preset: str) -> tuple[Sequence[Job], dict[str, Any]]:

@@ -14,3 +14,4 @@ from rankscope.sweep.store import RunFolder as RunFolder
 from rankscope.sweep.sweep_file import Sweep as Sweep
 from rankscope.sweep.sweep_file import job_from_options as job_from_options
 from rankscope.sweep.sweep_file import seed_of as seed_of
+from rankscope.sweep.weights_export import export_weights as export_weights

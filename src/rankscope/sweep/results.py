@@ -77,6 +77,26 @@ def open_run(folder: str | os.PathLike[str], in_memory: bool = False, without: C
     return assemble(results, in_memory, without)
 
 
+def digest_of(folder: str | os.PathLike[str], labels: Mapping[str, Any]) -> str:
+    """Return the digest of the one finished job with these labels; arguments and errors as in `load_networks`."""
+    store = RunFolder(folder)
+    results, unreadable = read_results(folder)
+    if not results and not unreadable:
+        raise store.without_results()
+    options = {result.metadata["digest"]: _selectable(result) for result in results}
+    known = dict.fromkeys(name for result in results for name in labels_of(result)) | {"digest": None}
+    others = {name for one in options.values() for name in one}
+    for name in labels:
+        if name not in others:
+            choice("label", name, known)
+    found = [result for result in results if _fits(options[result.metadata["digest"]], labels)]
+    if len(found) != 1:
+        vary = sorted(name for name in known if len({str(labels_of(result).get(name)) for result in found}) > 1)
+        hint = f"; they differ in {', '.join(vary)}" if found else f", of {len(results)}{_nearest(results, labels)}"
+        raise InputError(f"labels must select one network, got {labels}, which fits {len(found)}{hint}")
+    return str(found[0].metadata["digest"])
+
+
 def load_networks(folder: str | os.PathLike[str], **labels: Any) -> tuple[nn.Module, nn.Module]:
     """Return one network of a run, before and after training.
 
@@ -93,22 +113,7 @@ def load_networks(folder: str | os.PathLike[str], **labels: Any) -> tuple[nn.Mod
         If the folder holds no finished job, the labels fit no network or several, the networks were not kept, or a file
         is damaged.
     """
-    store = RunFolder(folder)
-    results, unreadable = read_results(folder)
-    if not results and not unreadable:
-        raise store.without_results()
-    options = {result.metadata["digest"]: _selectable(result) for result in results}
-    known = dict.fromkeys(name for result in results for name in labels_of(result)) | {"digest": None}
-    others = {name for one in options.values() for name in one}
-    for name in labels:
-        if name not in others:
-            choice("label", name, known)
-    found = [result for result in results if _fits(options[result.metadata["digest"]], labels)]
-    if len(found) != 1:
-        vary = sorted(name for name in known if len({str(labels_of(result).get(name)) for result in found}) > 1)
-        hint = f"; they differ in {', '.join(vary)}" if found else f", of {len(results)}{_nearest(results, labels)}"
-        raise InputError(f"labels must select one network, got {labels}, which fits {len(found)}{hint}")
-    return store.networks(found[0].metadata["digest"])
+    return RunFolder(folder).networks(digest_of(folder, labels))
 
 
 def read_results(folder: str | os.PathLike[str], verify: bool = False) -> tuple[list[StoredDataset], dict[str, str]]:
