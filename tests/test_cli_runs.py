@@ -87,7 +87,7 @@ def test_weights_are_exported_and_a_network_of_a_run_is_inspected(capsys, finish
     np.testing.assert_array_equal(stored["after.recurrent_weights"], after.recurrent_weights.detach())
     select = [word for text in ("gain=0", "sample=1", "learning_rate=1e-3") for word in ("--select", text)]
     rows = json.loads(call(capsys, "inspect", finished, *select, "--json")[1])["matrices"]
-    assert "recurrent_weights" in {row["matrix"] for row in rows}
+    assert "recurrent_weights" in {row["name"] for row in rows}
     status, _, err = call(capsys, "inspect", finished)
     assert (status, "they differ in gain, learning_rate, sample" in err) == (2, True)
 

@@ -26,7 +26,7 @@ def export_weights(folder: str | os.PathLike[str], out: str | os.PathLike[str]) 
     folder
         Folder of a run.
     out
-        Folder, empty or missing, for one .npz a network, named by the labels that vary, and networks.csv, a row for each
+        Folder, empty or missing, for one .npz a network, named by the labels that vary, and networks.csv, a row a
         file. The arrays "before.NAME" and "after.NAME" are the effective weights before and after training.
 
     Returns
