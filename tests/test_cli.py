@@ -9,6 +9,7 @@ import pytest
 import rankscope as rs
 from forking import Program
 from rankscope.cli import main
+from rankscope.io.dataset_file import open_dataset
 from rankscope.sweep import Job
 
 SMALL = ["--hidden-size", "16", "--epochs", "12"]
@@ -37,6 +38,20 @@ def test_train_stores_both_networks_and_what_was_measured(capsys, tmp_path):
         with pytest.raises(rs.InputError, match="holds one job, not a run; open its network with RateRNN"):
             read(out)
     assert "holds one job, not a run" in call(capsys, "status", out)[2]
+
+
+def test_train_from_a_file_whose_options_are_replaced_by_those_given(capsys, tmp_path):
+    file = tmp_path / "job.yaml"
+    file.write_text("{task: romo, network: {hidden_size: 8, dale: 0.8}, epochs: 9, penalties: {rates_l2: 1e-3}}")
+    out = tmp_path / "out"
+    status, _, _ = call(capsys, "train", "--config", file, "--epochs", "2", "--out", out, "--json")
+    assert status == 0
+    job = json.loads(open_dataset(out / "measurements.safetensors").metadata["job"])
+    assert (job["task"]["name"], job["network"]["dale"], job["training"]["epochs"]) == ("romo", 0.8, 2)
+    assert job["training"]["penalties"] == [{"name": "rates_l2", "strength": 0.001}]
+    file.write_text("{task: romo, grid: {gain: [0.1, 0.2]}}")
+    status, _, error = call(capsys, "train", "--config", file, "--out", out)
+    assert (status, "got grid: run a sweep with rankscope run" in error) == (2, True)
 
 
 def test_options_of_task_network_and_training(capsys, tmp_path):

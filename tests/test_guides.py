@@ -1,6 +1,7 @@
 """The Python of the documentation runs, its commands and options exist, and so do its pictures and pages."""
 
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,8 @@ WITH_PYTHON = [path for path in PAGES if "```python" in path.read_text()]
 def test_the_python_runs(page, capsys, tmp_path, monkeypatch):
     if page.name == "neurogym.md" and not installed():
         pytest.skip("NeuroGym is not installed: pip install 'rankscope[neurogym]'")
+    if page.name == "neuralrnn.md" and find_spec("neuralrnn") is None:
+        pytest.skip("NeuralRNN is not installed: pip install neuralrnn")
     text = page.read_text()
     monkeypatch.chdir(tmp_path)
     if page.name == "sweeps.md":  # its code opens the run of its first sweep

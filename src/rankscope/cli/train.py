@@ -26,8 +26,21 @@ DURATIONS = "parameters (durations in time constants)"
 @app.command()
 def train(
     out: OutFolder,
-    task: Annotated[str, typer.Option(help="A task (`rankscope tasks`), or file.py:Class.")] = "flipflop",
-    kind: Annotated[str, typer.Option(help="Network: rate, rnn, gru, lstm, or file.py:function.")] = "rate",
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="YAML file of a job: task, network, training, or their options by name. Options given here "
+            "replace those in the file."
+        ),
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(help="A task (`rankscope tasks`), or file.py:Class. [default: flipflop]", show_default=False),
+    ] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(help="Network: rate, rnn, gru, lstm, or file.py:function. [default: rate]", show_default=False),
+    ] = None,
     hidden_size: Annotated[
         int | None, typer.Option(help="Number of units N. [default: 256, gated 128]", show_default=False)
     ] = None,
@@ -35,11 +48,21 @@ def train(
         float | None,
         typer.Option(help="Strength g of the random initial connectivity. [default: 0.9]", show_default=False),
     ] = None,
-    epochs: Annotated[int, typer.Option(help="Gradient steps, or passes over finite data.")] = 1000,
-    batch_size: Annotated[int, typer.Option(help="Trials in a gradient step.")] = 32,
-    optimizer: Annotated[str, typer.Option(help="Optimizer, such as adam or sgd, or file.py:function.")] = "adam",
+    epochs: Annotated[
+        int | None,
+        typer.Option(help="Gradient steps, or passes over finite data. [default: 1000]", show_default=False),
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Trials in a gradient step. [default: 32]", show_default=False)
+    ] = None,
+    optimizer: Annotated[
+        str | None,
+        typer.Option(help="Optimizer, such as adam or sgd, or file.py:function. [default: adam]", show_default=False),
+    ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="[default: 0.05 / N]", show_default=False)] = None,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of everything random. [default: 0]", show_default=False)
+    ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option(
@@ -61,16 +84,19 @@ def train(
 
     network = {"kind": kind, "hidden_size": hidden_size, "gain": gain}
     training = {"epochs": epochs, "batch_size": batch_size, "optimizer": optimizer, "learning_rate": learning_rate}
-    options: dict[str, Any] = {
-        "task": task,
-        "network": {name: value for name, value in network.items() if value is not None},
-        "training": {name: value for name, value in training.items() if value is not None},
-        "seed": seed,
-    }
+    options = {"task": "flipflop", **(_job_file(config) if config is not None else {})}
     if measure:
         options["measurements"] = comma_separated(measure)
+    options |= {name: value for name, value in (("task", task), ("seed", seed)) if value is not None}
+    for section, given in (("network", network), ("training", training)):
+        given = {name: value for name, value in given.items() if value is not None}
+        for name in given:
+            options.pop(name, None)
+            options.pop(f"{section}.{name}", None)
+        if given:
+            options[section] = {**_mapping(config, section, options.get(section, {})), **given}
     job = job_from_options(options | assignments("--set", set_ or []))
-    with progress_bars([f"{task}, {kind}"]) as report:
+    with progress_bars([f"{job.task_name}, {job.network['kind']}"]) as report:
         done, files = run_into(job, out, lambda *progress: report(0, *progress), overwrite)
     print_summaries([summary(done.measurements)], files, as_json)
 
@@ -127,6 +153,23 @@ def tasks(as_json: JsonFlag = False) -> None:
         "Sentiment of film reviews: --task sentiment, after rankscope data sentiment",
         "Your own: --task file.py:Class",
     )
+
+
+def _job_file(path: Path) -> dict[str, Any]:
+    """Return the options in the YAML file of a job."""
+    from rankscope.sweep.yaml_text import read_sweep
+
+    content = read_sweep(path)
+    for name in ("grid", "samples", "paired"):
+        if name in content:
+            raise InputError(f"{path} must be of one network, got {name}: run a sweep with rankscope run {path}")
+    return content
+
+
+def _mapping(path: Path | None, section: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: {section} must be a mapping of options, got {value!r:.100}")
+    return value
 
 
 def assignments(option: str, texts: list[str]) -> dict[str, Any]:
