@@ -136,6 +136,16 @@ def test_the_best_weights_are_kept_and_the_training_goes_on_from_the_last(tmp_pa
     assert torch.equal(net.recurrent_weights, whole.recurrent_weights)
 
 
+def test_options_of_adam_are_those_of_torch():
+    nets = [network() for _ in range(3)]
+    task, options = rs.tasks.make(TASK), {"weight_decay": 5.0, "learning_rate": 0.05}
+    rs.train(nets[0], task, 5, 0, optimizer={"name": "adam", "decoupled_weight_decay": True}, **options)
+    rs.train(nets[1], task, 5, 0, optimizer="adamw", **options)
+    rs.train(nets[2], task, 5, 0, optimizer="adam", **options)
+    torch.testing.assert_close(nets[0].recurrent_weights, nets[1].recurrent_weights)
+    assert not torch.allclose(nets[0].recurrent_weights, nets[2].recurrent_weights, rtol=0.01)
+
+
 def test_penalties_are_what_they_are_called():
     task = rs.tasks.make(TASK)
     trials = task.sample(4, rng=0)

@@ -24,6 +24,7 @@ def fused_adam_step(optimizer: torch.optim.Optimizer) -> Callable[[], object]:
         and len(optimizer.param_groups) == 1
         and group["fused"]
         and not (group["amsgrad"] or group["maximize"] or group["differentiable"] or group["capturable"])
+        and not group.get("decoupled_weight_decay")
         and all(p.device.type == "cpu" and p in optimizer.state for p in weights)
         and hasattr(torch, "_fused_adam_")
     )
