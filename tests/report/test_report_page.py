@@ -285,6 +285,9 @@ def test_the_comparison_follows_its_controls(opened):
     assert page.evaluate(names) == ["g = 0", "g = 0", "g = 0.8"]
     page.select_option("#main-dimension", "task")
     assert page.evaluate("document.activeElement.id") == "main-dimension"
-    assert page.evaluate("document.querySelector('#panels .plot').layout.xaxis.title.text") == "task"
+    until(page, "document.querySelector('#panels .plot')?.layout?.xaxis.title.text === 'task'")
     page.select_option("#main-dimension", "gain")
+    page.select_option("#curve-color-dimension", "task")
+    assert page.locator("#curve-gain").count() == 1
+    assert "fixed_point" in page.evaluate(names)
     assert watched.problems == []

@@ -7,13 +7,14 @@
   const dimensions = data.dimensions;
   const MAX_STYLES = 7;
   const MARK_HEIGHT = 19;
+  const MOST_FACETS = 8; // values of a label that get a chart each
   const section = document.getElementById("comparison");
   if (!section) { window.report.startComparison = () => {}; return; }
 
   const dimension = (name) => dimensions.find((one) => one.name === name);
   const others = (name) => dimensions.filter((one) => one.name !== name);
   const hasConvergence = data.networks.some((network) => (network.scalars.convergence_epoch ?? null) !== null);
-  const state = { main: data.main, color: null, panelPlace: {}, curvePlace: {} };
+  const state = { main: data.main, color: null, facet: null, curveColor: data.main, panelPlace: {}, curvePlace: {} };
 
   data.networks.forEach((network, index) => {
     network.index = index;
@@ -66,7 +67,7 @@
 
   // ---- scalars against a label ----
 
-  function panelData(panel) {
+  function panelData(panel, facet) {
     const main = dimension(state.main);
     const color = state.color && dimension(state.color);
     const traces = [];
@@ -74,7 +75,7 @@
     const annotations = [];
     const ends = [];
     (color ? color.values : [null]).forEach((_, index) => {
-      const fixed = { ...state.panelPlace, ...(color ? { [color.name]: index } : {}) };
+      const fixed = { ...state.panelPlace, ...facet, ...(color ? { [color.name]: index } : {}) };
       const name = color ? valueName(color, index) : "mean";
       const style = color ? styleAlong(color, index) : styleOf(0);
       const single = data.networks.filter((network) =>
@@ -152,7 +153,7 @@
 
   // curve(network) -> {x, y, text} or null
   function curveData(curve, axes, summary) {
-    const main = dimension(state.main);
+    const main = dimension(state.curveColor);
     const named = new Set();
     const traces = [];
     chosenNetworks().forEach((network) => {
@@ -222,8 +223,22 @@
   const panelsForm = document.getElementById("comparison-controls");
   const curvesForm = document.getElementById("curves-controls");
   let charts = [];
+  let panelCharts = [];
+  let onClick = () => {};
 
-  function redraw() { charts.forEach((one) => one.redraw()); note(); }
+  // The charts of the scalars, again whenever what has a chart of its own changes.
+  function build() {
+    panelCharts.forEach((one) => one.remove());
+    const facet = state.facet && dimension(state.facet);
+    const places = facet ? facet.values.map((_, index) => ({ [facet.name]: index })) : [{}];
+    const panels = document.getElementById("panels");
+    panelCharts = data.panels.flatMap((panel) => places.map((place) =>
+      chart(panels, panel.title + (facet ? ", " + words(place) : ""), () => panelData(panel, place), { onClick })));
+    charts.forEach((one) => one.redraw());
+    note();
+  }
+
+  function redraw() { [...panelCharts, ...charts].forEach((one) => one.redraw()); note(); }
 
   function fixedSelects(form, prefix, names, place) {
     names.forEach((one) => {
@@ -242,14 +257,25 @@
     state.curvePlace = {};
     if (dimensions.length > 1) {
       select(panelsForm, "main-dimension", "Horizontal axis", dimensions.map((one) => [one.name, one.title]), state.main,
-        (value) => { state.main = value; controls(); redraw(); document.getElementById("main-dimension").focus(); });
+        (value) => { state.main = value; controls(); build(); document.getElementById("main-dimension").focus(); });
     }
+    if (free.length && !free.some((one) => one.name === state.facet && one.name !== state.color)) { state.facet = null; }
     if (free.length > 1) {
       select(panelsForm, "color-dimension", "Color", free.map((one) => [one.name, one.title]), state.color,
-        (value) => { state.color = value; controls(); redraw(); document.getElementById("color-dimension").focus(); });
+        (value) => { state.color = value; controls(); build(); document.getElementById("color-dimension").focus(); });
     }
-    fixedSelects(panelsForm, "panel-", free.filter((one) => one.name !== state.color), state.panelPlace);
-    fixedSelects(curvesForm, "curve-", free, state.curvePlace);
+    const facets = free.filter((one) => one.name !== state.color && one.values.length <= MOST_FACETS);
+    if (facets.length) {
+      select(panelsForm, "facet-dimension", "A chart for each", [["", "(one value, chosen)"], ...facets.map((one) => [one.name, one.title])],
+        state.facet || "", (value) => { state.facet = value || null; controls(); build(); document.getElementById("facet-dimension").focus(); });
+    }
+    fixedSelects(panelsForm, "panel-", free.filter((one) => one.name !== state.color && one.name !== state.facet), state.panelPlace);
+    if (!dimension(state.curveColor)) { state.curveColor = state.main; }
+    if (dimensions.length > 1) {
+      select(curvesForm, "curve-color-dimension", "Color", dimensions.map((one) => [one.name, one.title]), state.curveColor,
+        (value) => { state.curveColor = value; controls(); redraw(); document.getElementById("curve-color-dimension").focus(); });
+    }
+    fixedSelects(curvesForm, "curve-", others(state.curveColor), state.curvePlace);
     panelsForm.hidden = !panelsForm.children.length;
     curvesForm.hidden = !curvesForm.children.length;
   }
@@ -264,11 +290,9 @@
   }
 
   window.report.startComparison = (open) => {
-    const onClick = (point) => { if (point.customdata !== undefined) { open(point.customdata); } };
+    onClick = (point) => { if (point.customdata !== undefined) { open(point.customdata); } };
     controls();
-    note();
-    const panels = document.getElementById("panels");
-    charts = data.panels.map((panel) => chart(panels, panel.title, () => panelData(panel), { onClick }));
+    build();
     const curves = document.getElementById("curves");
     if (data.networks.some((network) => network.loss)) { charts.push(chart(curves, "Loss during learning" + (hasConvergence ? " (dashed: 5 %, converged)" : ""), lossData, { onClick })); }
     if (data.networks.some((network) => network.truncation)) { charts.push(chart(curves, "Truncating the change" + (truncatesAccuracy() ? "" : " (dashed: 5 %, functional rank)"), truncationData, { onClick })); }
