@@ -70,6 +70,9 @@ def test_what_cannot_continue_is_trained_anew_and_fewer_epochs_are_refused(tmp_p
     longer = run(sweep(1, epochs=9), tmp_path, executor=executor)
     assert len(longer.anew) == len(longer.finished) == 2
     assert "no training state (keep_weights=False)" in caplog.text
+    between = [sweep(1, epochs=epochs, training={"validation_every": 4}, gain=[0.9]) for epochs in (6, 8, 9)]
+    results = [run(one, tmp_path / "validated", executor=executor) for one in between]
+    assert [(len(one.continued), len(one.anew)) for one in results] == [(0, 0), (0, 1), (1, 0)]
     with pytest.raises(InputError, match=r"epochs must be >= 9, .* got 6; choose another folder"):
         run(sweep(1), tmp_path, executor=executor)
 

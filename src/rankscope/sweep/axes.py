@@ -80,7 +80,7 @@ def axes_of(jobs: Mapping[str, Description], taken: Iterable[str] = ()) -> dict[
     columns |= _columns([options_of(job) for job in jobs.values()])
     chosen: dict[Path, list[Any]] = {}
     for path, values in columns.items():
-        if len({*map(key_of, values)}) > 1 and not place.determines(values):
+        if any(value != values[0] for value in values) and not place.determines(values):
             chosen[path] = values
             place.add(values)
     names = _names(list(chosen), common | {*taken} | RESERVED)

@@ -90,10 +90,13 @@ def plan(store: RunFolder, jobs: Sequence[Job], add: bool = False) -> Growth:
         shorter = sorted((other for other in alike if _epochs(done[other]) < epochs), key=lambda x: _epochs(done[x]))
         superseded |= {other: digest for other in shorter if other not in wanted}
         if shorter:
-            if store.training_path(shorter[-1]).exists():
-                continued[digest] = shorter[-1]
-            else:
+            reached, every = _epochs(done[shorter[-1]]), one.training.validation_every
+            if not store.training_path(shorter[-1]).exists():
                 anew[digest] = "the result with fewer epochs holds no training state (keep_weights=False)"
+            elif reached % every:  # its last epoch was validated
+                anew[digest] = f"the result with {reached} epochs ends between two validations, every {every} epochs"
+            else:
+                continued[digest] = shorter[-1]
     others = [digest for digest in done if digest not in wanted and digest not in superseded]
     known = set(done) | set(_listed(store))
     new = [job for digest, job in wanted.items() if digest not in known]
