@@ -182,7 +182,7 @@ def network_of_run(path: Path, select: list[str] | None) -> Path:
         return path
     from rankscope.cli.train import assignments
     from rankscope.sweep import RunFolder
-    from rankscope.sweep.results import digest_of
+    from rankscope.sweep.selection import digest_of
 
     return RunFolder(path).network_path(digest_of(path, assignments("--select", select or [])))
 

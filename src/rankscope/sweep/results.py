@@ -23,15 +23,13 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from torch import nn
 
 from rankscope.errors import InputError
 from rankscope.io.dataset_file import StoredDataset, StoredVariable
-from rankscope.sweep.axes import NONE, Places, axes_of, options_of, own_labels
+from rankscope.sweep.axes import Places, axes_of, own_labels
 from rankscope.sweep.manifest import read_manifest
 from rankscope.sweep.result_file import open_result
 from rankscope.sweep.store import RunFolder
-from rankscope.validation import choice
 
 FIRST_LABELS = ("task", "gain", "hidden_size", "sample")
 NOT_LABELS = ("seed",)
@@ -77,45 +75,6 @@ def open_run(folder: str | os.PathLike[str], in_memory: bool = False, without: C
     return assemble(results, in_memory, without)
 
 
-def digest_of(folder: str | os.PathLike[str], labels: Mapping[str, Any]) -> str:
-    """Return the digest of the one finished job with these labels; arguments and errors as in `load_networks`."""
-    store = RunFolder(folder)
-    results, unreadable = read_results(folder)
-    if not results and not unreadable:
-        raise store.without_results()
-    options = {result.metadata["digest"]: _selectable(result) for result in results}
-    known = dict.fromkeys(name for result in results for name in labels_of(result)) | {"digest": None}
-    others = {name for one in options.values() for name in one}
-    for name in labels:
-        if name not in others:
-            choice("label", name, known)
-    found = [result for result in results if _fits(options[result.metadata["digest"]], labels)]
-    if len(found) != 1:
-        vary = sorted(name for name in known if len({str(labels_of(result).get(name)) for result in found}) > 1)
-        hint = f"; they differ in {', '.join(vary)}" if found else f", of {len(results)}{_nearest(results, labels)}"
-        raise InputError(f"labels must select one network, got {labels}, which fits {len(found)}{hint}")
-    return str(found[0].metadata["digest"])
-
-
-def load_networks(folder: str | os.PathLike[str], **labels: Any) -> tuple[nn.Module, nn.Module]:
-    """Return one network of a run, before and after training.
-
-    Parameters
-    ----------
-    folder
-        Folder of a run.
-    labels
-        Values of labels that select one network, for example gain=0.9, sample=0; or digest="...".
-
-    Raises
-    ------
-    InputError
-        If the folder holds no finished job, the labels fit no network or several, the networks were not kept, or a file
-        is damaged.
-    """
-    return RunFolder(folder).networks(digest_of(folder, labels))
-
-
 def read_results(folder: str | os.PathLike[str], verify: bool = False) -> tuple[list[StoredDataset], dict[str, str]]:
     """Return the results of a run with their scalars, and by digest why others cannot be read.
 
@@ -142,14 +101,14 @@ def _with_axes(results: Sequence[StoredDataset], store: RunFolder) -> list[Store
     """Return results with a label for every further option in which the jobs of the run differ."""
     manifest = read_manifest(store.path / "run.json")
     jobs = {} if manifest is None else dict(manifest.jobs)
-    jobs |= {result.metadata["digest"]: _description(result) for result in results}
+    jobs |= {result.metadata["digest"]: description_of(result) for result in results}
     structures = {id(result.variables): result.variables for result in results}
     taken = {name for all_ in structures.values() for n, v in all_.items() if v.dims for name in (n, *v.dims)}
     axes = axes_of(jobs, taken)
     sizes = [result.values.get("hidden_size") for result in results]
     further = [axes[result.metadata["digest"]] for result in results]
     # The size of a network of the user's own is measured, and usually follows from an option.
-    own = [{**own_labels(_description(result)), **new} for result, new in zip(results, further, strict=True)]
+    own = [{**own_labels(description_of(result)), **new} for result, new in zip(results, further, strict=True)]
     names = sorted(set().union(*own) - {"hidden_size"})
     follows = Places(len(own), [[one.get(name) for one in own] for name in names]).determines(sizes)
     dropped = {"hidden_size"} if follows and not all("hidden_size" in one for one in own) else set()
@@ -167,7 +126,7 @@ def _with_axes(results: Sequence[StoredDataset], store: RunFolder) -> list[Store
     return labelled
 
 
-def _description(result: StoredDataset) -> dict[str, Any]:
+def description_of(result: StoredDataset) -> dict[str, Any]:
     """Return the description of the job of a result, empty if it cannot be read."""
     try:
         found = json.loads(result.metadata["job"])
@@ -196,7 +155,7 @@ def assemble(results: Sequence[StoredDataset], in_memory: bool = False, without:
     """
     described = [labels_of(result) for result in results]
     names = _common_labels(described)
-    values = {name: _in_order({labels[name] for labels in described}) for name in names}
+    values = {name: in_order({labels[name] for labels in described}) for name in names}
     varying = [name for name in names if len(values[name]) > 1]
     sizes = {name: len(values[name]) for name in varying}
     if math.prod(sizes.values()) > MOST_CELLS_OF_GRID:
@@ -226,28 +185,6 @@ def assemble(results: Sequence[StoredDataset], in_memory: bool = False, without:
     return dataset.set_coords([name for name in ("seed", "time", "recorded_epoch") if name in dataset])
 
 
-def _selectable(result: StoredDataset) -> dict[str, Any]:
-    """Return the labels and the digest of a result, and the options of its job by path and by name."""
-    options = options_of(_description(result))
-    by_name = {name: value for (_, name), value in options.items()}
-    by_path = {f"{section}.{name}": value for (section, name), value in options.items()}
-    return by_name | by_path | labels_of(result) | {"digest": result.metadata["digest"]}
-
-
-def _fits(own: Mapping[str, Any], labels: Mapping[str, Any]) -> bool:
-    wanted = {name: NONE if value is None else value for name, value in labels.items()}
-    return all(name in own and (NONE if own[name] is None else own[name]) == value for name, value in wanted.items())
-
-
-def _nearest(results: Sequence[StoredDataset], labels: Mapping[str, Any]) -> str:
-    """Return which values the first label has that no network has."""
-    for name, value in labels.items():
-        values = {labels_of(result).get(name) for result in results} - {None}
-        if values and value not in values:
-            return f"; {name} is {', '.join(map(str, _in_order(values)))}"
-    return ""
-
-
 def _common_labels(described: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the names of the labels that all results have, the usual ones first."""
     shared = set(described[0]).intersection(*described)
@@ -255,7 +192,7 @@ def _common_labels(described: Sequence[Mapping[str, Any]]) -> list[str]:
     return usual + sorted(shared - set(usual) - set(NOT_LABELS))
 
 
-def _in_order(labels: set[Any]) -> list[Any]:
+def in_order(labels: set[Any]) -> list[Any]:
     """Return labels in order, numbers before text: a learning rate may be 0.01 or "default"."""
     return sorted(labels, key=lambda label: (isinstance(label, str), label))
 
