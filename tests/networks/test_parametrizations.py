@@ -109,6 +109,16 @@ def test_the_gradient_through_the_engine_is_that_of_autograd():
     torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-12)
 
 
+def test_weights_of_zero_learn_under_dales_law():
+    network = rs.RateRNN.initialize(TASK, hidden_size=20, gain=0.0, rng=0, dale=0.8)
+    before = network.snapshot()
+    rs.train(network, TASK, epochs=5, rng=0)
+    assert rs.change(before, network).norm > 0
+    W = matrices_of(network, ["recurrent_weights"])["recurrent_weights"]
+    assert (W[:, :16] >= 0).all()
+    assert (W[:, 16:] <= 0).all()
+
+
 def test_constraints_on_any_module():
     linear = torch.nn.Linear(10, 10)
     W = linear.weight.detach().clone()

@@ -184,7 +184,6 @@ def test_unknown_parameters_get_the_nearest(file):
     ("task", "message"),
     [
         (Constant, "must be an instance"),
-        (WithState(3), r"a dataclass or have a method parameters\(\).*'size'"),
         (Described(np.zeros(2)), "that JSON can represent"),
         (Described(float("nan")), "that JSON can represent"),
     ],
@@ -212,3 +211,23 @@ def test_sample_must_return_trials():
     for attempt in (lambda: tasks.make(Tuple()).sample(2), lambda: rs.RateRNN.initialize(Tuple(), 8, rng=0)):
         with pytest.raises(rs.InputError, match=r"must return Trials from sample, got tuple; Trials\.from_arrays"):
             attempt()
+
+
+class Plain:
+    def __init__(self, delay=3, gap=1):
+        self.delay, self.gap = delay, gap
+
+    def sample(self, batch_size, rng):
+        return rs.tasks.FlipFlop(duration=self.delay).sample(batch_size, rng)
+
+
+class Computed(Plain):
+    def __init__(self, delay=3, gap=1):
+        super().__init__(2 * delay, gap)
+
+
+def test_a_plain_class_is_described_by_the_arguments_that_it_keeps():
+    described = tasks.describe(Plain(delay=7))
+    assert {name: described[name] for name in ("delay", "gap")} == {"delay": 7, "gap": 1}
+    with pytest.raises(rs.InputError, match=r"keep each argument of its __init__"):
+        tasks.describe(Computed(delay=7))

@@ -59,7 +59,9 @@ class Dale(nn.Module):
 
     def forward(self, magnitudes: Tensor) -> Tensor:
         """Return the effective weights."""
-        return magnitudes.abs() * self._signs_of(magnitudes)
+        signs = self._signs_of(magnitudes)
+        # |magnitudes|, with the slope 1 at 0 instead of 0: otherwise weights of zero, of gain 0, would never learn.
+        return magnitudes * torch.where(magnitudes < 0, -signs, signs)
 
     def right_inverse(self, weights: Tensor) -> Tensor:
         """Return the parameter for given weights."""

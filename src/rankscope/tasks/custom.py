@@ -106,10 +106,13 @@ class CustomTask(BuiltInTask):
             described = {field.name: getattr(own, field.name) for field in dataclasses.fields(own) if field.init}
         elif not getattr(own, "__dict__", {}):
             described = {}
+        elif (arguments := _arguments(own)) is not None:
+            described = arguments
         else:
             raise InputError(
-                f"task must be a dataclass or have a method parameters(), so that jobs can distinguish one "
-                f"{type(own).__name__} from another, got attributes {sorted(vars(own))}"
+                f"task must be a dataclass, have a method parameters(), or keep each argument of its __init__ in an "
+                f"attribute of that name and nothing else, so that jobs can distinguish one {type(own).__name__} from "
+                f"another, got attributes {sorted(vars(own))}"
             )
         if reserved := {"name", SOURCE} & set(described):
             raise InputError(f"task must not have a parameter called {min(reserved)!r}, got {described!r}")
@@ -126,6 +129,19 @@ class CustomTask(BuiltInTask):
 
     def _draw(self, batch_size: int, rng: np.random.Generator) -> Trials:
         return as_trials(self.task.sample(batch_size, rng))
+
+
+def _arguments(own: Any) -> dict[str, Any] | None:
+    """Return the arguments of an object's `__init__` if its attributes are these and nothing else, otherwise None."""
+    attributes = dict(vars(own))
+    if set(inspect.signature(type(own)).parameters) != set(attributes):
+        return None
+    try:
+        # An attribute that was computed from its argument is not the argument.
+        same = bool(vars(type(own)(**attributes)) == attributes)
+    except Exception:  # whatever the class, or a comparison of arrays, raises
+        return None
+    return attributes if same else None
 
 
 def as_task(task: Task) -> BuiltInTask:
