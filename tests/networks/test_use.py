@@ -286,7 +286,7 @@ class Unused(Own):
     [
         (["weff"], "got 'weff', which it does not use; compute the matrix in a method"),
         (["vector"], r"must name members that return a matrix, got 'vector', which returns shape \(12,\)"),
-        (["needs"], r"matrices must be one of 'W', 'take', 'give', got 'needs'"),
+        (["needs"], r"matrices must be one of 'W', 'take', 'give', 'connectivity', 'vector', got 'needs'"),
         (["core.weff"], "matrices must be one of"),
         (["forward"], "matrices must be one of"),
     ],

@@ -49,6 +49,20 @@ def computed_matrix(network: object, name: str) -> Tensor | None:
     return matrix
 
 
+def possible_names(network: object) -> list[str]:
+    """Return the names of the members of a user's class that take no arguments, and so might compute a matrix."""
+    kind = type(network)
+    if kind.__module__.startswith(("rankscope.", "torch.")):
+        return []
+    members = {name: member for name, member in vars(kind).items() if not name.startswith("_")}
+    return [
+        name
+        for name, member in members.items()
+        if isinstance(member, property)
+        or (inspect.isfunction(member) and len(inspect.signature(member).parameters) == 1 and name != "recurrent_names")
+    ]
+
+
 def replace_matrix(network: nn.Module, name: str) -> Tensor:
     """Return a weight of `network` to write into.
 

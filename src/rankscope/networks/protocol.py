@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from rankscope.errors import InputError
-from rankscope.networks.computed import computed_matrix
+from rankscope.networks.computed import computed_matrix, possible_names
 from rankscope.networks.outputs import Returned, returned_by
 from rankscope.tasks.trials import Task, as_trials
 from rankscope.validation import RngLike, choice, generator
@@ -276,7 +276,7 @@ def _matching(patterns: Iterable[str], names: list[str], network: object) -> tup
         if not fitting and computed_matrix(network, pattern) is not None:
             computed.append(pattern)
         else:
-            chosen.update(fitting or [choice("matrices", pattern, names)])
+            chosen.update(fitting or [choice("matrices", pattern, [*names, *possible_names(network)])])
     if not chosen and not computed:
         raise InputError("matrices must name at least one matrix, got none")
     return (*(name for name in names if name in chosen), *dict.fromkeys(computed))
