@@ -183,19 +183,20 @@ class Counting(Own):
 
 
 def test_an_interrupted_epoch_restores_the_buffers(tmp_path):
-    def interrupting(outputs, targets, mask):
-        if len(outputs) == 3:
-            raise KeyboardInterrupt
-        return rs.squared_loss(outputs, targets, mask)
-
     path = tmp_path / "checkpoint"
     trials = [TASK.sample(4, rng=rng) for rng in range(4)]
     whole, interrupted, resumed = Counting(), Counting(), Counting()
-    expected = rs.train(whole, trials, loss=interrupting)
+
+    def loss(outputs, targets, mask):
+        if interrupted.runs == 3:
+            raise KeyboardInterrupt
+        return rs.squared_loss(outputs, targets, mask)
+
+    expected = rs.train(whole, trials, loss=loss)
     with pytest.raises(KeyboardInterrupt):
-        rs.train(interrupted, [*trials[:2], TASK.sample(3, rng=0)], epochs=4, checkpoint=path, loss=interrupting)
+        rs.train(interrupted, trials, checkpoint=path, loss=loss)
     assert float(interrupted.runs) == 2
-    found = rs.train(resumed, trials, checkpoint=path, loss=interrupting)
+    found = rs.train(resumed, trials, checkpoint=path, loss=loss)
     np.testing.assert_array_equal(found.losses, expected.losses)
     assert float(resumed.runs) == 4
 
