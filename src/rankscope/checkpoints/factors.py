@@ -133,8 +133,8 @@ def low_rank_factors(
     before, after
         State dicts, modules or paths, as in `open_checkpoint`.
     rank
-        Number of directions to keep of each matrix; "energy:0.99" for as many as hold that share of |dW|^2; "auto" for
-        those that stand out of the noise, or the rank for 99 % where the change has no flat bulk of noise.
+        Number of directions to keep of each matrix; "energy:0.99" for as many as hold that share of the squared norm;
+        "auto" for those that stand out of the noise, or the rank for 99 % where the change has no flat bulk of noise.
     layers
         Keys of weights, or patterns such as ``"*.q_proj.weight"``; by default every matrix that changed. An embedding
         is extracted only if its key is here.

@@ -1,6 +1,6 @@
 """Constraints on weights, for `torch.nn.utils.parametrize.register_parametrization(network, name, constraint)`.
 
-    Dale       W_ij = |V_ij| s_j: every unit is excitatory (s_j = 1) or inhibitory (s_j = -1)
+    Dale       W_ij = abs(V_ij) s_j: every unit is excitatory (s_j = 1) or inhibitory (s_j = -1)
     Sparse     W = M V, elementwise: connections with M_ij = 0 do not exist
     LowRank    W = W0 + m n^T with m (rows, rank) and n (columns, rank): learning has that many directions
 
