@@ -179,3 +179,12 @@ def _bare(name: str) -> str:
     while prefix := next((p for p in PREFIXES if name.startswith(p)), ""):
         name = name[len(prefix) :]
     return name
+
+
+def common_start(names: Collection[str]) -> str:
+    """Return what all names begin with, up to a point; nothing for a single name."""
+    if len(names) < 2:
+        return ""
+    first, last = min(names), max(names)
+    same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+    return first[: first.rfind(".", 0, same) + 1]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rankscope.cli.checkpoints import tensor_bar
 from rankscope.cli.comparison_table import print_skipped, printable
-from rankscope.cli.output import console, print_json
+from rankscope.cli.output import console, print_json, print_lines
 
 if TYPE_CHECKING:
     from rankscope.checkpoints import Growth, Stage
@@ -52,8 +52,7 @@ def inspect_along(
         )
         return
     _print_table(growth)
-    for path in files:
-        console().print(str(path), soft_wrap=True, highlight=False)
+    print_lines(*files)
 
 
 def _print_table(growth: Growth) -> None:

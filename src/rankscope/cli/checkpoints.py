@@ -13,7 +13,7 @@ import typer
 from rankscope.cli.app import JsonFlag, app, comma_separated
 from rankscope.cli.cluster import SchedulerOption, executor_of
 from rankscope.cli.comparison_table import print_comparison, printable
-from rankscope.cli.output import console, print_json
+from rankscope.cli.output import print_json, print_lines
 from rankscope.errors import InputError
 
 WEIGHTS = "A file (torch.save, safetensors, NumPy, Keras, MATLAB, ONNX, ...), an index of shards, or a folder with one"
@@ -127,8 +127,7 @@ def inspect(
         )
         return
     print_comparison(compared)
-    for path in files:
-        console().print(str(path), soft_wrap=True, highlight=False)
+    print_lines(*files)
 
 
 def _heads(given: str | None) -> int | Literal["auto"] | None:

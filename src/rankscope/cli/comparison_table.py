@@ -67,13 +67,12 @@ def _print_matrices(matrices: tuple[ComparedMatrix, ...]) -> None:
 
 def _common(matrices: tuple[ComparedMatrix, ...]) -> tuple[str, str]:
     """Return what all names begin with, up to a point, and the ending of weights, if there are several names."""
-    names = sorted({matrix.tensor for matrix in matrices})
+    from rankscope.checkpoints.names import common_start
+
+    names = {matrix.tensor for matrix in matrices}
     if len(names) < 2:
         return "", ""
-    first, last = names[0], names[-1]
-    same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
-    end = ".weight" if all(name.endswith(".weight") for name in names) else ""
-    return first[: first.rfind(".", 0, same) + 1], end
+    return common_start(names), ".weight" if all(name.endswith(".weight") for name in names) else ""
 
 
 def _cells(matrix: ComparedMatrix, known: bool) -> list[str]:

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
+from rankscope.checkpoints.names import common_start
 from rankscope.plot.style import entry, series
 
 FEWEST_LAYERS = 3
@@ -61,7 +62,7 @@ def by_depth(whole: pd.DataFrame) -> Figure:
     places = [place(str(name)) for name in whole.index]
     kinds = list(dict.fromkeys(kind for kind, depth in places if depth is not None))
     single = [kind for kind, depth in places if depth is None]
-    start = _common_start(kinds)
+    start = common_start(kinds)
     last = max(depth for _, depth in places if depth is not None)
     panels = [one for one in PANELS if whole[one[0]].notna().any()]
     figure = Figure(figsize=(9.0, 1.6 + 0.16 * len(kinds) + 2.5 * ((len(panels) + 1) // 2)), layout="constrained")
@@ -104,15 +105,6 @@ def _panel(ax: Axes, values: pd.Series, places: list[Place], kinds: list[str]) -
 
 def _tick(value: float, _: int) -> str:
     return f"{value:g}"
-
-
-def _common_start(kinds: list[str]) -> str:
-    """Return what all kinds begin with, up to a point."""
-    if len(kinds) < 2:
-        return ""
-    first, last = min(kinds), max(kinds)
-    same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
-    return first[: first.rfind(".", 0, same) + 1]
 
 
 def _short(kind: str, start: str) -> str:

@@ -149,13 +149,16 @@ def _excess(m: int, n: int) -> float:
     """Return the ratio to the edge that the largest singular value stays below in 99 of 100 random matrices."""
     if min(m, n) < 2:
         return 1.0
-    a, b = math.sqrt(max(m, n) - 1), math.sqrt(min(m, n))
-    center, scale = (a + b) ** 2, (a + b) * (1 / a + 1 / b) ** (1 / 3)
-    return math.sqrt(center + TRACY_WIDOM_99 * scale) / (math.sqrt(m) + math.sqrt(n))
+    return _largest(m, n, TRACY_WIDOM_99) / (math.sqrt(m) + math.sqrt(n))
 
 
 def excess_of_mean(m: int, n: int) -> float:
     """Return the ratio of the level that 99 of 100 random matrices stay below to the mean of their largest value."""
+    return _largest(m, n, TRACY_WIDOM_99) / _largest(m, n, TRACY_WIDOM_MEAN)
+
+
+def _largest(m: int, n: int, scatter: float) -> float:
+    """Return the largest singular value of noise of standard deviation 1, at this value of the Tracy-Widom law."""
     a, b = math.sqrt(max(m, n) - 1), math.sqrt(min(m, n))
     center, scale = (a + b) ** 2, (a + b) * (1 / a + 1 / b) ** (1 / 3)
-    return math.sqrt((center + TRACY_WIDOM_99 * scale) / (center + TRACY_WIDOM_MEAN * scale))
+    return math.sqrt(center + scatter * scale)
