@@ -52,7 +52,7 @@ def labels_of_jobs(jobs: Mapping[str, Description]) -> dict[str, dict[str, Any]]
 def own_labels(job: Description) -> dict[str, Any]:
     """Return task, kind, gain, hidden_size and the labels of a job, as far as its description contains them."""
     task, network, labels = (_section(job, name) for name in ("task", "network", "labels"))
-    named = {"task": _short(task.get("name")), "kind": _short(network.get("kind"))}
+    named = {"task": short_name(task.get("name")) or None, "kind": short_name(network.get("kind")) or None}
     sizes = {name: network.get(name) for name in ("gain", "hidden_size")}
     return {name: value for name, value in (named | sizes | labels).items() if value is not None}
 
@@ -138,12 +138,12 @@ def _label(value: Any, others: Sequence[Any]) -> Any:
 
 
 def _lead(value: Mapping[str, Any]) -> str:
-    return _short(value.get("name", value.get("kind", value.get("function", "")))) or ""
+    return short_name(value.get("name", value.get("kind", value.get("function"))))
 
 
-def _short(reference: Any) -> str | None:
-    """Return the name of the user's code without its file, and any other name as it is."""
-    return None if reference is None else str(reference).rpartition(":")[2]
+def short_name(reference: Any) -> str:
+    """Return the name of the user's code without its file, any other name as it is, and "" for None."""
+    return "" if reference is None else str(reference).rpartition(":")[2]
 
 
 def _json(value: Any) -> str:

@@ -1,17 +1,14 @@
 """`Job`: the description of one trained and measured network.
 
 A job is data: the same object in Python, in a YAML file and in the result it produced. Two jobs with equal canonical
-JSON have the same result, so the digest of that JSON names the folder of the result.
-
-The canonical JSON contains everything that determines the networks: the task with all its parameters, the network with
-its kind, size and gain spelled out, the options of the training that differ from their defaults, the seed, and the
-labels. The measurements are not part of it: they can be added later without training again.
+JSON have the same result, so the digest of that JSON names the folder of the result. It contains everything that
+determines the networks (`rankscope.sweep.identity`). The measurements are not part of it: they can be added later
+without training again.
 """
 
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -31,20 +28,16 @@ from rankscope.errors import InputError
 from rankscope.measurements import TrainedNetwork
 from rankscope.networks import Network, check_spec, make_network, save_networks
 from rankscope.networks.protocol import hidden_size_of
-from rankscope.sweep.axes import canonical, key_of, network_defaults, plain_defaults
+from rankscope.sweep.axes import short_name
+from rankscope.sweep.identity import canonical_json, describe_network, describe_task, describe_training, digest_of
 from rankscope.sweep.result_file import MEASUREMENTS, NETWORK, write_result
 from rankscope.sweep.trial_step import run_one_step, user_errors
-from rankscope.tasks import OPTIONAL_TASKS, TASKS, Task, describe, make
+from rankscope.tasks import OPTIONAL_TASKS, TASKS, Task, make
 from rankscope.training import History, TrainingConfig, train
 from rankscope.user_code import is_reference, load_user_code, source_hash
 from rankscope.validation import choice, integer
 
-FORMAT = "rankscope.job.2"
-"""Part of every digest. To be changed with the default of an option or the meaning of a field."""
-
 LARGEST_JSON = 1_000_000
-SPELLED_OUT = ("hidden_size", "gain")
-"""Options of a network that its description holds even where they are the default."""
 Progress = Callable[[int, int, float], None]
 """progress(done, total, loss), called after every epoch."""
 
@@ -121,10 +114,12 @@ class Job(Description):
         check_spec(spec)
         if "hidden_size" in spec:
             integer("hidden_size", spec["hidden_size"], minimum=1)
-        if source is not None and source != _source_of(spec):
-            raise InputError(
-                f"network kind {spec['kind']!r} must have the source {source}, got {_source_of(spec)}: it has changed"
-            )
+        if source is not None:
+            found = source_hash(load_user_code("network kind", spec["kind"]))
+            if source != found:
+                raise InputError(
+                    f"network kind {spec['kind']!r} must have the source {source}, got {found}: it has changed"
+                )
         return spec
 
     @field_validator("training", mode="before")
@@ -148,9 +143,9 @@ class Job(Description):
     def description(self) -> dict[str, Any]:
         """Everything that determines the networks, as plain values in canonical form."""
         return {
-            "task": self._describe_task(),
-            "network": self._filled_network(),
-            "training": self._describe_training(),
+            "task": describe_task(self.task),
+            "network": describe_network(self.network),
+            "training": describe_training(self.training),
             "seed": self.seed,
             "labels": self.labels,
         }
@@ -158,8 +153,7 @@ class Job(Description):
     @cached_property
     def digest(self) -> str:
         """Twelve hexadecimal digits of the SHA-256 of the canonical JSON."""
-        text = FORMAT + _json(canonical(self.description))
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return digest_of(self.description)
 
     def with_seed(self, seed: int) -> Job:
         """Return this job with another seed."""
@@ -171,7 +165,7 @@ class Job(Description):
     def to_json(self) -> str:
         """Return the canonical JSON, with the measurements if they are given."""
         wanted = {} if self.measurements is None else {"measurements": list(self.measurements)}
-        return _json(self.description | wanted)
+        return canonical_json(self.description | wanted)
 
     @classmethod
     def from_json(cls, text: str) -> Job:
@@ -285,11 +279,11 @@ class Job(Description):
 
     def labelled(self, measured: xr.Dataset, network: Network) -> xr.Dataset:
         """Return measurements with the coordinates of this job: task, kind, gain, hidden_size, seed and its labels."""
-        spec = self._filled_network()
+        spec = self.description["network"]
         gain = {"gain": float(spec["gain"])} if spec.get("gain") is not None else {}
         coordinates = {
             "task": self.task_name,
-            "kind": _short_name(spec["kind"]),
+            "kind": short_name(spec["kind"]),
             **gain,
             "hidden_size": hidden_size_of(network),
             "seed": self.seed,
@@ -300,36 +294,7 @@ class Job(Description):
     @property
     def task_name(self) -> str:
         """The name of the task; of a class of your own, its name without the file."""
-        return _short_name(self.description["task"]["name"])
-
-    def _describe_training(self) -> dict[str, Any]:
-        defaults = TrainingConfig().model_dump(mode="json")
-        return {name: value for name, value in self.training.model_dump(mode="json").items() if value != defaults[name]}
-
-    def _describe_task(self) -> dict[str, Any]:
-        if not isinstance(self.task, dict):
-            return describe(self.task)
-        if self.task["name"] not in OPTIONAL_TASKS or self.task["name"] == "recorded":
-            return describe(self.make_task())
-        # What needs a package or data may be described where it cannot be made.
-        return dict(self.task)
-
-    def _filled_network(self) -> dict[str, Any]:
-        """Return the network with size and gain spelled out and without other defaults.
-
-        A function of your own has all its defaults spelled out, and a hash of its source.
-        """
-        kind = self.network["kind"]
-        if is_reference(kind):
-            function = load_user_code("network kind", kind)
-            return plain_defaults(function) | self.network | {"source": _source_of(self.network)}
-        defaults = network_defaults(kind)
-        given = {
-            name: value
-            for name, value in self.network.items()
-            if name in SPELLED_OUT or name not in defaults or key_of(value) != key_of(defaults[name])
-        }
-        return {name: defaults[name] for name in SPELLED_OUT if name in defaults} | given
+        return short_name(self.description["task"]["name"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -383,20 +348,3 @@ class Done:
             save_networks(network, self.before, self.after, {"job": self.job.to_json(), "digest": self.job.digest})
         write_result(measurements, self.measurements, self.job, self.names, keep_weights)
         return [network, measurements] if keep_weights else [measurements]
-
-
-def _json(value: Any) -> str:
-    try:
-        return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InputError(
-            f"a job must hold text, finite numbers and lists of them, got {value!r:.300}: {error}"
-        ) from error
-
-
-def _source_of(spec: Mapping[str, Any]) -> str:
-    return source_hash(load_user_code("network kind", spec["kind"]))
-
-
-def _short_name(reference: str) -> str:
-    return reference.rpartition(":")[2]
