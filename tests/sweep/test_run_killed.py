@@ -16,6 +16,7 @@ from sweep_cases import EPOCHS, assert_complete, batches, job, jobs, networks_of
 
 from forking import Program
 from rankscope.sweep import RunFolder, locks, run
+from rankscope.sweep.leftovers import remove_leftovers
 
 
 def start_forked(folder, log, count, workers=2, seconds=0.01):
@@ -65,7 +66,7 @@ def test_terminated_it_ends_at_once_with_its_workers(tmp_path, log):
     _, errors = program.communicate(timeout=180)
     assert (program.returncode, errors) == (143, "")
     wait_until(lambda: not any(map(locks.is_running, owners)))
-    store.tidy()
+    remove_leftovers(store)
     assert list((store.path / "locks").iterdir()) == []
 
 

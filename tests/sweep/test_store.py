@@ -7,6 +7,7 @@ from sweep_cases import job, jobs
 
 from rankscope.errors import InputError
 from rankscope.sweep import Job, RunFolder
+from rankscope.sweep.leftovers import remove_leftovers
 from rankscope.sweep.manifest import FORMAT
 
 
@@ -117,7 +118,7 @@ def test_partial_files_of_killed_processes_are_removed(store, done):
     store.state_path(job(1).digest).touch()
     recent = store.path / ".run.json.part"
     recent.touch()
-    store.tidy()
+    remove_leftovers(store)
     assert not any(path.exists() for path in partial)
     assert not store.state_path(digest).exists()
     assert store.state_path(job(1).digest).exists()

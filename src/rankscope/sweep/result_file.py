@@ -1,4 +1,4 @@
-"""The file of a job's measurements: a Dataset, the job, the names of the measurements and where it was computed."""
+"""The files of a job's result: the networks, and a Dataset of measurements with the job, their names and its origin."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import platform
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +16,7 @@ import xarray as xr
 
 from rankscope.errors import InputError
 from rankscope.io.dataset_file import StoredDataset, open_dataset, write_dataset
+from rankscope.io.tensor_file import read_file, read_header
 from rankscope.version import __version__
 
 if TYPE_CHECKING:
@@ -64,6 +66,36 @@ def open_result(path: str | os.PathLike[str], verify: bool = False) -> StoredDat
     if result.metadata.get("format") != FORMAT or not {"job", "digest"} <= result.metadata.keys():
         raise InputError(f"{path} must be the result of a job ({FORMAT}), got {result.metadata.get('format')!r:.100}")
     return result
+
+
+def damage(folder: Path, digest: str, thorough: bool = False) -> str | None:
+    """Return what is wrong with the files of a job's result, or None.
+
+    Parameters
+    ----------
+    thorough
+        Read both files completely and compare their checksums; otherwise only the headers.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be read for a reason that leaves its content unknown, for example missing permission.
+    """
+    if not (folder / MEASUREMENTS).exists():
+        return "it does not exist"
+    try:
+        result = open_result(folder / MEASUREMENTS, verify=thorough)
+        if result.metadata.get("digest") != digest:
+            return f"it is the result of another job, {result.metadata.get('digest')!s:.40}"
+        if result.metadata.get("network") == "kept":
+            network = (read_file if thorough else read_header)(folder / NETWORK)
+            if network.metadata.get("digest") != digest:
+                return f"its network is that of another job, {network.metadata.get('digest')!s:.40}"
+    except InputError as error:
+        if isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, FileNotFoundError):
+            raise
+        return str(error)
+    return None
 
 
 def measurements_of(result: StoredDataset) -> tuple[str, ...]:

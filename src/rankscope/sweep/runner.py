@@ -26,6 +26,7 @@ from rankscope.sweep.cost import bytes_on_disk
 from rankscope.sweep.executors import External, JobExecutor, LocalProcesses
 from rankscope.sweep.growth import Growth, plan
 from rankscope.sweep.job import Done, Job, Progress
+from rankscope.sweep.leftovers import remove_leftovers
 from rankscope.sweep.processes import OnProgress, available_cores
 from rankscope.sweep.result_file import MEASUREMENTS
 from rankscope.sweep.schedule import Schedule
@@ -145,7 +146,7 @@ def run(
     store.prepare(distinct, description, _abandoned(store, distinct, growth, add))
     for digest, reason in growth.anew.items():
         logger.warning("job %s is trained from the beginning: %s", digest, reason)
-    store.tidy()
+    remove_leftovers(store)
     done, aside = store.set_aside_damaged(job.digest for job in distinct)
     if retry_failed:
         for job in distinct:
@@ -175,7 +176,7 @@ def run(
         for shorter, longer in growth.superseded.items():
             if store.is_done(longer) and store.measurements_path(shorter).exists():
                 store.retire(shorter)
-        store.tidy()
+        remove_leftovers(store)
 
     def ended(ending: Ending) -> list[str]:
         return [digest for digest, outcome in outcomes.items() if outcome.ending is ending]

@@ -20,9 +20,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,18 +31,24 @@ from rankscope import measurements as measuring
 from rankscope.errors import InputError
 from rankscope.io.atomic import force_to_disk, make_folder, replacing
 from rankscope.io.dataset_file import StoredDataset
-from rankscope.io.tensor_file import read_file, read_header
 from rankscope.networks import load_networks
 from rankscope.sweep import locks
 from rankscope.sweep.failures import Failure, read_failure, write_failure
 from rankscope.sweep.job import Done, Job
 from rankscope.sweep.manifest import DIGEST, Manifest, merge_manifest, read_manifest
-from rankscope.sweep.result_file import MEASUREMENTS, NETWORK, TRAINING, measurements_of, open_result, write_result
+from rankscope.sweep.result_file import (
+    MEASUREMENTS,
+    NETWORK,
+    TRAINING,
+    damage,
+    measurements_of,
+    open_result,
+    write_result,
+)
 from rankscope.user_code import is_reference
 
 FOLDERS = ("jobs", "failed", "locks", "state", "set-aside")
 EARLIER = "earlier"
-SECONDS_A_DAY = 86400.0
 
 
 @dataclass(frozen=True)
@@ -159,34 +163,8 @@ class RunFolder:
         return self.damage(digest) is None
 
     def damage(self, digest: str, thorough: bool = False) -> str | None:
-        """Return what is wrong with the result of a job, or None.
-
-        Parameters
-        ----------
-        thorough
-            Read both files completely and compare their checksums; otherwise only the headers.
-
-        Raises
-        ------
-        InputError
-            If a file cannot be read for a reason that leaves its content unknown, for example missing permission.
-        """
-        path = self.measurements_path(digest)
-        if not path.exists():
-            return "it does not exist"
-        try:
-            result = open_result(path, verify=thorough)
-            if result.metadata.get("digest") != digest:
-                return f"it is the result of another job, {result.metadata.get('digest')!s:.40}"
-            if result.metadata.get("network") == "kept":
-                network = (read_file if thorough else read_header)(self.network_path(digest))
-                if network.metadata.get("digest") != digest:
-                    return f"its network is that of another job, {network.metadata.get('digest')!s:.40}"
-        except InputError as error:
-            if isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, FileNotFoundError):
-                raise
-            return str(error)
-        return None
+        """Return what is wrong with the result of a job, or None, as `rankscope.sweep.result_file.damage`."""
+        return damage(self.path / "jobs" / digest, digest, thorough)
 
     def result(self, digest: str) -> StoredDataset:
         """Return the measurements of a job; its scalars are in memory.
@@ -340,27 +318,6 @@ class RunFolder:
         running = {digest for digest in locked if locks.is_held(self.lock_path(digest))}
         waiting = listed - done - failed - running
         return Counts(len(listed), len(done), len(failed), len(running), len(waiting))
-
-    def tidy(self) -> None:
-        """Remove stale locks, partial files of killed processes, and state files of finished jobs.
-
-        Only the holder of a job's lock writes its files. A partial file is listed first and its lock checked after
-        that: without a lock its writer has finished or died. Other temporary files are removed after a day.
-        """
-        locks.remove_stale(self.path / "locks")
-        for path in (self.path / "state").glob("[!.]*.safetensors"):
-            # A process may be killed between storing the result and removing the state file.
-            if self.is_done(path.stem) and not locks.is_held(self.lock_path(path.stem)):
-                path.unlink(missing_ok=True)
-        patterns = (".*", *(f"{folder}/.*" for folder in FOLDERS), "jobs/*/.*")
-        for path in [path for pattern in patterns for path in self.path.glob(pattern)]:
-            in_job = path.parent.parent.name == "jobs"
-            digest = path.parent.name if in_job else path.name[1:].split(".")[0]
-            partial = (in_job or path.parent.name in ("jobs", "state")) and path.suffix == ".part"
-            with suppress(OSError):
-                old = time.time() - path.stat().st_mtime > SECONDS_A_DAY
-                if (partial and not locks.is_held(self.lock_path(digest))) or old:
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def _failed(self) -> list[str]:
         return sorted(path.stem for path in (self.path / "failed").glob("[!.]*.json"))
