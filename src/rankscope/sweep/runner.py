@@ -22,6 +22,7 @@ from rich.filesize import decimal
 from rankscope.errors import InputError
 from rankscope.io.atomic import make_folder
 from rankscope.sweep import locks
+from rankscope.sweep.calls import Recorder
 from rankscope.sweep.cost import bytes_on_disk
 from rankscope.sweep.executors import External, JobExecutor, LocalProcesses
 from rankscope.sweep.growth import Growth, plan
@@ -158,11 +159,15 @@ def run(
     where = chosen_device(device)
     alone: dict[str, str] = {}
     settings = Settings(store, keep_weights, growth.continued)
+    most = _number_of_workers(executor, workers, len(distinct))
+    kind = str(where or ("processes" if executor is None else "executor"))
+    recorder = Recorder(store.path, most, kind) if len(complete) < len(distinct) else None
     if where is not None:
         for job in untrained:
             begin(settings, job.digest)
         alone = train_groups(untrained, store, where, _progress_of(distinct, on_progress))
-    most = _number_of_workers(executor, workers, len(distinct))
+    if recorder is not None:
+        on_progress = recorder.while_reporting(on_progress)
     workforce: JobExecutor = (
         LocalProcesses(settings, distinct, most) if executor is None else External(settings, executor)
     )
@@ -173,6 +178,8 @@ def run(
         workforce.abandon()
         raise
     finally:
+        if recorder is not None:
+            recorder.write()
         for shorter, longer in growth.superseded.items():
             if store.is_done(longer) and store.measurements_path(shorter).exists():
                 store.retire(shorter)
