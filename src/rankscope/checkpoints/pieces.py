@@ -49,6 +49,9 @@ class Assembled(Source):
         self._pieces: dict[str, tuple[dict[str, str], Assemble]] = {}
         entries = dict(source.entries)
         for weight, pieces in groups.items():
+            if weight in entries:  # a file of `save_networks` holds the effective weight too
+                entries = {name: entry for name, entry in entries.items() if name not in pieces.values()}
+                continue
             name, found = _known(source, pieces)
             if found is None:
                 entry = Entry(source.entries[name].shape, REASON)

@@ -2,7 +2,8 @@
 
 Tensors have the names of the `state_dict`; those from before training have the prefix ``initial.`` and are stored only
 where they differ or are trained. The metadata holds the name of the class and its architecture as JSON. `RateRNN.load`,
-`GatedRNN.load`, `load_networks` and `rankscope inspect` read the same file.
+`GatedRNN.load`, `load_networks` and `rankscope inspect` read the same file. Of a module of the user's own, the file
+also holds the effective weights that the module computes: for other programs, as loading recomputes them.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self, TypeVar
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from rankscope.errors import InputError
 from rankscope.io.tensor_file import read_file, write_tensors
-from rankscope.networks.protocol import architecture_of, effective_state
+from rankscope.networks.protocol import architecture_of, computed_matrices, effective_state
 
 FORMAT = "rankscope.network.v2"
 INITIAL = "initial."
@@ -115,6 +116,7 @@ def save_networks(
     before: nn.Module | None,
     after: nn.Module,
     metadata: Mapping[str, str] | None = None,
+    matrices: Iterable[str] | None = None,
 ) -> None:
     """Write a network before and after training to one file, atomically.
 
@@ -122,9 +124,12 @@ def save_networks(
     ----------
     before, after
         RateRNN, GatedRNN (of which the effective weights are stored, see `matrices_of`) or any other module (of which
-        the `state_dict` is stored). `before` may be None.
+        the `state_dict` is stored beside the effective weights). `before` may be None.
     metadata
         Further text for the file's metadata.
+    matrices
+        Names of members of another module that compute a matrix, among other names; by default those of its
+        `recurrent_names()`.
 
     Raises
     ------
@@ -133,9 +138,11 @@ def save_networks(
     """
     if isinstance(after, SavedNetwork):
         after.check_savable()
-    tensors = _tensors_of(after)
-    trained = {name for name, weights in after.named_parameters() if weights.requires_grad}
-    initial = {} if before is None else _tensors_of(before)
+    names = None if matrices is None else tuple(matrices)
+    tensors = _tensors_of(after, names)
+    computed = set() if isinstance(after, SavedNetwork) else tensors.keys() - after.state_dict()
+    trained = {name for name, weights in after.named_parameters() if weights.requires_grad} | computed
+    initial = {} if before is None else _tensors_of(before, names)
     kept = {
         INITIAL + name: tensor
         for name, tensor in initial.items()
@@ -146,6 +153,7 @@ def save_networks(
         "class": getattr(after, "saved_as", "") or type(after).__qualname__,
         "architecture": json.dumps(architecture_of(after)),
         "initial": json.dumps(before is not None),
+        "computed": json.dumps(sorted(computed)),
     }
     write_tensors(path, {**tensors, **kept}, {**(metadata or {}), **described})
 
@@ -170,8 +178,10 @@ def load_networks(path: str | os.PathLike[str]) -> tuple[Loaded | None, Loaded]:
     return None if before is None else cls._built(path, before, metadata), cls._built(path, after, metadata)
 
 
-def _tensors_of(network: nn.Module) -> dict[str, Tensor]:
-    return effective_state(network) if isinstance(network, SavedNetwork) else dict(network.state_dict())
+def _tensors_of(network: nn.Module, names: Iterable[str] | None) -> dict[str, Tensor]:
+    if isinstance(network, SavedNetwork):
+        return effective_state(network)
+    return {**computed_matrices(network, names), **effective_state(network), **network.state_dict()}
 
 
 def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor] | None, dict[str, Tensor], dict[str, Any]]:
@@ -184,7 +194,10 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor] | None, dict[
     try:
         metadata["architecture"] = json.loads(text["architecture"])
         has_initial = json.loads(text.get("initial", "false"))
-    except (KeyError, ValueError, RecursionError) as error:
+        for name in json.loads(text.get("computed", "[]")):
+            for prefix in ("", INITIAL):
+                stored.pop(prefix + name, None)
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{path} has no readable architecture in its metadata") from error
     if not isinstance(metadata["architecture"], dict):
         raise InputError(f"{path} has an architecture that is not a mapping, got {metadata['architecture']!r:.100}")

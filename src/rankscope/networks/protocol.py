@@ -168,6 +168,22 @@ def effective_state(network: nn.Module) -> dict[str, Tensor]:
     return {**state, **{name: weights.detach() for name, weights in effective_parameters(network).items()}}
 
 
+@torch.no_grad()
+def computed_matrices(network: Network, names: Iterable[str] | None = None) -> dict[str, Tensor]:
+    """Return the matrices that members of the network compute, detached.
+
+    Parameters
+    ----------
+    names
+        Names of members among other names and patterns; by default the network's own `recurrent_names()`.
+    """
+    if names is None:
+        names = network.recurrent_names() if hasattr(network, "recurrent_names") else ()
+    stored = effective_parameters(network)
+    found = {name: computed_matrix(network, name) for name in names if name not in stored}
+    return {name: matrix.detach() for name, matrix in found.items() if matrix is not None}
+
+
 def matrices_of(network: Network, names: Iterable[str] | None = None) -> dict[str, Tensor]:
     """Return the effective weight matrices by name.
 

@@ -345,6 +345,7 @@ class Done:
         if keep_weights:
             assert isinstance(self.before, nn.Module)
             assert isinstance(self.after, nn.Module)
-            save_networks(network, self.before, self.after, {"job": self.job.to_json(), "digest": self.job.digest})
+            metadata = {"job": self.job.to_json(), "digest": self.job.digest}
+            save_networks(network, self.before, self.after, metadata, self.job.training.matrices)
         write_result(measurements, self.measurements, self.job, self.names, keep_weights)
         return [network, measurements] if keep_weights else [measurements]

@@ -11,8 +11,8 @@ import numpy as np
 
 from rankscope.errors import InputError
 from rankscope.io.atomic import make_folder, replacing
-from rankscope.networks.protocol import effective_state
-from rankscope.sweep.results import labels_of, read_results
+from rankscope.networks.protocol import computed_matrices, effective_state
+from rankscope.sweep.results import description_of, labels_of, read_results
 from rankscope.sweep.store import RunFolder
 
 INDEX = "networks.csv"
@@ -27,7 +27,8 @@ def export_weights(folder: str | os.PathLike[str], out: str | os.PathLike[str]) 
         Folder of a run.
     out
         Folder, empty or missing, for one .npz a network, named by the labels that vary, and networks.csv, a row a
-        file. The arrays "before.NAME" and "after.NAME" are the effective weights before and after training.
+        file. The arrays "before.NAME" and "after.NAME" are the effective weights before and after training, among
+        them the matrices that a module of your own computes.
 
     Returns
     -------
@@ -54,10 +55,11 @@ def export_weights(folder: str | os.PathLike[str], out: str | os.PathLike[str]) 
     for result, labels in zip(results, described, strict=True):
         digest = result.metadata["digest"]
         before, after = store.networks(digest)
+        names = description_of(result).get("training", {}).get("matrices")
         arrays = {
             f"{when}.{name}": tensor.detach().cpu().numpy()
             for when, network in (("before", before), ("after", after))
-            for name, tensor in effective_state(network).items()
+            for name, tensor in {**effective_state(network), **computed_matrices(network, names)}.items()
         }
         named = "_".join(f"{name}={labels.get(name)}" for name in vary)
         path = target / f"{re.sub(r'[^A-Za-z0-9=._+-]', '-', named) or digest}.npz"
