@@ -1,13 +1,18 @@
 """Sweeps of networks of the user's own: effective weights in every file, one warning a run, labels, estimates."""
 
+import html
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 import rankscope as rs
+from rankscope.cli import main
+from rankscope.report.write import html as report_of
+from rankscope.sweep.cost import seconds_for
 
 OWN = """
+import time
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
@@ -17,6 +22,8 @@ class Signed(nn.Module):
         return V.abs() * torch.where(torch.arange(len(V)) < 4, 1.0, -3.0)
 
 class Own(nn.Module):
+    seconds = 0.0
+
     def __init__(self, seed):
         super().__init__()
         torch.manual_seed(seed)
@@ -29,6 +36,7 @@ class Own(nn.Module):
         return self.signed(self.V)
 
     def forward(self, inputs):
+        time.sleep(self.seconds)
         W, h, states = self.connectivity, inputs.new_zeros(len(inputs), 6), []
         for u in inputs.unbind(1):
             h = torch.tanh(h @ W.T + u @ self.take.T)
@@ -44,8 +52,10 @@ class Parametrized(Own):
     def connectivity(self):
         return self.V
 
-def make(task, rng, which="own"):
-    return (Own if which == "own" else Parametrized)(int(rng.integers(99)))
+def make(task, rng, which="own", seconds=0.0):
+    network = (Own if which == "own" else Parametrized)(int(rng.integers(99)))
+    network.seconds = seconds
+    return network
 """
 
 
@@ -56,8 +66,10 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def job(training=None, **network):
+def job(training=None, sample=0, **network):
     return rs.Job(
+        seed=sample,
+        labels={"sample": sample},
         task={"name": "flipflop", "duration": 8},
         network={"kind": "own.py:make", **network},
         training={"epochs": 3, "learning_rate": 0.01, "batch_size": 4, "recorded_epochs": 1, **(training or {})},
@@ -75,7 +87,7 @@ def test_files_of_weights_hold_the_effective_ones(here, which, name):
     result = run([job({"matrices": [name]}, which=which)])
     before, after = rs.load_networks("run")
     expected = [net.connectivity.detach().numpy() for net in (before, after)]
-    index, file = rs.sweep.export_weights("run", "weights")
+    _, file = rs.sweep.export_weights("run", "weights")
     exported = np.load(file)
     np.testing.assert_array_equal([exported[f"before.{name}"], exported[f"after.{name}"]], expected)
     path = f"run/jobs/{result.finished[0]}/network.safetensors"
@@ -83,3 +95,25 @@ def test_files_of_weights_hold_the_effective_ones(here, which, name):
     assert {name, "take", "give"} <= set(norms.index)
     assert norms[name] == pytest.approx(np.linalg.norm(expected[1] - expected[0]), rel=1e-5)
     assert norms[name] == pytest.approx(rs.open_run("run")["change_norm"].item(), rel=1e-5)
+
+
+def test_a_raw_parameter_is_warned_of_once_a_run_and_beside_every_table(here, capsys):
+    (here / "sweep.yaml").write_text(
+        "{task: {name: flipflop, duration: 8}, network: 'own.py:make', epochs: 3, batch_size: 4, recorded_epochs: 1, "
+        "learning_rate: 0.01, measurements: [norms], samples: 2}"
+    )
+    with pytest.warns(UserWarning, match="'V' is measured as it is stored") as warned:
+        assert len(run(rs.Sweep.from_yaml("sweep.yaml").jobs()).finished) == 2
+    assert len(warned) == 1
+    (text,) = rs.open_run("run").attrs["warnings"]
+    assert text == str(warned[0].message)
+    for options, shown in (([], f"warning: {text}"), (["--json"], f'"warnings": [\n    "{text}"\n  ]')):
+        with pytest.raises(SystemExit):
+            main(["run", "sweep.yaml", "--out", "run", *options])
+        assert shown in capsys.readouterr().out
+    assert text in html.unescape(report_of("run"))
+
+
+def test_the_estimate_of_an_own_network_is_timed(here):
+    slow = seconds_for([job({"epochs": 100}, seconds=0.02, sample=sample) for sample in range(3)], 1)
+    assert 6 < slow < 20

@@ -29,6 +29,7 @@ def print_results(folder: Path, dataset: xr.Dataset) -> None:
         print_table(headings, rows[:MOST_ROWS], right=headings)
     if len(rows) > MOST_ROWS:
         print_lines(f"and {len(rows) - MOST_ROWS} more: rankscope export {folder} --out results.csv")
+    print_lines(*(f"warning: {text}" for text in dataset.attrs.get("warnings", ())))
     print_lines(f"report: rankscope report {folder} --out report.html")
 
 

@@ -232,6 +232,8 @@ def _print_result(
     result: RunResult, networks: int, folder: Path, device: str | None, as_json: bool, table: bool = False
 ) -> None:
     """Print what a run has done; exit with status 1 if a network failed."""
+    from rankscope.sweep import open_run
+
     counts = {
         "networks": networks,
         "finished": len(result.finished),
@@ -239,10 +241,12 @@ def _print_result(
         "failed": len(result.failed),
     }
     alone = dict(Counter(result.alone.values()))
+    measured = open_run(folder) if table and (result.finished or result.already_done) else None
     if as_json:
+        warnings = [] if measured is None else measured.attrs.get("warnings", [])
         rest = {"set_aside": [*map(str, result.set_aside)], "others_there": result.others, "folder": str(folder)}
         together = {} if device is None else {"device": device, "trained_one_by_one": alone}
-        print_json(counts | rest | together)
+        print_json(counts | rest | together | {"warnings": warnings})
     else:
         print_table(("networks", "finished now", "already done", "failed"), [list(counts.values())])
         print_lines(*(f"damaged, set aside and computed again: {one}" for one in result.set_aside))
@@ -258,10 +262,9 @@ def _print_result(
         for reason, number in Counter(result.anew.values()).items():
             print_lines(f"{_count(number, 'network')} trained from the beginning: {reason}")
         print_lines(folder)
-        if table and (result.finished or result.already_done):
+        if measured is not None:
             from rankscope.cli.results_table import print_results
-            from rankscope.sweep import open_run
 
-            print_results(folder, open_run(folder))
+            print_results(folder, measured)
     if result.failed:
         raise typer.Exit(1)

@@ -12,6 +12,8 @@ import copy
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -25,6 +27,7 @@ from rankscope.networks.rate import RateRNN
 from rankscope.tasks.trials import Trials
 
 TRIALS = 3
+_collected: ContextVar[list[str] | None] = ContextVar("_collected", default=None)
 
 _VIEWS = {
     *("T", "Transpose", "Permute", "View", "UnsafeView", "ReshapeAlias", "Expand", "Unsqueeze", "Squeeze", "Select"),
@@ -78,13 +81,32 @@ def check_use(network: Network, trials: Trials, names: Iterable[str]) -> None:
                     f"matrices must name what the forward pass uses, got {name!r}, which it does not use; compute the "
                     "matrix in a method and multiply by what this method returns"
                 )
-            warnings.warn(
+            issue(
                 f"{name!r} is measured as it is stored, but the forward pass of {type(network).__name__} transforms it "
                 f"first ({operation}): its spectrum, change and truncation are not those of the connectivity. Compute "
                 "the connectivity in a method without arguments, and name the method: matrices=['method']; or use "
-                "torch.nn.utils.parametrize",
-                stacklevel=2,
+                "torch.nn.utils.parametrize"
             )
+
+
+@contextmanager
+def collected_warnings() -> Iterator[list[str]]:
+    """Collect what `issue` warns of in this thread, once each, for the duration of a `with` block."""
+    found: list[str] = []
+    token = _collected.set(found)
+    try:
+        yield found
+    finally:
+        _collected.reset(token)
+
+
+def issue(text: str) -> None:
+    """Issue a `UserWarning`, or add it to those of `collected_warnings`."""
+    collected = _collected.get()
+    if collected is None:
+        warnings.warn(text, stacklevel=3)
+    elif text not in collected:
+        collected.append(text)
 
 
 def _few(network: nn.Module, trials: Trials) -> tuple[Tensor, Tensor | None]:

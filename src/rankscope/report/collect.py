@@ -34,7 +34,8 @@ def collect(dataset: xr.Dataset, provenance: Provenance | None = None) -> dict[s
     dict
         `title`, `lead`; `common` (labels that all networks share); the entries of `comparison`; `networks` (as in
         `report.networks`, with `digest`, `finished`, `seconds` and `job` if known); `diverged` (name and reason);
-        `statuses` (number of networks by status); `claims` (rows of `rankscope check`); `provenance`.
+        `statuses` (number of networks by status); `warnings` (sentences that restrict what the numbers mean); `claims`
+        (rows of `rankscope check`); `provenance`.
 
     Raises
     ------
@@ -59,6 +60,7 @@ def collect(dataset: xr.Dataset, provenance: Provenance | None = None) -> dict[s
         "networks": networks,
         "diverged": [_divergence(network) for network in networks if network["status"] == "diverged"],
         "statuses": dict(Counter(network["status"] for network in networks)),
+        "warnings": list(dataset.attrs.get("warnings", ())),
         "claims": _claims(known.experiment, dataset),
         "provenance": {
             "folder": known.folder,

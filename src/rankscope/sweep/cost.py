@@ -1,13 +1,15 @@
 """Estimates of the time and the disk space that jobs take.
 
-The time follows from the multiplications of a job and a short measurement on this machine.
+The time follows from the multiplications of a job and a short measurement on this machine; of a network or task of the
+user's own, from some steps of its training.
 """
 
 from __future__ import annotations
 
 import functools
+import json
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from rankscope.linalg.singular_values import EXACT_UP_TO
@@ -15,15 +17,21 @@ from rankscope.linalg.threads import threads_for
 from rankscope.lowrank.truncation import RANKS
 from rankscope.measurements.base import EVALUATION_TRIALS
 from rankscope.networks.gates import GATES
+from rankscope.networks.protocol import hidden_size_of
 from rankscope.networks.rate import RateRNN
+from rankscope.networks.use import collected_warnings
 from rankscope.sweep.job import Job
+from rankscope.sweep.trial_step import seconds_of_an_epoch, user_errors
 from rankscope.tasks import FlipFlop, steps_per_epoch
-from rankscope.training import train
+from rankscope.tasks.trials import as_trials
+from rankscope.training import evaluate, find_loss, train
 from rankscope.training.recorder import record_schedule
+from rankscope.user_code import is_reference
 
 USUAL_SIZE = 256
 HEADERS = 16_000
 """Bytes of labels, scalars and short arrays."""
+TIMING = 10.0  # seconds
 WORD_VECTOR = 50
 VALIDATION = 0.1  # of finite data
 DEFAULT_MEASURED = ("truncation", "spectra")
@@ -38,11 +46,53 @@ def seconds_for(jobs: Sequence[Job], workers: int) -> float:
         Number of networks trained at the same time.
     """
     per_step, per_product = _measured_costs()
-    seconds = []
+    seconds = _seconds_of_own([job for job in jobs if _is_own(job)], per_product)
     for job in jobs:
+        if _is_own(job):
+            continue
         sequential = _layers(job) * _epochs(job) * steps_per_epoch(job.task, job.training.batch_size)
         seconds.append(per_step * sequential + per_product * multiplications(job))
-    return max(sum(seconds) / workers, *seconds)
+    return max([sum(seconds) / workers, *seconds])
+
+
+def _is_own(job: Job) -> bool:
+    return is_reference(job.network["kind"]) or is_reference(job.description["task"]["name"])
+
+
+def _seconds_of_own(jobs: Sequence[Job], per_product: float) -> list[float]:
+    """Return the seconds of jobs with a network or task of the user's own.
+
+    One job of each kind is timed for a few steps, as long as that takes less than `TIMING` seconds together; others
+    count as the mean of these.
+    """
+    kinds: dict[str, list[Job]] = {}
+    for job in jobs:
+        described = {name: value for name, value in job.description.items() if name not in ("seed", "labels")}
+        kinds.setdefault(json.dumps(described, sort_keys=True), []).append(job)
+    known: list[float] = []
+    started, unknown = time.perf_counter(), 0
+    for alike in kinds.values():
+        if known and time.perf_counter() - started > TIMING:
+            unknown += len(alike)
+        else:
+            known += [_seconds_of_one(alike[0], per_product)] * len(alike)
+    return known + [sum(known) / len(known)] * unknown if known else []
+
+
+def _seconds_of_one(job: Job, per_product: float) -> float:
+    with user_errors(f"task {job.task_name} with network {job.network['kind']}"), collected_warnings():
+        task = job.make_task()
+        network = job.initial_network(task)
+        names = job.wanted_measurements(network, task)
+        N, rng = hidden_size_of(network), job.random_streams()[1]
+        with threads_for(N):
+            epoch = seconds_of_an_epoch(network, task, job.training, rng)
+            evaluations = len(RANKS) * len({*names} & {"truncation", "score"}) + 2
+            started = time.perf_counter()
+            evaluate(network, as_trials(task.sample(EVALUATION_TRIALS, rng)), rng, find_loss(job.training.loss, task))
+            evaluation = time.perf_counter() - started
+    decompositions = per_product * N**2 * _decompositions(job, N, {*names})
+    return epoch * _epochs(job) + evaluation * evaluations + decompositions
 
 
 def multiplications(job: Job) -> float:
@@ -60,10 +110,15 @@ def multiplications(job: Job) -> float:
     rows += steps * trials * len(RANKS) * len(measured & {"truncation", "score"})
     if "accuracy_truncation" in measured:
         rows += 2 * (32 + N / 4) * VALIDATION * steps * training.batch_size
-    records = len(record_schedule(epochs, training.recorded_epochs, N))
+    return float(_weights(job) * rows + N**2 * _decompositions(job, N, measured))
+
+
+def _decompositions(job: Job, N: int, measured: Collection[str]) -> float:
+    """Return the multiplications of all decompositions, over N^2."""
+    training = job.training
+    records = len(record_schedule(_epochs(job), training.recorded_epochs, N))
     record = (10 * N if N <= EXACT_UP_TO else 400) + 100 * N * bool(training.eigenvalues)
-    decompositions = records * record + 350 * N * ("spectra" in measured) + 100 * N * ("outlier" in measured)
-    return float(_weights(job) * rows + N**2 * decompositions)
+    return float(records * record + 350 * N * ("spectra" in measured) + 100 * N * ("outlier" in measured))
 
 
 def bytes_on_disk(jobs: Sequence[Job], keep_weights: bool = True) -> int:

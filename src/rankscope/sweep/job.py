@@ -28,9 +28,10 @@ from rankscope.errors import InputError
 from rankscope.measurements import TrainedNetwork
 from rankscope.networks import Network, check_spec, make_network, save_networks
 from rankscope.networks.protocol import hidden_size_of
+from rankscope.networks.use import collected_warnings, issue
 from rankscope.sweep.axes import short_name
 from rankscope.sweep.identity import canonical_json, describe_network, describe_task, describe_training, digest_of
-from rankscope.sweep.result_file import MEASUREMENTS, NETWORK, write_result
+from rankscope.sweep.result_file import MEASUREMENTS, NETWORK, WARNINGS, write_result
 from rankscope.sweep.trial_step import run_one_step, user_errors
 from rankscope.tasks import OPTIONAL_TASKS, TASKS, Task, make
 from rankscope.training import History, TrainingConfig, train
@@ -254,9 +255,13 @@ class Job(Description):
         before = copy.deepcopy(network)
         _, rng = self.random_streams()
         config = self.training
-        history = train(network, task, config.epochs, rng, config=config, progress=progress, checkpoint=checkpoint)
-        trained = TrainedNetwork(before, network, task, history, config.loss, config.matrices)
-        measured = measuring.measure(trained, names, self.seed)
+        with collected_warnings() as warned:
+            history = train(network, task, config.epochs, rng, config=config, progress=progress, checkpoint=checkpoint)
+            trained = TrainedNetwork(before, network, task, history, config.loss, config.matrices)
+            measured = measuring.measure(trained, names, self.seed)
+        for text in warned:
+            issue(text)
+        measured = measured.assign_attrs({WARNINGS: warned} if warned else {})
         return Done(self, before, network, history, self.labelled(measured, network), names)
 
     def measure(self, before: Network, after: Network, history: xr.Dataset, names: tuple[str, ...]) -> xr.Dataset:

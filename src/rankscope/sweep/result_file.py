@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 NETWORK, MEASUREMENTS, TRAINING = "network.safetensors", "measurements.safetensors", "training.safetensors"
 FORMAT = "rankscope.measurements.2"
+WARNINGS = "warnings"
+"""Attribute of a result: sentences that restrict what its numbers mean."""
 
 
 def write_result(

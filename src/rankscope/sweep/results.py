@@ -28,7 +28,7 @@ from rankscope.errors import InputError
 from rankscope.io.dataset_file import StoredDataset, StoredVariable
 from rankscope.sweep.axes import Places, axes_of, own_labels
 from rankscope.sweep.manifest import read_manifest
-from rankscope.sweep.result_file import open_result
+from rankscope.sweep.result_file import WARNINGS, open_result
 from rankscope.sweep.store import RunFolder
 
 FIRST_LABELS = ("task", "gain", "hidden_size", "sample")
@@ -352,6 +352,8 @@ def _type_of(missing: Any) -> type:
 
 
 def _common_attributes(results: Sequence[StoredDataset]) -> dict[str, Any]:
-    """Return the attributes that all results share."""
+    """Return the attributes that all results share, and the warnings of any."""
     first, *rest = [result.attrs for result in results]
-    return {name: value for name, value in first.items() if all(attrs.get(name) == value for attrs in rest)}
+    common = {name: value for name, value in first.items() if all(attrs.get(name) == value for attrs in rest)}
+    warned = dict.fromkeys(text for attrs in (first, *rest) for text in attrs.get(WARNINGS, ()))
+    return common | ({WARNINGS: list(warned)} if warned else {})

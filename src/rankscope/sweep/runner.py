@@ -21,6 +21,7 @@ from rich.filesize import decimal
 
 from rankscope.errors import InputError
 from rankscope.io.atomic import make_folder
+from rankscope.networks.use import collected_warnings, issue
 from rankscope.sweep import locks
 from rankscope.sweep.calls import Recorder
 from rankscope.sweep.cost import bytes_on_disk
@@ -274,8 +275,11 @@ def check_jobs(jobs: Sequence[Job]) -> None:
     for job in sorted(kinds.values(), key=lambda job: job.description["network"].get("hidden_size", 0), reverse=True):
         described = {name: job.description[name] for name in ("network", "training")}
         smallest[json.dumps([job.description["task"], _without_numbers(described)], sort_keys=True)] = job
-    for job in kinds.values():
-        job.check(step=any(job is one for one in smallest.values()))
+    with collected_warnings() as warned:
+        for job in kinds.values():
+            job.check(step=any(job is one for one in smallest.values()))
+    for text in warned:
+        issue(text)
 
 
 def _abandoned(store: RunFolder, jobs: Sequence[Job], growth: Growth, add: bool) -> set[str]:

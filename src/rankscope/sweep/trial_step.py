@@ -1,7 +1,12 @@
-"""One training step of a job before a run: mistakes of a task, network or loss of the user show within a second."""
+"""One training step of a job before a run: mistakes of a task, network or loss of the user show within a second.
+
+For code of the user's own, it is also the only way to estimate how long the training takes.
+"""
 
 from __future__ import annotations
 
+import itertools
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +20,7 @@ from rankscope.training import TrainingConfig, train
 from rankscope.validation import RngLike, generator
 
 PACKAGE = Path(__file__).parents[1]
+TIMED = 4  # steps
 
 
 def run_one_step(network: Any, task: Any, config: TrainingConfig, rng: RngLike) -> None:
@@ -26,13 +32,35 @@ def run_one_step(network: Any, task: Any, config: TrainingConfig, rng: RngLike) 
         If the task draws impossible trials, or the network or the loss does not accept them.
     """
     rng = generator(rng)
-    if hasattr(task, "batches"):
-        batch = as_trials(next(iter(task.batches(config.batch_size, rng))))
-    else:
-        batch = as_trials(task.sample(config.batch_size, rng))
+    batch = _first_batch(task, config, rng)
     batch.check_content()
-    once = config.model_copy(update={"epochs": 1, "recorded_epochs": ()})
-    train(network, _OneBatch(task, batch), 1, rng, config=once)
+    _train(network, task, batch, config, rng)
+
+
+def seconds_of_an_epoch(network: Any, task: Any, config: TrainingConfig, rng: RngLike) -> float:
+    """Return the measured seconds of an epoch: its batches are drawn, and the network is trained. It is changed."""
+    rng = generator(rng)
+    started = time.perf_counter()
+    batch = _first_batch(task, config, rng)
+    batches = sum(1 for _ in task.batches(config.batch_size, rng)) if hasattr(task, "batches") else 1
+    drawing = time.perf_counter() - started
+    times: list[float] = []
+    _train(network, task, batch, config, rng, steps=TIMED, progress=lambda *_: times.append(time.perf_counter()))
+    # The first step also prepares, and checks how the network is used.
+    return drawing + batches * min((after - before for before, after in itertools.pairwise(times)), default=0.0)
+
+
+def _first_batch(task: Any, config: TrainingConfig, rng: RngLike) -> Trials:
+    if hasattr(task, "batches"):
+        return as_trials(next(iter(task.batches(config.batch_size, rng))))
+    return as_trials(task.sample(config.batch_size, rng))
+
+
+def _train(
+    network: Any, task: Any, batch: Trials, config: TrainingConfig, rng: RngLike, steps: int = 1, progress: Any = None
+) -> None:
+    few = config.model_copy(update={"epochs": steps, "recorded_epochs": ()})
+    train(network, _OneBatch(task, batch), steps, rng, config=few, progress=progress)
 
 
 @contextmanager

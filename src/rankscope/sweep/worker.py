@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from rankscope.errors import InputError
+from rankscope.networks.use import collected_warnings
 from rankscope.sweep import locks
 from rankscope.sweep.growth import begin_from, keep_state
 from rankscope.sweep.job import Job
@@ -127,10 +128,11 @@ def _run_and_store(settings: Settings, job: Job, report: Report) -> Outcome:
     resumed = state.exists()
     done = None
     try:
-        if folder.is_done(digest):
-            folder.add_measurements(job, missing_measurements(folder, job))
-        else:
-            done = job.run(report, state)
+        with collected_warnings():  # issued by the step before the run, and stored with the result
+            if folder.is_done(digest):
+                folder.add_measurements(job, missing_measurements(folder, job))
+            else:
+                done = job.run(report, state)
     except Exception as error:  # whatever a task, a network or a measurement raises is recorded
         if _disk_is_full(error):
             return Outcome(Ending.NO_STORAGE, str(error))
