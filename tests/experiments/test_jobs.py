@@ -55,6 +55,16 @@ def test_seeds_do_not_depend_on_the_experiment():
     assert all(gain[at].seed == job.seed for at, job in grid("tasks").items())
 
 
+def test_rounding_moves_the_networks_of_gain():
+    gain, jobs = grid("gain"), EXPERIMENTS["rounding"].jobs("paper")
+    assert len({job.digest for job in jobs}) == len(jobs) == 7 * 5 * 4
+    for job in jobs:
+        repetition = job.labels["repetition"]
+        assert job.seed == gain[job.task["name"], job.network["gain"], 256, job.labels["sample"]].seed
+        assert job.network.get("perturbation", 0) == (1e-7 if repetition else 0)
+        assert job.network.get("perturbation_rng", 0) == repetition
+
+
 def test_linear_jobs():
     jobs = EXPERIMENTS["linear"].jobs("paper")
     assert len({job.digest for job in jobs}) == len({job.seed for job in jobs}) == 150

@@ -9,6 +9,7 @@ import xarray as xr
 from rankscope.errors import InputError
 from rankscope.experiments import EXPERIMENTS
 from rankscope.experiments.claims import agreement, agreement_claim, by_gain, check_claims, rows, values
+from rankscope.experiments.gain import few_directions
 
 TASKS = ["flipflop", "mante", "romo"]
 GAINS = [0.0, 0.9, 1.8]
@@ -21,6 +22,7 @@ def made_up(convergence, norm, shuffled, rank, samples=2):
     of = {"convergence_epoch": convergence, "change_norm": norm, "shuffled_loss": shuffled, "functional_rank": rank}
     variables = {name: (("task", "gain", "sample"), np.vectorize(f, otypes=[float])(grid)) for name, f in of.items()}
     variables["initial_loss"] = (("task", "gain", "sample"), np.ones(shape))
+    variables["evaluation_loss"] = (("task", "gain", "sample"), np.full(shape, 0.01))
     return xr.Dataset(variables, {"task": TASKS, "gain": GAINS, "sample": range(samples), "hidden_size": 256})
 
 
@@ -56,6 +58,30 @@ def test_a_network_that_never_converged_is_not_counted_as_fast():
     row = check_claims(EXPERIMENTS["gain"].claims, never_at_zero)[0]
     assert row["verdict"] == "holds"
     assert row["measured"].startswith("never at g = 0")
+
+
+def test_the_rank_counts_where_four_of_five_learned():
+    data = made_up(**AS_CLAIMED, samples=5)
+    data["functional_rank"].loc[{"gain": 1.8}] = 30
+    data["evaluation_loss"].loc[{"gain": 1.8, "sample": [0, 1]}] = 0.2
+    found = few_directions(data, "mante")
+    assert (found.measured, found.holds) == ("5 ± 0 at g = 0, 5 ± 0 at g = 0.9; not learned at g = 1.8", True)
+    data["evaluation_loss"].loc[{"gain": 1.8, "sample": 1}] = 0.01
+    assert few_directions(data, "mante").holds is False
+    # One that has learned, but has no rank within the truncation curve, counts with 26.
+    data["functional_rank"].loc[{"gain": 1.8}] = np.nan
+    assert few_directions(data, "mante").measured.endswith("26 ± 0 at g = 1.8")
+
+
+def test_claims_of_rounding():
+    one = made_up(**AS_CLAIMED, samples=3)
+    one["functional_rank"] = one["functional_rank"] + xr.DataArray([0.0, 1.0, 2.0], dims="sample")
+    moved = one.assign(functional_rank=one["functional_rank"] + 1)
+    data = xr.concat([one, moved], xr.Variable("repetition", [0, 1]))
+    assert set(verdicts("rounding", data).values()) == {"holds"}
+    far = xr.concat([one, one.assign(functional_rank=one["functional_rank"] + 15)], xr.Variable("repetition", [0, 1]))
+    assert set(verdicts("rounding", far).values()) == {"fails"}
+    assert set(verdicts("rounding", one).values()) == {"not in this run"}
 
 
 def test_claims_about_missing_networks_have_no_verdict():

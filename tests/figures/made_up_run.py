@@ -8,7 +8,15 @@ GAINS = (0.0, 0.9, 1.8)
 SAMPLES = 4
 RANKS = 6
 EPOCHS = 30
-SCALARS = ("convergence_epoch", "change_norm", "trained_norm", "shuffled_loss", "functional_rank", "initial_loss")
+SCALARS = (
+    "convergence_epoch",
+    "change_norm",
+    "trained_norm",
+    "shuffled_loss",
+    "functional_rank",
+    "initial_loss",
+    "evaluation_loss",
+)
 
 
 def per_network(rng, sizes):

@@ -6,6 +6,7 @@ import warnings
 import matplotlib as mpl
 import numpy as np
 import pytest
+import xarray as xr
 from made_up_linear_run import dataset_for as linear_dataset_for
 from made_up_linear_run import diverge
 from made_up_neurogym_run import make_neurogym_run
@@ -19,7 +20,7 @@ from rankscope.experiments import EXPERIMENTS
 from rankscope.figures import FIGURES, save_figure
 from rankscope.plot.style import series, styled
 
-NONLINEAR = ("tasks", "gain", "spectra", "size")
+NONLINEAR = ("tasks", "gain", "rounding", "spectra", "size")
 LINEAR = ("linear", "linear-gain", "linear-log", "divergence", "cosine")
 ALL = (*NONLINEAR, *LINEAR, "sentiment", "neurogym")
 
@@ -32,6 +33,8 @@ def few_points_of_theory(monkeypatch):
 def dataset_for(name):
     if name in LINEAR:
         return linear_dataset_for(name)
+    if name == "rounding":
+        return xr.concat([make_run((16,))] * 4, xr.Variable("repetition", range(4)))
     if name in NONLINEAR:
         return make_run((8, 16, 32) if name == "size" else (16,))
     return make_sentiment_run() if name == "sentiment" else make_neurogym_run()

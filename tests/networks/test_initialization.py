@@ -225,3 +225,20 @@ def test_what_is_no_task_is_refused(not_a_task):
 def test_half_precision_is_refused():
     with pytest.raises(InputError, match=r"input_weights must be float32 or float64, got torch\.float16"):
         RateRNN.initialize(FlipFlop(), hidden_size=8, rng=0, dtype=torch.float16)
+
+
+def test_a_perturbation_moves_each_weight_and_no_draw():
+    def network(**options):
+        return RateRNN.initialize(FlipFlop(), hidden_size=16, gain=0.9, rng=3, dtype=torch.float64, **options)
+
+    plain, one, same, other = (
+        network(),
+        *(network(perturbation=1e-3, perturbation_rng=seed) for seed in (1, 1, 2)),
+    )
+    for name, weights in plain.named_parameters():
+        ratios = one.get_parameter(name) / weights - 1
+        assert ratios.std().item() == pytest.approx(1e-3, rel=0.3)
+        assert torch.equal(one.get_parameter(name), same.get_parameter(name))
+        assert not torch.equal(one.get_parameter(name), other.get_parameter(name))
+    with pytest.raises(InputError, match="perturbation must be"):
+        network(perturbation=-1.0)

@@ -10,6 +10,7 @@ from rankscope.experiments.linear import LINEAR
 from rankscope.experiments.linear_gain import LINEAR_GAIN
 from rankscope.experiments.linear_log import LINEAR_LOG
 from rankscope.experiments.neurogym import NEUROGYM
+from rankscope.experiments.rounding import ROUNDING
 from rankscope.experiments.sentiment import SENTIMENT
 from rankscope.experiments.size import SIZE
 from rankscope.experiments.spectra import SPECTRA
@@ -21,6 +22,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     for experiment in (
         TASKS,
         GAIN,
+        ROUNDING,
         SPECTRA,
         SIZE,
         LINEAR,

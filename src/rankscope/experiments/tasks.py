@@ -7,7 +7,7 @@ import xarray as xr
 
 from rankscope.experiments.base import PAPER_EPOCHS, PAPER_SIZE, QUICK_SIZE, Experiment, nonlinear_jobs
 from rankscope.experiments.claims import NOT_IN_THIS_RUN, Claim, Finding, all_of, by_gain, claim, gains_of, rows
-from rankscope.experiments.gain import RANK, few_directions
+from rankscope.experiments.gain import HANDFUL, RANK, few_directions
 
 GAINS = dict.fromkeys(PAPER_EPOCHS, (0.0, 0.9))
 DIRECTIONS = 10
@@ -39,7 +39,7 @@ def _learned(dataset: xr.Dataset, task: str) -> Finding:
 
 FEW_DIRECTIONS = Claim(
     "{task}: few directions",
-    "a handful of directions suffices (functional rank at most 10)",
+    f"a handful of directions suffices (functional rank at most {HANDFUL})",
     RANK,
     few_directions,
 )

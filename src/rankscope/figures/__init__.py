@@ -16,6 +16,7 @@ from rankscope.figures.linear import linear as linear
 from rankscope.figures.linear_gain import linear_gain as linear_gain
 from rankscope.figures.linear_log import linear_log as linear_log
 from rankscope.figures.neurogym import neurogym as neurogym
+from rankscope.figures.rounding import rounding as rounding
 from rankscope.figures.saving import save_figure as save_figure
 from rankscope.figures.sentiment import sentiment as sentiment
 from rankscope.figures.size import size as size
@@ -28,6 +29,7 @@ FIGURES: dict[str, Callable[[xr.Dataset], Figure]] = {
     "demo": tasks,
     "tasks": tasks,
     "gain": gain,
+    "rounding": rounding,
     "spectra": spectra,
     "size": size,
     "linear": linear,

@@ -89,6 +89,31 @@ def draw_weights(
     )
 
 
+def perturbed(weights: InitialWeights, size: float, rng: RngLike) -> InitialWeights:
+    """Return weights that are each multiplied by 1 + size xi, xi standard normal.
+
+    The draws of `draw_weights` are not touched. A size of 1e-7, the rounding of single precision, shows how much of a
+    result a rounding decides.
+
+    Parameters
+    ----------
+    size
+        At least 0; 0 returns the weights themselves.
+    rng
+        Seed or Generator.
+
+    Raises
+    ------
+    InputError
+        If the size is negative.
+    """
+    if number("perturbation", size, minimum=0) == 0:
+        return weights
+    rng = generator(rng, "perturbation_rng")
+    parts = (weights.input, weights.recurrent, weights.output)
+    return InitialWeights(*(part * (1 + size * rng.standard_normal(part.shape)) for part in parts))
+
+
 def constrained(
     recurrent: Array, dale: float | None, density: float | None, rng: np.random.Generator
 ) -> tuple[Array, NDArray[np.bool_] | None]:

@@ -172,3 +172,8 @@ def find_nonlinearity(value: str | Elementwise, argument: str = "nonlinearity") 
         if not torch.allclose(y.flatten(), among_equals, rtol=1e-4, atol=1e-5, equal_nan=True):
             raise InputError(f"{argument} must be elementwise: the result of an entry depends on the others")
     return value
+
+
+def name_of(phi: Nonlinearity | Elementwise) -> str:
+    """Return the name of a nonlinearity or a callable."""
+    return phi.name if isinstance(phi, Nonlinearity) else getattr(phi, "__name__", type(phi).__name__)

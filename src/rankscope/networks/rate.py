@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from rankscope.errors import InputError
 from rankscope.networks import recurrence
 from rankscope.networks.fused import fused
-from rankscope.networks.initialization import constrained, draw_weights
+from rankscope.networks.initialization import constrained, draw_weights, perturbed
 from rankscope.networks.network_file import SavedNetwork, saved_as
-from rankscope.networks.nonlinearities import Elementwise, Nonlinearity, find_nonlinearity
+from rankscope.networks.nonlinearities import Elementwise, Nonlinearity, find_nonlinearity, name_of
 from rankscope.networks.parameters import PARAMETERS, TRAINABLE, checked_weights
 from rankscope.networks.parametrizations import constrain
 from rankscope.networks.protocol import channels_of
@@ -134,6 +134,8 @@ class RateRNN(SavedNetwork):
         dale: float | None = None,
         density: float | None = None,
         rank: int | None = None,
+        perturbation: float = 0.0,
+        perturbation_rng: RngLike = 0,
         **options: Any,
     ) -> RateRNN:
         """Draw an untrained network with the channels and the time step of `task`.
@@ -151,6 +153,8 @@ class RateRNN(SavedNetwork):
             Constraints of the recurrent weights, at the beginning and in training: the fraction of excitatory units,
             balanced (see `initialization.constrained`); the fraction of connections that exist; the number of
             directions that W - W0 has before signs and connections are imposed. See `parametrizations.py`.
+        perturbation, perturbation_rng
+            Relative size and source of a change of the drawn weights (see `initialization.perturbed`).
         options
             Any keyword of the constructor.
 
@@ -159,11 +163,9 @@ class RateRNN(SavedNetwork):
         InputError
             For anything out of range.
         """
-        input_size, output_size = channels_of(task)
         rng = generator(rng)
         drawn = draw_weights(
-            input_size,
-            output_size,
+            *channels_of(task),
             hidden_size,
             gain,
             rng,
@@ -171,6 +173,7 @@ class RateRNN(SavedNetwork):
             input_is_output=input_is_output,
             recurrent_rng=recurrent_rng,
         )
+        drawn = perturbed(drawn, perturbation, perturbation_rng)
         for option in options:
             choice("option", option, RATE_OPTIONS)
         options.setdefault("dt", getattr(task, "dt", 0.5))
@@ -272,8 +275,8 @@ class RateRNN(SavedNetwork):
         """Return the constructor's options as plain values, enough to build the same function around the weights."""
         return {
             "dt": self.dynamics.dt,
-            "nonlinearity": _name_of(self.dynamics.nonlinearity),
-            "readout_nonlinearity": _name_of(self.dynamics.readout_nonlinearity),
+            "nonlinearity": name_of(self.dynamics.nonlinearity),
+            "readout_nonlinearity": name_of(self.dynamics.readout_nonlinearity),
             "convention": self.dynamics.convention,
             "noise_std": self.noise_std,
             "trained": list(self.trained),
@@ -304,7 +307,7 @@ class RateRNN(SavedNetwork):
         """Describe the network in one line."""
         d = self.dynamics
         sizes = f"{self.input_weights.shape[1]} -> {self.hidden_size} -> {self.output_weights.shape[0]}"
-        return f"{sizes}, dt={d.dt:g}, {_name_of(d.nonlinearity)}, {d.convention}, trained={self.trained}"
+        return f"{sizes}, dt={d.dt:g}, {name_of(d.nonlinearity)}, {d.convention}, trained={self.trained}"
 
     def checked(self, inputs: Tensor) -> Tensor:
         """Return `inputs` in the type of the weights.
@@ -334,10 +337,6 @@ class RateRNN(SavedNetwork):
             If `noise` has the wrong shape.
         """
         return noise_increments(self, inputs, rng, noise)
-
-
-def _name_of(phi: Nonlinearity | Elementwise) -> str:
-    return phi.name if isinstance(phi, Nonlinearity) else getattr(phi, "__name__", type(phi).__name__)
 
 
 _PARAMETERS = tuple(inspect.signature(RateRNN.__init__).parameters)[1:]
