@@ -134,6 +134,10 @@ def test_check_is_over_networks(capsys, finished):
     select = ("--select", "learning_rate=0.004", "--json")
     status, out, _ = call(capsys, "check", "gain", "--from", finished, *select)
     rows = {row["claim"]: row["verdict"] for row in json.loads(out)}
+    lines = call(capsys, "check", "gain", "--from", finished, *select[:2])[1].splitlines()
+    left = [claim for claim, verdict in rows.items() if verdict == "not in this run"]
+    assert lines[-1] == f"{len(left)} not in this run: {'; '.join(left)}"
+    assert len(left) == sum(claim in line for claim in left for line in lines) > 5
     assert rows["mante: change shrinks"] == "not in this run"
     # Ten epochs do not learn the task, so at g = 0 shuffling cannot leave the loss low.
     assert rows["flipflop: tied to its W0"] == "fails"

@@ -96,6 +96,16 @@ def describe_user_code(thing: Any) -> dict[str, str]:
     return {"function": reference_to(named), "source": source_hash(named)}
 
 
+def check_source(argument: str, reference: str, loaded: Hashable, expected: str | None) -> None:
+    """Raise `InputError` unless what a reference names has the source it had; None is any source."""
+    found = source_hash(loaded) if expected is not None else None
+    if expected != found:
+        raise InputError(
+            f"{argument} must be {reference!r} with the source {expected}, got {found}: it has changed; restore it, or "
+            "run again in a new folder"
+        )
+
+
 def source_hash(named: Hashable) -> str:
     """Return twelve hexadecimal digits of the SHA-256 of the source text, helpers included; "" if there is none.
 

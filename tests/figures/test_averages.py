@@ -5,6 +5,7 @@ import pytest
 from made_up_run import GAINS, TASKS, bars, fail, forget, line_with, make_run
 
 import rankscope as rs
+from rankscope.cli.results_table import results_table
 from rankscope.experiments.averages import over_converged
 from rankscope.figures import gain, size
 
@@ -46,6 +47,23 @@ def test_samples_that_did_not_converge_stay_out():
     assert (int(averages["count"]), int(averages["total"])) == (2, 4)
 
 
+def test_the_table_of_a_run_has_the_means_of_the_figure():
+    run = fail(make_run().isel(hidden_size=0), task="mante", gain=0.9, sample=[0, 2])
+    run = fail(run, task="romo", gain=0.0)
+    headings, rows = results_table(run)
+    norm, converged = headings.index("|dW| (mean ± std)"), headings.index("converged")
+    averages = over_converged(run, "change_norm")
+    for row in rows:
+        one = averages.sel(task=row[0], gain=float(row[1]))
+        counts = one["count"].item(), one["total"].item()
+        assert (int(row[converged]), int(row[converged - 1])) == counts
+        assert row[norm] == (f"{one['mean']:.3g} ± {one['std']:.2g}" if counts[0] else "-")
+    assert "standard deviations over the samples that converged" in gain(run).get_supxlabel()
+    never = run.assign(convergence_epoch=np.nan * run["convergence_epoch"])
+    first = run["change_norm"][0, 0]
+    assert results_table(never)[1][0][norm] == f"{first.mean():.3g} ± {first.std(ddof=1):.2g}"
+
+
 @pytest.mark.parametrize("panel", range(4))
 def test_where_no_sample_is_left_nothing_is_drawn_but_a_mark(panel):
     run = fail(make_run(), task="romo", gain=[0.0, 1.8])
@@ -81,7 +99,7 @@ def test_a_diverged_network_that_had_converged_counts_where_it_has_numbers():
 
 
 def test_a_note_explains_the_marks_only_if_there_are_any():
-    assert gain(make_run()).get_supxlabel() == ""
+    assert gain(make_run()).get_supxlabel() == "means and standard deviations over the samples that converged"
     assert "none of n samples" in gain(fail(make_run(), task="romo", gain=0.0)).get_supxlabel()
 
 

@@ -194,6 +194,35 @@ def test_a_parametrized_weight_is_truncated_as_what_it_is_in_the_network():
     torch.testing.assert_close(constrained[1][0].weight, after[0].weight)  # the network itself is still whole
 
 
+class ByHand(nn.Module):
+    """A layer whose matrix is computed, and one that no forward pass reads."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.V, self.other = (nn.Parameter(torch.rand(2, 2)) for _ in range(2))
+
+    @property
+    def matrix(self):
+        return self.V.abs()
+
+    def forward(self, inputs):
+        return inputs @ self.matrix
+
+
+def test_a_score_that_does_not_depend_on_the_truncated_matrix_is_noticed():
+    before = ByHand()
+    after = moved(before, 2)
+    options = {"matrices": ["matrix"], "ranks": [0, 1, 2]}
+    curve = truncation_curve(before, after, score=lambda net: rs.evaluate(copy.deepcopy(net), TRIALS), **options)
+    np.testing.assert_allclose(curve.scores, truncation_curve(before, after, TRIALS, **options).scores)
+    with pytest.raises(InputError, match=r"score must use the matrix 'matrix' .* does not read it"):
+        truncation_curve(before, after, score=lambda net: float((TRIALS.inputs @ net.V.abs()).sum()), **options)
+    with pytest.warns(UserWarning, match="at every rank, and with NaN in place of 'other'"):
+        truncation_curve(before, after, score=lambda net: rs.evaluate(net, TRIALS), matrices=["other"], ranks=[0, 1])
+
+
+@pytest.mark.filterwarnings("ignore:score is 1 at every rank")
 @pytest.mark.parametrize("needed", [0, 1, 3, 7])
 def test_bisection_finds_the_rank_of_the_whole_curve_with_few_evaluations(needed):
     before, after = rate(rank=10, size=40)

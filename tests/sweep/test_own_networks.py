@@ -71,7 +71,7 @@ def job(training=None, sample=0, **network):
         seed=sample,
         labels={"sample": sample},
         task={"name": "flipflop", "duration": 8},
-        network={"kind": "own.py:make", **network},
+        network={"kind": "own.py:make"} | network,
         training={"epochs": 3, "learning_rate": 0.01, "batch_size": 4, "recorded_epochs": 1, **(training or {})},
         measurements=("norms",),
     )
@@ -117,3 +117,15 @@ def test_a_raw_parameter_is_warned_of_once_a_run_and_beside_every_table(here, ca
 def test_the_estimate_of_an_own_network_is_timed(here):
     slow = seconds_for([job({"epochs": 100}, seconds=0.02, sample=sample) for sample in range(3)], 1)
     assert 6 < slow < 20
+
+
+def test_functions_of_one_name_in_two_files_are_two_kinds(here):
+    (here / "other.py").write_text(OWN.replace("/ 3", "/ 4"))
+    (here / "third.py").write_text(OWN.replace("def make(", "def third("))
+    kinds = ["own.py:make", "other.py:make", "third.py:third"]
+    run([job({"matrices": ["connectivity"]}, kind=kind) for kind in kinds])
+    data = rs.open_run("run")
+    assert data["status"].dims == ("kind",)
+    assert data["kind"].values.tolist() == ["other.py:make", "own.py:make", "third"]
+    for kind in ("own.py:make", "third"):
+        assert rs.load_networks("run", kind=kind)[0].V.shape == (6, 6)

@@ -140,7 +140,7 @@ def test_a_changed_class_is_refused_and_a_task_in_use_stays(file):
     assert tasks.describe(task) == described
     assert tasks.describe(tasks.make("mine.py:Mean")) != described
     for rebuild in (lambda: tasks.make(described), lambda: pickle.loads(copy)):
-        with pytest.raises(rs.InputError, match=r"mine.py:Mean must have the source hash .* changed since"):
+        with pytest.raises(rs.InputError, match=r"mine.py:Mean' with the source .*: it has changed"):
             rebuild()
     file.write_text("# a comment\n" + TEXT + "OTHER = 1\n")  # elsewhere in the file
     assert tasks.make(described) == task

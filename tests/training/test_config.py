@@ -1,5 +1,6 @@
 """TrainingConfig: options are validated, and have one canonical JSON form."""
 
+import functools
 import json
 
 import pytest
@@ -43,6 +44,30 @@ def test_a_function_from_a_file(tmp_path):
     again = rs.TrainingConfig(**described)
     assert again.loss is config.loss
     assert rs.train(network(), TASK, config=rs.TrainingConfig(epochs=2, loss=config.loss)).epochs == 2
+
+
+def test_a_function_whose_source_has_changed_is_refused(tmp_path):
+    file = tmp_path / "mine.py"
+    text = "import torch\nSCALE = 1\ndef function(one, *others):\n    return one * SCALE\n"
+    file.write_text(text)
+    name = f"{file}:function"
+    described = rs.TrainingConfig(optimizer=name, schedule=name, loss=name, penalties={name: 1}).model_dump(mode="json")
+    for option in ("optimizer", "schedule", "loss", "penalties"):
+        file.write_text(text.replace("SCALE = 1", "SCALE = 2"))
+        with pytest.raises(rs.InputError, match=rf"{option} must be '.*:function' with the source .* it has changed"):
+            rs.TrainingConfig(**{option: described[option]})
+        file.write_text(text)
+        assert rs.TrainingConfig(**{option: described[option]}).model_dump(mode="json")[option] == described[option]
+
+
+def test_a_job_refuses_functions_that_its_description_cannot_tell_apart():
+    def sgd(rate):
+        return lambda parameters: torch.optim.SGD(parameters, lr=rate)
+
+    for optimizer in (functools.partial(torch.optim.SGD, lr=0.1), sgd(0.1)):
+        job = rs.Job(task="flipflop", training={"optimizer": optimizer})
+        with pytest.raises(rs.InputError, match="optimizer must be a function at the top level of a file"):
+            _ = job.digest
 
 
 @pytest.mark.parametrize(

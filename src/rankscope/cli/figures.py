@@ -76,7 +76,7 @@ def check(
 ) -> None:
     """Compare a run with the paper's claims; exit status 1 if one fails."""
     from rankscope.experiments import EXPERIMENTS
-    from rankscope.experiments.claims import agreement_claim
+    from rankscope.experiments.claims import UNDECIDED, agreement_claim
     from rankscope.validation import choice
 
     named = EXPERIMENTS[choice("experiment", experiment, EXPERIMENTS)]
@@ -89,8 +89,14 @@ def check(
     if as_json:
         print_json(rows)
     else:
-        print_table(("claim", "statement", "paper", "measured", "verdict"), [list(row.values()) for row in rows])
-        print_lines(", ".join(f"{n} {verdict}" for verdict, n in Counter(row["verdict"] for row in rows).items()))
+        decided = [row for row in rows if row["verdict"] != UNDECIDED]
+        if decided:
+            print_table(("claim", "statement", "paper", "measured", "verdict"), [list(row.values()) for row in decided])
+            counts = Counter(row["verdict"] for row in decided)
+            print_lines(", ".join(f"{number} {verdict}" for verdict, number in counts.items()))
+        left = [row["claim"] for row in rows if row["verdict"] == UNDECIDED]
+        if left:
+            print_lines(f"{len(left)} {UNDECIDED}: {'; '.join(left)}")
     if any(row["verdict"] == "fails" for row in rows):
         raise typer.Exit(1)
 

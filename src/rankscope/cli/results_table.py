@@ -20,6 +20,7 @@ QUANTITIES = {
 }
 MOST_ROWS = 30
 OVER = "sample"
+CONVERGED = "convergence_epoch"
 
 
 def print_results(folder: Path, dataset: xr.Dataset) -> None:
@@ -27,6 +28,9 @@ def print_results(folder: Path, dataset: xr.Dataset) -> None:
     headings, rows = results_table(dataset)
     if len(headings) > 2 or len(rows) > 1:
         print_table(headings, rows[:MOST_ROWS], right=headings)
+    if OVER in dataset["status"].dims and "converged" in headings:
+        none = all(row[headings.index("converged")] == "0" for row in rows)
+        print_lines(f"means over {'all networks, as none converged' if none else 'the networks that converged'}")
     if len(rows) > MOST_ROWS:
         print_lines(f"and {len(rows) - MOST_ROWS} more: rankscope export {folder} --out results.csv")
     print_lines(*(f"warning: {text}" for text in dataset.attrs.get("warnings", ())))
@@ -36,24 +40,32 @@ def print_results(folder: Path, dataset: xr.Dataset) -> None:
 def results_table(dataset: xr.Dataset) -> tuple[list[str], list[list[str]]]:
     """Return headings and rows: labels, number of networks, and mean and standard deviation over samples.
 
-    A mean is that of the networks that have the quantity; their number is given where it is not all of them.
+    As in the figures (`experiments.averages.averages_of`), a mean is that of the samples that converged, if any network
+    of the run did. Of these it takes those that have the quantity; their number is given where it is not all of them.
     """
     from rankscope.sweep.export import scalars_of
 
     frame = scalars_of(dataset)
     labels = [str(name) for name in dataset["status"].dims if name != OVER]
     shown = [name for name in QUANTITIES if name in frame.columns and frame[name].notna().any()]
-    spread = " (mean ± std)" if OVER in dataset["status"].dims else ""
+    several = OVER in dataset["status"].dims
+    counted = CONVERGED in frame.columns
+    some = several and counted and bool(frame[CONVERGED].notna().any())
     groups = [((), frame)] if not labels else list(frame.groupby(labels, sort=False, dropna=False))
-    rows = [
-        [
-            *(f"{value:g}" if isinstance(value, float) else str(value) for value in _listed(key)),
-            str(len(group)),
-            *(_text(group[name]) for name in shown),
-        ]
-        for key, group in groups
-    ]
-    return [*labels, "networks", *(QUANTITIES[name] + spread for name in shown)], rows
+    rows = []
+    for key, group in groups:
+        averaged = group[group[CONVERGED].notna()] if some else group
+        rows.append(
+            [
+                *(f"{value:g}" if isinstance(value, float) else str(value) for value in _listed(key)),
+                str(len(group)),
+                *([str(group[CONVERGED].notna().sum())] if counted else ()),
+                *(_text(averaged[name]) for name in shown),
+            ]
+        )
+    spread = " (mean ± std)" if several else ""
+    named = [*labels, "networks", *(["converged"] if counted else ())]
+    return [*named, *(QUANTITIES[name] + spread for name in shown)], rows
 
 
 def _listed(key: Any) -> tuple[Any, ...]:

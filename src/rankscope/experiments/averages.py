@@ -37,7 +37,8 @@ def averages_of(dataset: xr.Dataset, name: str) -> xr.Dataset:
     """
     epochs = dataset.get("convergence_epoch")
     if epochs is None or not bool(np.isfinite(epochs.values.astype(float)).any()):
-        return mean_and_std(dataset[name]).assign(total=was_trained(dataset).sum("sample"))
+        found = mean_and_std(dataset[name]).assign(total=was_trained(dataset).sum("sample"))
+        return found.assign_attrs(over="all samples")
     return over_converged(dataset, name)
 
 
@@ -62,4 +63,5 @@ def over_converged(dataset: xr.Dataset, name: str) -> xr.Dataset:
                 f"dataset must have {needed}, got one without; `rankscope measure RUN --add NAME` adds measurements"
             )
     values = dataset[name].where(dataset["convergence_epoch"].notnull())
-    return mean_and_std(values).assign(total=was_trained(dataset).sum("sample"))
+    found = mean_and_std(values).assign(total=was_trained(dataset).sum("sample"))
+    return found.assign_attrs(over="the samples that converged")

@@ -21,7 +21,8 @@ from rankscope.errors import InputError
 
 Array = NDArray[np.float64]
 NAMES = {"flipflop": "flip-flop", "mante": "Mante", "romo": "Romo"}
-VERDICTS = {True: "holds", False: "fails", None: "not in this run"}
+UNDECIDED = "not in this run"
+VERDICTS = {True: "holds", False: "fails", None: UNDECIDED}
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Finding:
     holds: bool | None
 
 
-NOT_IN_THIS_RUN = Finding("not in this run", None)
+NOT_IN_THIS_RUN = Finding(UNDECIDED, None)
 
 
 @dataclass(frozen=True)

@@ -82,8 +82,10 @@ def explain_averages(figure: Figure, averages: dict[str, xr.Dataset], handles: d
     """Put the legend above all panels, and below them notes, with one on open markers if samples are missing."""
     if handles:
         figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=min(len(handles), 6))
+    over = {curves.attrs.get("over", "") for curves in averages.values() if bool((curves["total"] > 1).any())} - {""}
+    means = "; ".join(f"means and standard deviations over {samples}" for samples in sorted(over))
     partial = [name for name, curves in averages.items() if bool((curves["count"] < curves["total"]).any())]
-    note_below(figure, (NOTE_RANK if "functional_rank" in partial else NOTE) if partial else "", *notes)
+    note_below(figure, means, (NOTE_RANK if "functional_rank" in partial else NOTE) if partial else "", *notes)
 
 
 def _without_any(dim: str, curve: xr.Dataset) -> list[tuple[float, int]]:

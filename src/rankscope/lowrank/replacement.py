@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rankscope.linalg.threads import threads_for
 from rankscope.lowrank.matrices import Block
-from rankscope.networks.computed import replace_matrix
+from rankscope.networks.computed import Names, replace_matrix
 from rankscope.networks.many import outputs_of_many
 from rankscope.networks.protocol import Network, hidden_size_of, outputs_of
 from rankscope.networks.rate import RateRNN
@@ -27,11 +27,22 @@ Matrices = Mapping[str, Array]
 
 
 class Replacement:
-    """A copy of a network, in evaluation mode, in which these matrices and gates can be replaced."""
+    """A copy of a network, in evaluation mode, in which these matrices and gates can be replaced.
+
+    Attributes
+    ----------
+    computed
+        Names of the matrices that the network computes.
+    used
+        Those of them that it has read since.
+    """
 
     def __init__(self, network: Network, blocks: Sequence[Block]) -> None:
         self._network = cast(nn.Module, copy.deepcopy(network)).eval()
-        matrices = {name: replace_matrix(self._network, name) for name in {block.matrix for block in blocks}}
+        names = {block.matrix for block in blocks}
+        self.computed = names - dict(self._network.named_parameters()).keys()
+        self.used = Names()
+        matrices = {name: replace_matrix(self._network, name, self.used) for name in names}
         self._targets = {block.name: matrices[block.matrix][block.rows] for block in blocks}
         self._own = {name: target.clone() for name, target in self._targets.items()}
 

@@ -23,6 +23,7 @@ from rankscope.lowrank.curve import Criterion, TruncationCurve, functional_rank
 from rankscope.lowrank.matrices import blocks_of, changes_of
 from rankscope.lowrank.replacement import Matrices, Replacement, metric_of_replacements
 from rankscope.networks.protocol import Network, hidden_size_of
+from rankscope.networks.use import issue
 from rankscope.tasks.trials import Trials
 from rankscope.training.loss import Loss, accuracy, find_loss
 from rankscope.validation import RngLike, choice, integer
@@ -254,9 +255,47 @@ def _evaluation(
     @torch.no_grad()
     def evaluate(sets: Iterable[Matrices]) -> list[float]:
         with threads_for(hidden_size_of(truncated.after)):
-            return [_number(score(replacement.network(matrices))) for matrices in sets]
+            values: list[float] = []
+            names: set[str] = set()
+            for matrices in sets:
+                values.append(_number(score(replacement.network(matrices))))
+                names |= matrices.keys()
+            _check_used(replacement, score, values, names)
+        return values
 
     return evaluate
+
+
+def _check_used(replacement: Replacement, score: Score, values: Sequence[float], names: Iterable[str]) -> None:
+    """Check that a score depends on the matrices that are truncated.
+
+    Warns
+    -----
+    UserWarning
+        If all scores are equal, and remain so with NaN in place of a matrix.
+
+    Raises
+    ------
+    InputError
+        If the score does not read a matrix that the network computes.
+    """
+    for name in sorted(replacement.computed - replacement.used):
+        raise InputError(
+            f"score must use the matrix {name!r} of the network that it is given, got a function that does not read "
+            "it; run the network as in rs.evaluate(network, trials), or name what its forward pass uses"
+        )
+    if len(values) < 2 or len(set(values)) > 1:
+        return
+    for name in sorted(names):
+        try:
+            unchanged = float(score(replacement.network({name: float("nan")}))) == values[0]  # type: ignore[dict-item]
+        except Exception:  # whatever a score does with NaN, it read the matrix
+            continue
+        if unchanged:
+            issue(
+                f"score is {values[0]:g} at every rank, and with NaN in place of {name!r}: it does not seem to depend "
+                "on this matrix"
+            )
 
 
 def _number(value: object) -> float:

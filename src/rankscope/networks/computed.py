@@ -63,7 +63,14 @@ def possible_names(network: object) -> list[str]:
     ]
 
 
-def replace_matrix(network: nn.Module, name: str) -> Tensor:
+class Names(set[str]):
+    """A set of names that copies of a module share."""
+
+    def __deepcopy__(self, memo: object) -> Names:
+        return self
+
+
+def replace_matrix(network: nn.Module, name: str, used: Names | None = None) -> Tensor:
     """Return a weight of `network` to write into.
 
     That of a parametrized weight, or of a member that computes one, is a constant from then on.
@@ -72,18 +79,20 @@ def replace_matrix(network: nn.Module, name: str) -> Tensor:
     ----------
     network
         A copy, which is changed.
+    used
+        Where the name is added whenever the network reads such a constant.
     """
     path, _, attribute = name.rpartition(".")
     module: Any = network.get_submodule(path)
     if parametrize.is_parametrized(module, attribute):
         # `remove_parametrizations` would change the class, which a copied module shares with the original.
         constant: Tensor = getattr(module, attribute).detach().clone()
-        module.parametrizations[attribute] = _Constant(constant)
+        module.parametrizations[attribute] = _Constant(constant, name, used)
         return constant
     computed = computed_matrix(network, name)
     if computed is not None:
         constant = computed.detach().clone()
-        _override(module, attribute, lambda: constant)
+        _override(module, attribute, _Constant(constant, name, used).forward)
         return constant
     weight: Tensor = getattr(module, attribute)
     return weight.detach()
@@ -123,14 +132,17 @@ def _member(network: object, name: str) -> tuple[nn.Module, str] | None:
 
 
 class _Constant(nn.Module):
-    """Stands in for the parametrization of a weight and returns a given matrix."""
+    """Stands in for a parametrization or a member, and returns a given matrix."""
 
     value: Tensor
 
-    def __init__(self, value: Tensor) -> None:
+    def __init__(self, value: Tensor, name: str, used: Names | None) -> None:
         super().__init__()
         self.register_buffer("value", value)
+        self._name, self._used = name, used
 
     def forward(self) -> Tensor:
         """Return the matrix."""
+        if self._used is not None:
+            self._used.add(self._name)
         return self.value

@@ -45,7 +45,7 @@ def collect(dataset: xr.Dataset, provenance: Provenance | None = None) -> dict[s
     known = of_dataset(dataset) if provenance is None else provenance
     networks = networks_of(dataset)
     for network in networks:
-        network |= known.jobs.get(network["seed"] or "", {})
+        network |= known.jobs.get(network["digest"] or "", {})
     finished = sorted(network["finished"] for network in networks if "finished" in network)
     count = f"{len(networks)} network{'' if len(networks) == 1 else 's'}."
     if known.experiment is not None:

@@ -78,9 +78,9 @@ def networks_of(dataset: xr.Dataset) -> list[dict[str, Any]]:
     Returns
     -------
     list
-        Of dictionaries: `name`, `labels` (those that vary), `status`, `seed` (text, or None), `scalars` (None if not
-        finite), and, if measured, `loss` (rows: epoch, loss, gradient norm), `truncation`, and `detail` with `history`,
-        `spectra` and `trial`. Arrays are packed.
+        Of dictionaries: `name`, `labels` (those that vary), `status`, `seed` and `digest` (text, or None), `scalars`
+        (None if not finite), and, if measured, `loss` (rows: epoch, loss, gradient norm), `truncation`, and `detail`
+        with `history`, `spectra` and `trial`. Arrays are packed.
 
     Raises
     ------
@@ -101,6 +101,7 @@ def networks_of(dataset: xr.Dataset) -> list[dict[str, Any]]:
             "status": str(values["status"]),
             # As text: browsers round integers beyond 2^53.
             "seed": str(int(values["seed"])) if "seed" in values else None,
+            "digest": str(values["digest"]) if "digest" in values else None,
             "scalars": {name: finite_or_none(values[name]) for name in scalars},
             **_known(loss=_loss(values, points), truncation=_truncation(values)),
         }

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -42,7 +41,7 @@ class Provenance:
     failures
         Of networks that failed: `name`, `error`, `message`, `host`, `time`.
     jobs
-        By seed, of each finished network: `digest`, `finished`, `seconds`, `job` (its description).
+        By digest, of each finished network: `digest`, `finished`, `seconds`, `job` (its description).
     versions
         Of the software that trained the networks, where all agree.
     """
@@ -93,7 +92,7 @@ def open_folder(folder: str | os.PathLike[str]) -> tuple[xr.Dataset, Provenance]
         sweep=sweep,
         counts=asdict(run.counts()),
         failures=failures,
-        jobs=_stamps(results),
+        jobs={result.metadata["digest"]: _stamp(result) for result in results},
         versions=_versions(dataset),
     )
 
@@ -119,16 +118,6 @@ def _name_of(labels: Mapping[str, Any], digest: str) -> str:
     """Return the name of the network of a job with these labels, or else its digest."""
     named = {name: value for name, value in labels.items() if name != "kind"}
     return network_name(named) if named else digest
-
-
-def _stamps(results: Sequence[StoredDataset]) -> dict[str, dict[str, Any]]:
-    """Return digest, date, duration and description of each job by its seed; none for jobs that share a seed."""
-    seeds = Counter(map(_seed_of, results))
-    return {_seed_of(result): _stamp(result) for result in results if seeds[_seed_of(result)] == 1}
-
-
-def _seed_of(result: StoredDataset) -> str:
-    return str(result.values.get("seed", ""))
 
 
 def _stamp(result: StoredDataset) -> dict[str, Any]:

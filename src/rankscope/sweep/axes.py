@@ -70,9 +70,13 @@ def axes_of(jobs: Mapping[str, Description], taken: Iterable[str] = ()) -> dict[
     Returns
     -------
     dict
-        Digest -> label -> number, text or bool. All jobs have the same new labels.
+        Digest -> label -> number, text or bool. All jobs have the same new labels. Among them are task and kind, with
+        the whole reference, where two files of the user have a class or function of the same name.
     """
     labels = [own_labels(job) for job in jobs.values()]
+    whole = _whole_names(list(jobs.values()))
+    for name, values in whole.items():
+        labels = [{**one, name: value} for one, value in zip(labels, values, strict=True)]
     common = set.intersection(*map(set, labels)) if labels else set()
     place = Places(len(labels), [[one[name] for one in labels] for name in sorted(common)])
     partial = dict.fromkeys(name for one in labels for name in one if name not in common)
@@ -84,10 +88,23 @@ def axes_of(jobs: Mapping[str, Description], taken: Iterable[str] = ()) -> dict[
             chosen[path] = values
             place.add(values)
     names = _names(list(chosen), common | {*taken} | RESERVED)
-    further = {names[path]: _labels(values) for path, values in chosen.items()}
+    further = whole | {names[path]: _labels(values) for path, values in chosen.items()}
     if place.ambiguous():
         further["sample"] = place.ranks([job.get("seed") for job in jobs.values()])
     return {digest: {name: column[i] for name, column in further.items()} for i, digest in enumerate(jobs)}
+
+
+def _whole_names(jobs: Sequence[Description]) -> dict[str, list[Any]]:
+    """Return the values of the labels task and kind where code of the user in two places has one short name."""
+    found: dict[str, list[Any]] = {}
+    for label, section, option in (("task", "task", "name"), ("kind", "network", "kind")):
+        names = [_section(job, section).get(option) for job in jobs]
+        places: dict[str, set[str]] = {}
+        for name in filter(None, names):
+            places.setdefault(short_name(name), set()).add(name)
+        if any(len(same) > 1 for same in places.values()):
+            found[label] = [name if len(places[short_name(name)]) > 1 else short_name(name) for name in names]
+    return found
 
 
 def key_of(value: Any) -> Any:

@@ -51,7 +51,23 @@ def describe_network(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def describe_training(config: TrainingConfig) -> dict[str, Any]:
-    """Return the options of a training that differ from their defaults."""
+    """Return the options of a training that differ from their defaults.
+
+    Raises
+    ------
+    InputError
+        If a function is none of a module: two that differ in what they enclose would have one description.
+    """
+    for name in ("optimizer", "schedule", "loss", "penalties"):
+        value = getattr(config, name)
+        for one in value or () if name == "penalties" else [value]:
+            qualified = getattr(one, "__qualname__", "<none>")
+            if callable(one) and "<" in qualified:
+                got = qualified if hasattr(one, "__qualname__") else f"a {type(one).__name__}"
+                raise InputError(
+                    f"training.{name} must be a function at the top level of a file, so that a job can name it, got "
+                    f"{got}; write one function for each choice of its options"
+                )
     defaults = TrainingConfig().model_dump(mode="json")
     return {name: value for name, value in config.model_dump(mode="json").items() if value != defaults[name]}
 

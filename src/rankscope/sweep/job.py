@@ -35,7 +35,7 @@ from rankscope.sweep.result_file import MEASUREMENTS, NETWORK, WARNINGS, write_r
 from rankscope.sweep.trial_step import run_one_step, user_errors
 from rankscope.tasks import OPTIONAL_TASKS, TASKS, Task, make
 from rankscope.training import History, TrainingConfig, train
-from rankscope.user_code import is_reference, load_user_code, source_hash
+from rankscope.user_code import check_source, is_reference, load_user_code
 from rankscope.validation import choice, integer
 
 LARGEST_JSON = 1_000_000
@@ -116,11 +116,7 @@ class Job(Description):
         if "hidden_size" in spec:
             integer("hidden_size", spec["hidden_size"], minimum=1)
         if source is not None:
-            found = source_hash(load_user_code("network kind", spec["kind"]))
-            if source != found:
-                raise InputError(
-                    f"network kind {spec['kind']!r} must have the source {source}, got {found}: it has changed"
-                )
+            check_source("network kind", spec["kind"], load_user_code("network kind", spec["kind"]), source)
         return spec
 
     @field_validator("training", mode="before")

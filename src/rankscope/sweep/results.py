@@ -116,12 +116,13 @@ def _with_axes(results: Sequence[StoredDataset], store: RunFolder) -> list[Store
     labelled = []
     for result, new in zip(results, further, strict=True):
         kinds = tuple(map(type, new.values()))
+        added = {**new, "digest": result.metadata["digest"]}
         variables = shared.get((id(result.variables), kinds))
         if variables is None:
-            scalars = {name: StoredVariable((), np.asarray(value).dtype, (), {}) for name, value in new.items()}
+            scalars = {name: StoredVariable((), np.asarray(value).dtype, (), {}) for name, value in added.items()}
             variables = shared[id(result.variables), kinds] = {**result.variables, **scalars}
         coordinates = result.coordinates - dropped | set(new)
-        values = {**result.values, **new}
+        values = {**result.values, **added}
         labelled.append(replace(result, variables=variables, coordinates=coordinates, values=values))
     return labelled
 
@@ -182,7 +183,7 @@ def assemble(results: Sequence[StoredDataset], in_memory: bool = False, without:
                 arrays[name] = array
     if arrays:
         _fill(arrays, places, joined)
-    return dataset.set_coords([name for name in ("seed", "time", "recorded_epoch") if name in dataset])
+    return dataset.set_coords([name for name in ("seed", "digest", "time", "recorded_epoch") if name in dataset])
 
 
 def _common_labels(described: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -18,7 +18,7 @@ import numpy as np
 
 from rankscope.errors import InputError
 from rankscope.tasks.trials import BuiltInTask, Task, Trials, as_trials
-from rankscope.user_code import load_user_code, reference_to, source_hash
+from rankscope.user_code import check_source, load_user_code, reference_to, source_hash
 from rankscope.validation import choice
 
 DEFAULT_DT = 0.5
@@ -164,12 +164,7 @@ def rebuild(description: Mapping[str, Any]) -> CustomTask:
     kind = load_user_code("task", reference)
     if not isinstance(kind, type):
         raise InputError(f"task must name a class, got {reference!r}, a {type(kind).__name__}")
-    found = source_hash(kind)
-    if expected not in ("", found):
-        raise InputError(
-            f"task {reference} must have the source hash {expected} of its description, got {found}: the class has "
-            "changed since; restore it, or start anew with the new class"
-        )
+    check_source("task", reference, kind, expected or None)
     _check_parameters(kind, parameters, reference)
     try:
         task = kind(**parameters)

@@ -13,7 +13,7 @@ from rankscope.errors import InputError
 from rankscope.training.loss import LOSSES
 from rankscope.training.optimizers import find_optimizer, find_schedule, make_optimizer, make_scheduler
 from rankscope.training.penalties import describe_penalties, find_penalties
-from rankscope.user_code import describe_user_code, load_user_code
+from rankscope.user_code import check_source, describe_user_code, load_user_code
 from rankscope.validation import choice, integer, number
 
 DEFAULT_EPOCHS = 1000
@@ -31,12 +31,15 @@ def _check(check: Callable[..., Any], **bounds: float) -> BeforeValidator:
 
 def _function(name: str, value: Any) -> Any:
     """Return the user's function that a reference or its JSON description names; other values as they are."""
+    source = None
     if isinstance(value, dict) and set(value) == {"function", "source"}:
-        value = value["function"]
+        value, source = value["function"], value["source"]
     if isinstance(value, str) and ":" in value:
-        value = load_user_code(name, value)
-        if not callable(value):
-            raise InputError(f"{name} must be a function, got {type(value).__name__}")
+        loaded = load_user_code(name, value)
+        if not callable(loaded):
+            raise InputError(f"{name} must be a function, got {type(loaded).__name__}")
+        check_source(name, value, loaded, source)
+        return loaded
     return value
 
 

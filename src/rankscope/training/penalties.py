@@ -23,7 +23,7 @@ from rankscope.networks.gated import GatedRNN
 from rankscope.networks.protocol import Network, matrices_of, run
 from rankscope.networks.rate import RateRNN
 from rankscope.tasks.trials import Trials
-from rankscope.user_code import describe_user_code, load_user_code
+from rankscope.user_code import check_source, describe_user_code, load_user_code
 from rankscope.validation import choice, number
 
 Penalty = Callable[[Network, Tensor | None], Tensor]
@@ -41,7 +41,9 @@ def find_penalties(name: str, value: Any) -> Penalties:
     InputError
         If a penalty is unknown or a strength is not a number >= 0.
     """
+    sources: dict[Any, str | None] = {}
     if isinstance(value, list | tuple) and all(isinstance(one, Mapping) and "strength" in one for one in value):
+        sources = {one.get("function"): one.get("source") for one in value}
         value = {one.get("name", one.get("function")): one["strength"] for one in value}
     if not isinstance(value, Mapping):
         raise InputError(f"{name} must be a mapping such as {{'weights_l1': 1e-4}}, got {value!r:.200}")
@@ -50,6 +52,8 @@ def find_penalties(name: str, value: Any) -> Penalties:
         loaded = load_user_code(name, penalty) if isinstance(penalty, str) and ":" in penalty else penalty
         if not callable(loaded):
             loaded = choice(name, loaded, [*PENALTIES, "file.py:function"])
+        elif isinstance(penalty, str):
+            check_source(name, penalty, loaded, sources.get(penalty))
         found[loaded] = number(f"{name}.{penalty}", strength, minimum=0)
     return found
 

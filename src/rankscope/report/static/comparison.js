@@ -141,6 +141,18 @@
     };
   }
 
+  // One range of values for the charts of all values of a label.
+  function sharedRange(panel, places) {
+    const values = places.flatMap((place) => panelData(panel, place).traces).flatMap((trace) =>
+      trace.y.flatMap((y, i) => (trace.error_y ? [y - trace.error_y.array[i], y + trace.error_y.array[i]] : [y])))
+      .filter((y) => Number.isFinite(y) && (!panel.log || y > 0)).map((y) => (panel.log ? Math.log10(y) : y));
+    if (!values.length) { return undefined; }
+    const zero = panel.log || panel.name === "outlier" ? [] : [0];
+    const [low, high] = [Math.min(...values, ...zero), Math.max(...values, ...zero)];
+    const margin = 0.06 * (high - low) || 0.5;
+    return [low === 0 ? 0 : low - margin, high === 0 ? 0 : high + margin];
+  }
+
   function didNotConverge(network) {
     return hasConvergence && (network.scalars.convergence_epoch ?? null) === null;
   }
@@ -233,7 +245,11 @@
     const places = facet ? facet.values.map((_, index) => ({ [facet.name]: index })) : [{}];
     const panels = document.getElementById("panels");
     panelCharts = data.panels.flatMap((panel) => places.map((place) =>
-      chart(panels, panel.title + (facet ? ", " + words(place) : ""), () => panelData(panel, place), { onClick })));
+      chart(panels, panel.title + (facet ? ", " + words(place) : ""), () => {
+        const drawn = panelData(panel, place);
+        if (facet) { drawn.axes.y.range = sharedRange(panel, places); }
+        return drawn;
+      }, { onClick })));
     charts.forEach((one) => one.redraw());
     note();
   }
