@@ -96,11 +96,13 @@ def test_divergence_and_cosine_jobs():
 
 
 def test_sentiment_jobs():
-    (paper,), (quick,) = (EXPERIMENTS["sentiment"].jobs(preset) for preset in ("paper", "quick"))
+    papers, (quick,) = (EXPERIMENTS["sentiment"].jobs(preset) for preset in ("paper", "quick"))
     network = {"kind": "lstm", "hidden_size": 256, "num_layers": 2, "readout": "last", "dropout": 0.5}
-    assert paper.network == quick.network == network
-    assert (paper.training.epochs, paper.training.batch_size) == (500, 64)
-    assert paper.seed == quick.seed
+    assert len({job.seed for job in papers}) == 3
+    for job in papers:
+        assert job.network == quick.network == network
+        assert (job.training.epochs, job.training.batch_size) == (500, 64)
+        assert job.training.learning_rate == pytest.approx(0.001 / 256)
 
 
 def test_demo_jobs_differ_in_gain_alone():

@@ -8,6 +8,7 @@ import xarray as xr
 import rankscope as rs
 from rankscope.experiments import EXPERIMENTS
 from rankscope.experiments.claims import check_claims
+from rankscope.networks import load_networks
 from rankscope.tasks.sentiment.data import save_data
 from rankscope.training import validate
 
@@ -24,12 +25,13 @@ def cache(sentiment_data, tmp_path_factory):
 @pytest.fixture(scope="module")
 def done(cache):
     (job,) = EXPERIMENTS["sentiment"].jobs("quick")
-    training = job.training.model_dump(exclude_defaults=True) | {"epochs": 3, "learning_rate": 0.02}
+    changed = {"epochs": 3, "learning_rate": 0.02, "kept_epochs": (1, 3)}
+    training = job.training.model_dump(exclude_defaults=True) | changed
     return rs.Job(
         task=job.task,
         network=job.network | {"hidden_size": 8},
         training=training,
-        measurements=job.measurements,
+        measurements=(*job.measurements, "accuracy_along"),
         labels=job.labels,
     ).run()
 
@@ -82,6 +84,27 @@ def test_functional_ranks_are_those_from_which_on_the_accuracy_stays(done):
         assert int(measured[rank]) == 0 or not enough[int(measured[rank]) - 1]
 
 
+def test_copies_along_training_are_measured_as_the_network_at_the_end(done):
+    measured = done.measurements
+    np.testing.assert_array_equal(measured["kept_epoch"], [1, 3])
+    then, end = (measured["truncation_accuracy_along"].isel(kept_epoch=index) for index in (0, 1))
+    np.testing.assert_array_equal(end, measured["truncation_accuracy"])
+    assert float(then.sel(truncated="trained", rank=8)) == pytest.approx(measured["validation_accuracy"].values[0])
+    of_change = measured["change_singular_value_along"]
+    np.testing.assert_allclose(of_change[1], measured["singular_value"].sel(matrix="change"), rtol=1e-6)
+    assert (of_change[0] < of_change[1]).any()
+
+
+def test_copies_are_kept_in_the_folder_of_a_run(done, tmp_path):
+    folder = done.save(tmp_path)[0]
+    before, then = load_networks(folder, epoch=1)
+    change = dict(then.named_parameters())["rnn.weight_hh_l1"] - dict(before.named_parameters())["rnn.weight_hh_l1"]
+    expected = done.measurements["change_singular_value_along"].sel(kept_epoch=1, weight="weight_hh_l1")
+    np.testing.assert_allclose(torch.linalg.svdvals(change.detach().double()), expected, rtol=1e-5)
+    with pytest.raises(rs.InputError, match=r"keeps a network \(1, 3\), got 2"):
+        load_networks(folder, epoch=2)
+
+
 def test_missing_data_is_named_before_any_work(tmp_path, monkeypatch):
     monkeypatch.setenv("RANKSCOPE_CACHE", str(tmp_path))
     (job,) = EXPERIMENTS["sentiment"].jobs("quick")
@@ -89,14 +112,24 @@ def test_missing_data_is_named_before_any_work(tmp_path, monkeypatch):
         job.check()
 
 
-def made_up(accuracy=0.78, change=lambda r: 0.05 * (r < 8), trained=lambda r: 0.2 * (r < 200), first=3.5, ratio=0.8):
+def made_up(
+    accuracy=0.78,
+    change=lambda r: 0.05 * (r < 8),
+    trained=lambda r: 0.2 * (r < 200),
+    first=3.5,
+    ratio=0.8,
+    slow=1,
+    end=1,
+):
     """One network, by default as in the paper."""
+    loss = np.interp(np.arange(1, 501), [1, 20, 33 * slow, 81 * slow, 500], [0.69, 0.69, 0.6, 0.55, 0.38 * end])
     ranks, index = np.arange(256), np.arange(256)
     curves = np.stack([accuracy - np.vectorize(f, otypes=[float])(ranks) for f in (change, trained)])
     s = np.tile(first * ratio**index, (3, 3, 1))
     enough = [float(np.argmax([(curve[r:] >= accuracy - 0.01).all() for r in ranks])) for curve in curves]
     return xr.Dataset(
         {
+            "loss": ("epoch", loss),
             "accuracy": accuracy,
             "status": "finished",
             "functional_rank": enough[0],
@@ -118,6 +151,8 @@ def made_up(accuracy=0.78, change=lambda r: 0.05 * (r < 8), trained=lambda r: 0.
     [
         ({}, None),
         ({"accuracy": 0.7}, "accuracy"),
+        ({"end": 1.2}, "training loss"),
+        ({"slow": 4}, "course of the loss"),
         ({"change": lambda r: 0.02 * (r < 40)}, "the change is of low rank"),
         ({"trained": lambda r: 0.2 * (r < 100)}, "the weights are not"),
         ({"first": 4.5, "ratio": 0.7}, "largest singular value"),
@@ -133,7 +168,7 @@ def test_each_claim_fails_where_it_should_and_only_there(options, failing):
 
 
 def test_claims_about_what_is_not_there_have_no_verdict():
-    small = made_up().isel(rank=slice(0, 9), weight=[0])
+    small = made_up().isel(rank=slice(0, 9), weight=[0], epoch=slice(0, 12))
     verdicts = {row["claim"]: row["verdict"] for row in check_claims(EXPERIMENTS["sentiment"].claims, small)}
     assert verdicts.pop("accuracy") == "holds"
     assert set(verdicts.values()) == {"not in this run"}

@@ -13,12 +13,15 @@ def curves(ax):
     return [line.get_ydata() for line in ax.lines if len(line.get_xdata()) > 2]
 
 
-def test_two_main_panels_and_six_of_the_supplement():
+def test_two_main_panels_and_nine_further_ones():
     run = make_sentiment_run()
     axes = sentiment(run).axes
     assert [ax.get_title() for ax in axes] == [
         "layer 2, recurrent",
         "all matrices truncated",
+        "training",
+        "training",
+        "rank within 1 % of the accuracy",
         "layer 1, recurrent",
         "layer 2, input",
         "all matrices truncated",
@@ -27,20 +30,30 @@ def test_two_main_panels_and_six_of_the_supplement():
         "layer 2, input, by gate",
     ]
     first = run.isel(sample=0)
-    for ax, weight in ((axes[0], "weight_hh_l1"), (axes[2], "weight_hh_l0"), (axes[3], "weight_ih_l1")):
+    for ax, weight in ((axes[0], "weight_hh_l1"), (axes[5], "weight_hh_l0"), (axes[6], "weight_ih_l1")):
         for drawn, matrix in zip(curves(ax), ("initial", "trained", "change"), strict=True):
             np.testing.assert_array_equal(drawn, first["singular_value"].sel(weight=weight, matrix=matrix))
-    for ax, name in ((axes[1], "truncation_accuracy"), (axes[4], "truncation_loss")):
+    for ax, name in ((axes[1], "truncation_accuracy"), (axes[7], "truncation_loss")):
         expected = [run[name].sel(truncated=kind)[sample] for kind in ("change", "trained") for sample in (1, 0)]
         np.testing.assert_array_equal(curves(ax), expected)
+    losses = [run[name][sample] for name in ("loss", "validation_loss") for sample in (1, 0)]
+    np.testing.assert_array_equal(curves(axes[2]), losses)
+    np.testing.assert_array_equal(curves(axes[3]), run["validation_accuracy"][::-1])
+    ranks = [[*run["functional_rank_along"].sel(truncated="change")[sample], 7] for sample in (1, 0)]
+    np.testing.assert_array_equal(curves(axes[4])[:2], ranks)
     by_gate = first["gate_singular_value"].sel(weight="weight_hh_l1", matrix=["trained", "initial", "change"])
-    np.testing.assert_array_equal(curves(axes[5]), by_gate.transpose("gate", "matrix", ...).values.reshape(12, -1))
+    np.testing.assert_array_equal(curves(axes[8]), by_gate.transpose("gate", "matrix", ...).values.reshape(12, -1))
 
 
-def test_one_layer_of_a_gru_has_fewer_panels_to_fill():
+def test_one_layer_of_a_gru_fills_fewer_panels():
     axes = sentiment(make_sentiment_run(1, gates=["reset", "update", "new"], weights=["weight_hh_l0"])).axes
-    empty = ["no measurements" in [text.get_text() for text in ax.texts] for ax in axes]
-    assert empty == [False, False, True, True, False, False, True, True]
+    empty = [index for index, ax in enumerate(axes) if "no measurements" in [text.get_text() for text in ax.texts]]
+    assert empty == [5, 6, 9, 10]
+
+
+def test_without_copies_along_training_their_panel_is_empty():
+    run = make_sentiment_run().drop_dims("kept_epoch")
+    assert [text.get_text() for text in sentiment(run).axes[4].texts].count("no measurements") == 1
 
 
 @pytest.mark.parametrize("change", [lambda run: run.isel(sample=0), fail_one], ids=["one network", "one diverged"])

@@ -1,8 +1,11 @@
 """GatedRNN: equations, initial weights, embedding, dropout, sequences of different lengths."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import rankscope as rs
 from rankscope.errors import InputError
@@ -63,6 +66,39 @@ def test_is_its_equation(kind):
     net = network(kind, dtype=torch.float64)
     with torch.no_grad():
         np.testing.assert_allclose(net(INPUTS), written_out(net), atol=1e-12)
+
+
+def through_torch(net, inputs, lengths, start):
+    """Outputs of the layers as torch runs them."""
+    if start is not None:
+        parts = start.unflatten(1, (-1, net.hidden_size)).transpose(0, 1)
+        start = tuple(parts.chunk(2)) if net.kind == "lstm" else parts
+    if lengths is not None:
+        inputs = nn.utils.rnn.pack_padded_sequence(inputs, lengths, batch_first=True, enforce_sorted=False)
+        _, last = net.rnn(inputs, start)
+        return net.readout((last[0] if net.kind == "lstm" else last)[-1])[:, None]
+    states, _ = net.rnn(inputs.transpose(0, 1), start)
+    return net.readout(states.transpose(0, 1))
+
+
+# 64 units have compiled cells in single precision.
+@pytest.mark.parametrize(("dtype", "size"), [(torch.float64, 5), (torch.float32, 5), (torch.float32, 64)])
+@pytest.mark.parametrize("case", ["every", "last", "start"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_outputs_and_gradients_are_those_of_torch(kind, case, dtype, size):
+    net = rs.GatedRNN(3, 2, kind, size, 2, rng=0, dtype=dtype, readout="last" if case == "last" else "every")
+    draw = functools.partial(torch.randn, generator=torch.Generator().manual_seed(1), dtype=dtype)
+    inputs = draw(7, 11, 3).requires_grad_()
+    start = draw(7, 2 * size * (2 if kind == "lstm" else 1)).requires_grad_() if case == "start" else None
+    lengths = torch.tensor([3, 11, 5, 5, 1, 9, 3]) if case == "last" else None
+    outputs, expected = net(inputs, lengths, initial_state=start), through_torch(net, inputs, lengths, start)
+    wanted = [inputs, *net.parameters(), *([] if start is None else [start])]
+    weights = draw(outputs.shape)
+    found = [outputs, *torch.autograd.grad((outputs * weights).sum(), wanted)]
+    correct = [expected, *torch.autograd.grad((expected * weights).sum(), wanted)]
+    for ours, theirs in zip(found, correct, strict=True):
+        error = float((ours - theirs).detach().abs().max() / theirs.detach().abs().max())
+        assert error < (1e-13 if dtype == torch.float64 else 5e-6)
 
 
 def test_layers_and_channels():

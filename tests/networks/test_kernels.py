@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from rankscope.networks.cells import CELLS
 from rankscope.networks.kernels import build
+from rankscope.networks.kernels.cells import ARGUMENTS, blocks
 from rankscope.networks.kernels.tile import COMPILED
 from rankscope.networks.nonlinearities import NONLINEARITIES
 
@@ -161,6 +163,21 @@ def compiled_rates(phi, x):
     kernel.forward(phi, x[None].contiguous(), torch.zeros_like(x), torch.empty(1, *x.shape), rates, 0.0,
                    torch.zeros(1, N), torch.empty(len(x), 1, 1))  # fmt: skip
     return rates[1].flatten().numpy()
+
+
+@pytest.mark.parametrize("name", list(ARGUMENTS))
+def test_cells_are_their_definitions(tile, name):
+    units, rows = 3 * tile.columns, 5
+    arrays = [randn(rows, blocks(one) * units, seed=number) for number, one in enumerate(ARGUMENTS[name])]
+    if name.endswith("backward"):
+        arrays = [array.sigmoid() for array in arrays]  # the range of gates
+    expected = [array.double() for array in arrays]
+    CELLS[name](*expected)
+    kept = [guarded(array) for array in arrays]
+    build.cell(name, *(array for array, _ in kept))
+    for (array, unchanged), correct in zip(kept, expected, strict=True):
+        torch.testing.assert_close(array.double(), correct, rtol=2e-6, atol=2e-6)
+        assert unchanged()
 
 
 def test_tanh_is_accurate_to_a_few_units_in_the_last_place(tile):

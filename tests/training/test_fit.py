@@ -174,7 +174,8 @@ def test_sentences_of_different_lengths(sentiment_cache, tmp_path):
         net = rs.GatedRNN.initialize(
             task, "gru", 8, num_layers=2, rng=0, dropout=0.2, embedding=task.embedding, readout="last"
         )
-        return net, rs.train(net, task, epochs, 0, learning_rate=0.02, checkpoint=path)
+        kept = [epoch for epoch in (1, 2, 4) if epoch <= epochs]
+        return net, rs.train(net, task, epochs, 0, learning_rate=0.02, checkpoint=path, kept_epochs=kept)
 
     run(2, tmp_path / "state")
     (net, history), (other, resumed) = run(5), run(5, tmp_path / "state")
@@ -183,6 +184,11 @@ def test_sentences_of_different_lengths(sentiment_cache, tmp_path):
     np.testing.assert_array_equal(resumed.losses, history.losses)
     np.testing.assert_array_equal(resumed.validation_losses, history.validation_losses)
     assert all(torch.equal(p, q) for p, q in zip(net.parameters(), other.parameters(), strict=True))
+    assert list(history.kept) == list(resumed.kept) == [1, 2, 4]
+    for epoch, weights in history.kept.items():
+        assert all(torch.equal(weights[name], value) for name, value in resumed.kept[epoch].items())
+    then, _ = run(2)
+    torch.testing.assert_close(dict(history.kept[2]), dict(then.state_dict()), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(

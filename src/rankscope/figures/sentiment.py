@@ -1,13 +1,15 @@
 """Schuessler et al. 2020, Fig. 5 and supplement: the learned change of a sentiment classifier, and the rank it needs.
 
 Top: singular values of the recurrent weights of the last layer, and the accuracy with the change, or the weights
-themselves, truncated. Below: the other weight matrices, the loss, and each gate separately.
+themselves, truncated. Below: loss and accuracy along training, and the ranks that the accuracy needs, where copies of
+the network were kept; the other weight matrices and the truncated loss; each gate separately.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -22,7 +24,11 @@ DRAWN = (
     "truncation_accuracy",
     "accuracy",
     "evaluation_loss",
+    "loss",
+    "validation_loss",
+    "validation_accuracy",
 )
+ALONG = "functional_rank_along"
 SYMBOLS = {"initial": "$W_0$", "trained": "$W$", "change": r"$\Delta W$"}
 WHOLE: dict[str, dict[str, Any]] = {
     "initial": {"color": INK, "linewidth": 0.9, "linestyle": "--", "zorder": 3},
@@ -43,30 +49,35 @@ RANKS = (0, 5, 10, 30, 100, 255)
 
 
 def sentiment(dataset: xr.Dataset) -> Figure:
-    """Draw singular values and truncation curves of a run: two main panels and six of the supplement.
+    """Draw singular values, truncation curves and the course of training: two main panels and nine further ones.
 
-    Takes measurements of the experiment `sentiment`. Of several samples the first is drawn, with thin truncation
-    curves of the others; all networks must be of one size and kind.
+    Takes measurements of the experiment `sentiment`. Of several samples the first is drawn, with thin curves of the
+    others; all networks must be of one size and kind.
     """
     run = _networks(dataset)
     weights = _recurrent_first(run)
     with styled():
-        figure = Figure(figsize=(7.4, 8.4), layout="constrained")
-        grid = figure.add_gridspec(3, 6, height_ratios=[1.35, 1, 1])
+        figure = Figure(figsize=(7.4, 10.4), layout="constrained")
+        grid = figure.add_gridspec(4, 6, height_ratios=[1.35, 1, 1, 1])
         axes = [figure.add_subplot(grid[0, begin : begin + 3]) for begin in (0, 3)]
-        axes += [figure.add_subplot(grid[row, begin : begin + 2]) for row in (1, 2) for begin in (0, 2, 4)]
+        axes += [figure.add_subplot(grid[row, begin : begin + 2]) for row in (1, 2, 3) for begin in (0, 2, 4)]
         if not run.sizes["sample"]:
             for ax in axes:
                 mark_empty(ax)
             return figure
         first = run.isel(sample=0)
-        for ax, weight in zip((axes[0], *axes[2:4]), weights, strict=False):
+        course, spectra, by_gate = axes[2:5], (axes[0], *axes[5:7]), axes[8:]
+        for ax, weight in zip(spectra, weights, strict=False):
             _draw_whole(ax, first, weight)
-        for ax, weight in zip(axes[5:], weights, strict=False):
+        for ax, weight in zip(by_gate, weights, strict=False):
             _draw_gates(ax, first, weight)
         _draw_truncated(axes[1], run, "truncation_accuracy", "accuracy")
-        _draw_truncated(axes[4], run, "truncation_loss", "evaluation_loss")
-        for ax in (axes[0], axes[2], axes[5]):
+        _draw_truncated(axes[7], run, "truncation_loss", "evaluation_loss")
+        _draw_course(course[0], run, {"loss": "training", "validation_loss": "validation"}, "loss")
+        _draw_course(course[1], run, {"validation_accuracy": "validation"}, "accuracy")
+        if ALONG in run:
+            _draw_ranks(course[2], run)
+        for ax in (axes[0], axes[5], axes[8]):
             ax.set_ylabel("singular value")
         for ax in axes:
             if not ax.lines:
@@ -90,7 +101,8 @@ def _networks(dataset: xr.Dataset) -> xr.Dataset:
     other = [str(dim) for dim in dataset["status"].dims if dim != "sample"]
     if other:
         raise InputError(f"dataset must differ by sample only, got several {other[0]}; choose with dataset.isel")
-    run = dataset[[*DRAWN, "status"]].compute()
+    along = [name for name in (ALONG, "functional_rank", "functional_rank_trained") if ALONG in dataset]
+    run = dataset[[*DRAWN, *along, "status"]].compute()
     run = run if "sample" in run["status"].dims else run.expand_dims("sample")
     known = run["truncation_loss"].notnull().any(["truncated", "rank"])
     return run.isel(sample=known.values)
@@ -141,6 +153,33 @@ def _draw_truncated(ax: Axes, run: xr.Dataset, curve: str, full: str) -> None:
     ax.set_xticks(RANKS, map(str, RANKS))
     ax.set_xticks([], minor=True)
     ax.set_xlim(-0.4, max(RANKS[-1], float(run["rank"].max())) * 1.05)
+
+
+def _draw_course(ax: Axes, run: xr.Dataset, curves: dict[str, str], label: str) -> None:
+    """Draw curves over passes; those of validation have the second color. A training loss is with dropout."""
+    passes = run["epoch"].values + 1
+    for name, text in curves.items():
+        style = {"color": series(0 if text == "training" else 1)["color"]}
+        for sample in range(1, run.sizes["sample"]):
+            ax.plot(passes, run[name].isel(sample=sample), **style, **OTHER_SAMPLE)
+        ax.plot(passes, run[name].isel(sample=0), **style, linewidth=1.1, label=text)
+    ax.set(title="training", xlabel="passes over the sentences", ylabel=label)
+    ax.legend()
+
+
+def _draw_ranks(ax: Axes, run: xr.Dataset) -> None:
+    """Draw the ranks from which on the accuracy is within 1 %, at the kept epochs and at the end."""
+    passes = [*run["kept_epoch"].values, run.sizes["epoch"]]
+    for index, (kind, end) in enumerate((("change", "functional_rank"), ("trained", "functional_rank_trained"))):
+        ranks = np.column_stack([run[ALONG].sel(truncated=kind).transpose("sample", ...).values, run[end].values])
+        for row in ranks[1:]:
+            ax.plot(passes, row, color=series(index)["color"], **OTHER_SAMPLE)
+        ax.plot(passes, ranks[0], label=SYMBOLS[kind], **CURVE, **series(index))
+    ax.set(title="rank within 1 % of the accuracy", xlabel="passes over the sentences", ylabel="functional rank")
+    ax.set_yscale("symlog", linthresh=10)
+    ax.set_ylim(bottom=0)
+    ax.set_yticks((0, 5, 10, 100), ("0", "5", "10", "100"))
+    ax.legend()
 
 
 def _explain(figure: Figure, axes: list[Axes], run: xr.Dataset) -> None:

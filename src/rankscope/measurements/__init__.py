@@ -14,6 +14,7 @@ import xarray as xr
 
 from rankscope.errors import InputError
 from rankscope.linalg.threads import threads_for
+from rankscope.measurements.accuracy_along import ACCURACY_ALONG
 from rankscope.measurements.accuracy_truncation import ACCURACY_TRUNCATION
 from rankscope.measurements.base import EVALUATION_TRIALS as EVALUATION_TRIALS
 from rankscope.measurements.base import Measurement as Measurement
@@ -43,6 +44,7 @@ MEASUREMENTS: dict[str, Measurement] = {
         SPECTRA,
         GATE_SPECTRA,
         ACCURACY_TRUNCATION,
+        ACCURACY_ALONG,
         TRIAL,
         OUTLIER,
         SCORE,
@@ -54,7 +56,12 @@ STREAM = 2
 
 
 def chosen(
-    names: Iterable[str] | None, network: Network, task: Task, matrices: Iterable[str] | None = None
+    names: Iterable[str] | None,
+    network: Network,
+    task: Task,
+    matrices: Iterable[str] | None = None,
+    *,
+    along: bool = False,
 ) -> tuple[str, ...]:
     """Return the measurements to make on a network after training; "learning" is always among them.
 
@@ -66,6 +73,8 @@ def chosen(
         The network, trained or not, and its task.
     matrices
         As in `TrainingConfig`.
+    along
+        Whether the training keeps copies of the network (`kept_epochs`).
 
     Raises
     ------
@@ -74,10 +83,13 @@ def chosen(
     """
     measured = recurrent_names(network, matrices)
     if names is None:
-        return tuple(m.name for m in MEASUREMENTS.values() if m.by_default and not m.applies(network, task, measured))
+        every = [m for m in MEASUREMENTS.values() if m.by_default and (along or not m.along)]
+        return tuple(m.name for m in every if not m.applies(network, task, measured))
     wanted = [choice("measurements", name, MEASUREMENTS) for name in names]
     for name in wanted:
         reason = MEASUREMENTS[name].applies(network, task, measured)
+        if MEASUREMENTS[name].along and not along:
+            reason = "it needs kept_epochs in training, the epochs after which a copy of the network is kept"
         if reason is not None:
             raise InputError(f"measurements must apply to the network and the task, got {name!r}: {reason}")
     return tuple(dict.fromkeys((LEARNING.name, *wanted)))
@@ -98,7 +110,7 @@ def measure(trained: TrainedNetwork, names: Iterable[str] | None = None, seed: i
     InputError
         If a measurement is unknown or does not apply, or two give a dimension different coordinates.
     """
-    allowed = chosen(names, trained.after, trained.task, trained.names)
+    allowed = chosen(names, trained.after, trained.task, trained.names, along=bool(trained.kept))
     wanted = allowed if names is None else tuple(dict.fromkeys(names))
     with threads_for(hidden_size_of(trained.after)):
         found = {name: MEASUREMENTS[name].compute(trained, generator_of(seed, name)) for name in wanted}

@@ -25,26 +25,32 @@ EVERY_RANK_UP_TO, SPACING = 32, 4
 
 def compute(trained: TrainedNetwork, rng: np.random.Generator) -> xr.Dataset:
     """Return `truncation_accuracy` and `truncation_loss` over (truncated, rank), and the functional ranks."""
-    curves, losses = zip(*(_curves(trained, truncate) for truncate in ("change", "weights")), strict=True)
+    found, losses = curves(trained)
     dims = ("truncated", "rank")
-    ranks = [lowrank.functional_rank(curve, "accuracy") for curve in curves]
+    ranks = [lowrank.functional_rank(curve, "accuracy") for curve in found]
     text = "smallest rank of the truncated {} from which on the accuracy is at most 0.01 lower"
     return xr.Dataset(
         {
             "truncation_loss": (dims, np.array(losses), {"long_name": "validation loss with all weights truncated"}),
             "truncation_accuracy": (
                 dims,
-                np.array([curve.scores for curve in curves]),
+                np.array([curve.scores for curve in found]),
                 {"long_name": "validation accuracy with all weights truncated"},
             ),
             "functional_rank": scalar(ranks[0], text.format("change")),
             "functional_rank_trained": scalar(ranks[1], text.format("weights")),
         },
-        {"truncated": ["change", "trained"], "rank": list(curves[0].ranks)},
+        {"truncated": ["change", "trained"], "rank": list(found[0].ranks)},
     )
 
 
-def _curves(trained: TrainedNetwork, truncate: Any) -> tuple[TruncationCurve, list[float]]:
+def curves(trained: TrainedNetwork) -> tuple[tuple[TruncationCurve, ...], tuple[list[float], ...]]:
+    """Return the accuracy over rank with the change truncated, then with the weights truncated; and the losses."""
+    found, losses = zip(*(_curve(trained, truncate) for truncate in ("change", "weights")), strict=True)
+    return found, losses
+
+
+def _curve(trained: TrainedNetwork, truncate: Any) -> tuple[TruncationCurve, list[float]]:
     """Return the accuracies over rank, and the losses, which the same pass over the data gives."""
     batches = list(trained.task.validation())  # type: ignore[attr-defined]
     losses = []

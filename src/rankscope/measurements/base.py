@@ -13,13 +13,14 @@ job is checked before it is trained.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from rankscope import lowrank
 from rankscope.lowrank import Change
@@ -49,6 +50,8 @@ class TrainedNetwork:
         As in `train`; None is the task's own.
     matrices
         Names of the weight matrices to measure; None are those that the training recorded, or else the recurrent ones.
+    kept
+        Number of epochs -> the network after them, where the training kept copies.
     """
 
     before: Network
@@ -57,6 +60,7 @@ class TrainedNetwork:
     history: History | xr.Dataset
     loss: str | Loss | None = None
     matrices: Matrices | None = None
+    kept: Mapping[int, Network] = field(default_factory=dict)
 
     @cached_property
     def record(self) -> xr.Dataset:
@@ -121,6 +125,8 @@ class Measurement:
         (network, task, matrices) -> why the measurement does not apply, or None if it does.
     by_default
         Whether it is made wherever it applies and no measurements are named.
+    along
+        Whether it needs the copies of the network that a training keeps (`kept_epochs`).
     """
 
     name: str
@@ -128,11 +134,18 @@ class Measurement:
     compute: Callable[[TrainedNetwork, np.random.Generator], xr.Dataset]
     applies: Callable[[Network, Task, Matrices], str | None] = always
     by_default: bool = True
+    along: bool = False
 
 
 def scalar(value: Any, long_name: str) -> Scalar:
     """Return a variable without dimensions: text, or a number as a float, NaN for None."""
     return (), value if isinstance(value, str) else float("nan" if value is None else value), {"long_name": long_name}
+
+
+def filled(rows: Iterable[NDArray[np.floating[Any]]], length: int) -> NDArray[np.floating[Any]]:
+    """Return arrays (..., k) stacked, with NaN where k is below `length`."""
+    missing = [(row, length - row.shape[-1]) for row in rows]
+    return np.stack([np.pad(row, [(0, 0)] * (row.ndim - 1) + [(0, n)], constant_values=np.nan) for row, n in missing])
 
 
 def has_validation(task: Task) -> bool:

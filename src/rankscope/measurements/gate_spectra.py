@@ -7,7 +7,6 @@ Source: Schuessler et al. 2020, Fig. 5 and supplementary figures of the sentimen
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from rankscope.linalg.threads import threads_for
-from rankscope.measurements.base import Measurement, TrainedNetwork
+from rankscope.measurements.base import Measurement, TrainedNetwork, filled
 from rankscope.networks.gated import GatedRNN
 
 Array = NDArray[np.floating[Any]]
@@ -36,12 +35,12 @@ def compute(trained: TrainedNetwork, rng: np.random.Generator) -> xr.Dataset:
         {
             "singular_value": (
                 ("weight", "matrix", "singular_index"),
-                _filled(whole, max(sizes)),
+                filled(whole, max(sizes)),
                 {"long_name": "singular value"},
             ),
             "gate_singular_value": (
                 ("weight", "matrix", "gate", "singular_index"),
-                _filled(by_gate, max(sizes)),
+                filled(by_gate, max(sizes)),
                 {"long_name": "singular value of the block of a gate"},
             ),
         },
@@ -52,12 +51,6 @@ def compute(trained: TrainedNetwork, rng: np.random.Generator) -> xr.Dataset:
             "singular_index": np.arange(1, max(sizes) + 1),
         },
     )
-
-
-def _filled(rows: Iterable[Array], length: int) -> Array:
-    """Return arrays (..., k) stacked, with NaN where k is below `length`."""
-    missing = [(row, length - row.shape[-1]) for row in rows]
-    return np.stack([np.pad(row, [(0, 0)] * (row.ndim - 1) + [(0, n)], constant_values=np.nan) for row, n in missing])
 
 
 GATE_SPECTRA = Measurement(

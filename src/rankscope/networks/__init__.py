@@ -7,6 +7,7 @@ from rankscope.networks.initialization import draw_weights as draw_weights
 from rankscope.networks.make import check_spec as check_spec
 from rankscope.networks.make import make_network as make_network
 from rankscope.networks.many import outputs_of_many as outputs_of_many
+from rankscope.networks.network_file import kept_epochs as kept_epochs
 from rankscope.networks.network_file import load_networks as load_networks
 from rankscope.networks.network_file import save_networks as save_networks
 from rankscope.networks.nonlinearities import NONLINEARITIES as NONLINEARITIES

@@ -21,6 +21,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from rankscope.errors import InputError
+from rankscope.networks.dropout import Dropout
+from rankscope.networks.gated_layer import LayerWeights, gated_layer
 from rankscope.networks.gated_states import gated_jacobian, gated_step, torch_state
 from rankscope.networks.gates import GATES, Gate
 from rankscope.networks.network_file import SavedNetwork, saved_as
@@ -98,8 +100,8 @@ class GatedRNN(SavedNetwork):
         count = integer("num_layers", num_layers, minimum=1)
         spread = None if gain is None else number("gain", gain, minimum=0) / math.sqrt(self.hidden_size)
         self.readout_steps = choice("readout", readout, READOUTS)
-        self.dropout = nn.Dropout(number("dropout", dropout, minimum=0, below=1))
-        self.input_dropout = nn.Dropout(number("input_dropout", input_dropout, minimum=0, below=1))
+        self.dropout = Dropout(number("dropout", dropout, minimum=0, below=1))
+        self.input_dropout = Dropout(number("input_dropout", input_dropout, minimum=0, below=1))
         vectors = None if embedding is None else _vectors(embedding, self.input_size, dtype)
         self.embedding = None if vectors is None else nn.Parameter(vectors, requires_grad=bool(train_embedding))
         features = self.input_size if vectors is None else vectors.shape[1]
@@ -176,22 +178,30 @@ class GatedRNN(SavedNetwork):
         InputError
             If `inputs`, `lengths` or `initial_state` have the wrong shape or range.
         """
-        rows = self._checked(inputs).transpose(0, 1)
-        start = None if initial_state is None else torch_state(self, initial_state, len(inputs))
-        with parametrizations_applied(self.rnn):
-            if self.readout_steps == "every":
-                states, _ = self.rnn(self._features(rows), start)
-                outputs = self.readout(self.dropout(states.transpose(0, 1)))
-                return (outputs, states.transpose(0, 1)) if return_states else cast(Tensor, outputs)
-            if start is not None or return_states:
-                raise InputError("readout must be 'every' to start from a state or return states, got 'last'")
-            steps, batch = rows.shape[:2]
-            lengths = torch.full((batch,), steps) if lengths is None else _checked_lengths(lengths, inputs)
-            order = torch.argsort(lengths, descending=True, stable=True)
-            found, counts = torch.unique_consecutive(lengths[order], return_counts=True)
-            last = self._last_states(rows[:, order], found.tolist(), counts.tolist())
-        outputs = cast(Tensor, self.readout(self.dropout(last)))
-        return outputs[torch.argsort(order)][:, None]
+        given = self._checked(inputs)
+        batch, steps = given.shape[:2]
+        last = self.readout_steps == "last"
+        if last and (initial_state is not None or return_states):
+            raise InputError("readout must be 'every' to start from a state or return states, got 'last'")
+        start = None if initial_state is None else torch_state(self, initial_state, batch)
+        # Only the last state depends on the lengths.
+        if lengths is None or not last:
+            rows, sizes = given.transpose(0, 1).flatten(0, 1), [batch] * steps
+        else:
+            order = torch.argsort(_checked_lengths(lengths, inputs), descending=True, stable=True)
+            rows, packed_sizes, _, _ = pack_padded_sequence(given[order], lengths[order], batch_first=True)
+            sizes = packed_sizes.tolist()
+        states = self._states(self._features(rows), sizes, start)
+        if not last:
+            every = states.view(steps, batch, -1).transpose(0, 1)
+            outputs = cast(Tensor, self.readout(self.dropout(every)))
+            return (outputs, every) if return_states else outputs
+        if lengths is None:
+            ends = states[-batch:]
+        else:
+            starts = torch.tensor(sizes).cumsum(0) - torch.tensor(sizes)
+            ends = states[starts[lengths - 1] + torch.argsort(order)]
+        return cast(Tensor, self.readout(self.dropout(ends)))[:, None]
 
     def step(self, state: Tensor, inputs: Tensor | None = None) -> Tensor:
         """Return the state after one step, without dropout.
@@ -282,24 +292,17 @@ class GatedRNN(SavedNetwork):
         found = rows if self.embedding is None else nn.functional.embedding(rows, self.embedding)
         return cast(Tensor, self.input_dropout(found))
 
-    def _last_states(self, rows: Tensor, lengths: list[int], counts: list[int]) -> Tensor:
-        """Return the last state (batch, N) of the last layer.
-
-        Parameters
-        ----------
-        rows
-            (time, batch, ...), the longest sequence first.
-        lengths, counts
-            The different lengths, decreasing, and how many sequences have each.
-        """
-        if self.kind == "lstm" or len(lengths) == 1:
-            # torch's fast LSTM kernel requires sequences of one length.
-            groups = zip(lengths, torch.split(rows, counts, dim=1), strict=True)
-            found = [self.rnn(self._features(group[:length]))[1] for length, group in groups]
-            return torch.cat([(states[0] if self.kind == "lstm" else states)[-1] for states in found])
-        packed = pack_padded_sequence(rows, torch.tensor(lengths).repeat_interleave(torch.tensor(counts)))
-        _, states = self.rnn(PackedSequence(self._features(packed.data), packed.batch_sizes))
-        return cast(Tensor, states[-1])
+    def _states(self, x: Tensor, sizes: list[int], start: Any) -> Tensor:
+        """Return the states of the last layer, packed like the features x (rows, in); see `gated_layer`."""
+        if x.device.type != "cpu":
+            with parametrizations_applied(self.rnn):
+                return cast(Tensor, self.rnn(PackedSequence(x, torch.tensor(sizes)), start)[0].data)
+        starts = start if self.kind == "lstm" and start is not None else (start, None)
+        for layer in range(self.rnn.num_layers):
+            weights = LayerWeights(*(getattr(self.rnn, f"{name}_l{layer}") for name in LayerWeights._fields))
+            h, c = (None if state is None else state[layer] for state in starts)
+            x = gated_layer(self.kind, x if layer == 0 else self.dropout(x), weights, sizes, h, c)
+        return x
 
     @torch.no_grad()
     def _draw(self, rng: np.random.Generator, spread: float | None) -> None:

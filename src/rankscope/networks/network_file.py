@@ -117,6 +117,7 @@ def save_networks(
     after: nn.Module,
     metadata: Mapping[str, str] | None = None,
     matrices: Iterable[str] | None = None,
+    kept: Mapping[int, nn.Module] | None = None,
 ) -> None:
     """Write a network before and after training to one file, atomically.
 
@@ -130,6 +131,8 @@ def save_networks(
     matrices
         Names of members of another module that compute a matrix, among other names; by default those of its
         `recurrent_names()`.
+    kept
+        Number of epochs -> the network after them.
 
     Raises
     ------
@@ -142,10 +145,12 @@ def save_networks(
     tensors = _tensors_of(after, names)
     computed = set() if isinstance(after, SavedNetwork) else tensors.keys() - after.state_dict()
     trained = {name for name, weights in after.named_parameters() if weights.requires_grad} | computed
-    initial = {} if before is None else _tensors_of(before, names)
-    kept = {
-        INITIAL + name: tensor
-        for name, tensor in initial.items()
+    others = {} if before is None else {INITIAL: before}
+    others |= {_prefix(epoch): network for epoch, network in (kept or {}).items()}
+    further = {
+        prefix + name: tensor
+        for prefix, network in others.items()
+        for name, tensor in _tensors_of(network, names).items()
         if name in trained or name not in tensors or not torch.equal(tensor, tensors[name])
     }
     described = {
@@ -154,12 +159,18 @@ def save_networks(
         "architecture": json.dumps(architecture_of(after)),
         "initial": json.dumps(before is not None),
         "computed": json.dumps(sorted(computed)),
+        "kept": json.dumps(sorted(kept or ())),
     }
-    write_tensors(path, {**tensors, **kept}, {**(metadata or {}), **described})
+    write_tensors(path, {**tensors, **further}, {**(metadata or {}), **described})
 
 
-def load_networks(path: str | os.PathLike[str]) -> tuple[Loaded | None, Loaded]:
+def load_networks(path: str | os.PathLike[str], epoch: int | None = None) -> tuple[Loaded | None, Loaded]:
     """Return the networks before and after training of a file that `save_networks` wrote.
+
+    Parameters
+    ----------
+    epoch
+        Return the network after this number of epochs instead of the trained one, if a copy was kept.
 
     Returns
     -------
@@ -169,9 +180,9 @@ def load_networks(path: str | os.PathLike[str]) -> tuple[Loaded | None, Loaded]:
     Raises
     ------
     InputError
-        If the file does not exist, is damaged, or holds something else.
+        If the file does not exist, is damaged, or holds something else, or no copy was kept after this epoch.
     """
-    before, after, metadata = _read(path)
+    before, after, metadata = _read(path, epoch)
     cls = _CLASSES.get(metadata["class"])
     if cls is None:
         return before, after
@@ -184,28 +195,57 @@ def _tensors_of(network: nn.Module, names: Iterable[str] | None) -> dict[str, Te
     return {**computed_matrices(network, names), **effective_state(network), **network.state_dict()}
 
 
-def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor] | None, dict[str, Tensor], dict[str, Any]]:
+def kept_epochs(path: str | os.PathLike[str]) -> tuple[int, ...]:
+    """Return the epochs after which a file holds copies of the network besides the trained one."""
+    return _kept(path, read_file(path).metadata)
+
+
+def _kept(path: str | os.PathLike[str], metadata: Mapping[str, str]) -> tuple[int, ...]:
+    try:
+        epochs = json.loads(metadata.get("kept", "[]"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} has unreadable epochs of kept networks in its metadata") from error
+    if not isinstance(epochs, list) or not all(type(epoch) is int for epoch in epochs):
+        raise InputError(f"{path} must list the epochs of its kept networks, got {epochs!r:.100}")
+    return tuple(epochs)
+
+
+def _prefix(epoch: int) -> str:
+    return f"epoch{epoch}."
+
+
+def _read(
+    path: str | os.PathLike[str], epoch: int | None = None
+) -> tuple[dict[str, Tensor] | None, dict[str, Tensor], dict[str, Any]]:
     """Return the tensors before and after training, and the metadata with its architecture decoded and checked."""
     file = read_file(path)
     stored, text = file.tensors(), file.metadata
     if text.get("format") != FORMAT:
         raise InputError(f"{path} is not a rankscope network: its metadata lacks format = {FORMAT!r}")
     metadata: dict[str, Any] = dict(text)
+    epochs = _kept(path, text)
     try:
         metadata["architecture"] = json.loads(text["architecture"])
         has_initial = json.loads(text.get("initial", "false"))
         for name in json.loads(text.get("computed", "[]")):
-            for prefix in ("", INITIAL):
+            for prefix in ("", INITIAL, *map(_prefix, epochs)):
                 stored.pop(prefix + name, None)
     except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{path} has no readable architecture in its metadata") from error
     if not isinstance(metadata["architecture"], dict):
         raise InputError(f"{path} has an architecture that is not a mapping, got {metadata['architecture']!r:.100}")
     metadata.setdefault("class", "")
-    after = {name: tensor for name, tensor in stored.items() if not name.startswith(INITIAL)}
-    initial = {name.removeprefix(INITIAL): tensor for name, tensor in stored.items() if name.startswith(INITIAL)}
+    if epoch is not None and epoch not in epochs:
+        kept = ", ".join(map(str, epochs)) or "none"
+        raise InputError(f"epoch must be one after which {path} keeps a network ({kept}), got {epoch!r}")
+    prefixes = (INITIAL, *map(_prefix, epochs))
+    after = {name: tensor for name, tensor in stored.items() if not name.startswith(prefixes)}
     _check_sizes(path, after, metadata["architecture"])
-    return {**after, **initial} if has_initial else None, after, metadata
+
+    def at(prefix: str) -> dict[str, Tensor]:
+        return after | {name.removeprefix(prefix): x for name, x in stored.items() if name.startswith(prefix)}
+
+    return at(INITIAL) if has_initial else None, after if epoch is None else at(_prefix(epoch)), metadata
 
 
 def _check_sizes(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], architecture: Mapping[str, Any]) -> None:

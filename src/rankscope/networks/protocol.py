@@ -19,6 +19,7 @@ here returns the *effective* weight under the name that the user sees ("recurren
 
 from __future__ import annotations
 
+import copy
 import fnmatch
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
@@ -232,6 +233,23 @@ def recurrent_names(network: Network, names: Iterable[str] | None = None) -> tup
     by_name = [name for name, end in ends.items() if end == "recurrent_weights" or end.startswith("weight_hh")]
     square = [name for name, weights in matrices.items() if weights.shape[0] == weights.shape[1] > 1]
     return tuple(by_name or square or matrices)
+
+
+def with_weights(network: Any, weights: Mapping[str, Tensor]) -> nn.Module:
+    """Return a copy of a torch network with other weights, a `state_dict`.
+
+    Raises
+    ------
+    InputError
+        If they do not fit.
+    """
+    twin = copy.deepcopy(network)
+    assert isinstance(twin, nn.Module)
+    try:
+        twin.load_state_dict(weights)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise InputError(f"network must fit the weights in its file: {error!s:.300}") from error
+    return twin
 
 
 def hidden_size_of(network: Network) -> int:

@@ -12,7 +12,7 @@ import copy
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ from rankscope.description import Description
 from rankscope.errors import InputError
 from rankscope.measurements import TrainedNetwork
 from rankscope.networks import Network, check_spec, make_network, save_networks
-from rankscope.networks.protocol import hidden_size_of
+from rankscope.networks.protocol import hidden_size_of, with_weights
 from rankscope.networks.use import collected_warnings, issue
 from rankscope.sweep.axes import short_name
 from rankscope.sweep.identity import canonical_json, describe_network, describe_task, describe_training, digest_of
@@ -230,7 +230,9 @@ class Job(Description):
 
     def wanted_measurements(self, network: Network, task: Task) -> tuple[str, ...]:
         """Return the measurements of this job, those by default included."""
-        return measuring.chosen(self.measurements, network, task, self.training.matrices)
+        return measuring.chosen(
+            self.measurements, network, task, self.training.matrices, along=bool(self.training.kept_epochs)
+        )
 
     def run(self, progress: Progress | None = None, checkpoint: str | os.PathLike[str] | None = None) -> Done:
         """Train the network and measure it.
@@ -253,18 +255,28 @@ class Job(Description):
         config = self.training
         with collected_warnings() as warned:
             history = train(network, task, config.epochs, rng, config=config, progress=progress, checkpoint=checkpoint)
-            trained = TrainedNetwork(before, network, task, history, config.loss, config.matrices)
+            kept = {epoch: with_weights(network, weights) for epoch, weights in history.kept.items()}
+            trained = TrainedNetwork(before, network, task, history, config.loss, config.matrices, kept)
             measured = measuring.measure(trained, names, self.seed)
         for text in warned:
             issue(text)
         measured = measured.assign_attrs({WARNINGS: warned} if warned else {})
-        return Done(self, before, network, history, self.labelled(measured, network), names)
+        return Done(self, before, network, history, self.labelled(measured, network), names, kept)
 
-    def measure(self, before: Network, after: Network, history: xr.Dataset, names: tuple[str, ...]) -> xr.Dataset:
+    def measure(
+        self,
+        before: Network,
+        after: Network,
+        history: xr.Dataset,
+        names: tuple[str, ...],
+        kept: Mapping[int, Network] | None = None,
+    ) -> xr.Dataset:
         """Return further measurements of a network that was trained earlier.
 
         Parameters
         ----------
+        before, after, kept
+            The network before and after training, and after the epochs whose copies were kept.
         history
             The stored measurements, which contain the record of the training.
         names
@@ -275,7 +287,8 @@ class Job(Description):
         InputError
             If a measurement is unknown or does not apply.
         """
-        trained = TrainedNetwork(before, after, self.make_task(), history, self.training.loss, self.training.matrices)
+        task, config = self.make_task(), self.training
+        trained = TrainedNetwork(before, after, task, history, config.loss, config.matrices, kept or {})
         return self.labelled(measuring.measure(trained, names, self.seed), after)
 
     def labelled(self, measured: xr.Dataset, network: Network) -> xr.Dataset:
@@ -314,6 +327,8 @@ class Done:
         Everything measured.
     names
         Names of the measurements.
+    kept
+        Number of epochs -> the network after them, for those in `training.kept_epochs`.
     """
 
     job: Job
@@ -322,6 +337,7 @@ class Done:
     history: History
     measurements: xr.Dataset
     names: tuple[str, ...]
+    kept: Mapping[int, nn.Module] = field(default_factory=dict)
 
     def _repr_html_(self) -> str:
         from rankscope.sweep.display import done_html
@@ -347,6 +363,6 @@ class Done:
             assert isinstance(self.before, nn.Module)
             assert isinstance(self.after, nn.Module)
             metadata = {"job": self.job.to_json(), "digest": self.job.digest}
-            save_networks(network, self.before, self.after, metadata, self.job.training.matrices)
+            save_networks(network, self.before, self.after, metadata, self.job.training.matrices, self.kept)
         write_result(measurements, self.measurements, self.job, self.names, keep_weights)
         return [network, measurements] if keep_weights else [measurements]

@@ -36,23 +36,27 @@ def digest_of(folder: str | os.PathLike[str], labels: Mapping[str, Any]) -> str:
     return str(found[0].metadata["digest"])
 
 
-def load_networks(folder: str | os.PathLike[str], **labels: Any) -> tuple[nn.Module, nn.Module]:
+def load_networks(
+    folder: str | os.PathLike[str], epoch: int | None = None, **labels: Any
+) -> tuple[nn.Module, nn.Module]:
     """Return one network of a run, before and after training.
 
     Parameters
     ----------
     folder
         Folder of a run.
+    epoch
+        Return the network after this number of epochs instead of the trained one; one of `kept_epochs` of its training.
     labels
         Values of labels that select one network, for example gain=0.9, sample=0; or digest="...".
 
     Raises
     ------
     InputError
-        If the folder holds no finished job, the labels fit no network or several, the networks were not kept, or a file
-        is damaged.
+        If the folder holds no finished job, the labels fit no network or several, the networks were not kept, no copy
+        was kept after this epoch, or a file is damaged.
     """
-    return RunFolder(folder).networks(digest_of(folder, labels))
+    return RunFolder(folder).networks(digest_of(folder, labels), epoch)
 
 
 def _selectable(result: StoredDataset) -> dict[str, Any]:

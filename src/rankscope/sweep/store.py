@@ -32,7 +32,8 @@ from rankscope import measurements as measuring
 from rankscope.errors import InputError
 from rankscope.io.atomic import force_to_disk, make_folder, replacing
 from rankscope.io.dataset_file import StoredDataset
-from rankscope.networks import load_networks
+from rankscope.networks import kept_epochs, load_networks
+from rankscope.networks.protocol import with_weights
 from rankscope.sweep import locks
 from rankscope.sweep.failures import Failure, read_failure, write_failure
 from rankscope.sweep.job import Done, Job
@@ -177,24 +178,30 @@ class RunFolder:
         """
         return open_result(self.measurements_path(digest))
 
-    def networks(self, digest: str) -> tuple[nn.Module, nn.Module]:
+    def networks(self, digest: str, epoch: int | None = None) -> tuple[nn.Module, nn.Module]:
         """Return the network of a job before and after training.
+
+        Parameters
+        ----------
+        epoch
+            Return the network after this number of epochs, of which the job kept a copy, instead of the trained one.
 
         Raises
         ------
         InputError
-            If the job is not finished, was run without keeping its weights, or a file is damaged.
+            If the job is not finished, was run without keeping its weights, kept no copy, or a file is damaged.
         """
         result = self.result(digest)
         if result.metadata.get("network") != "kept":
             raise InputError(f"job {digest} of {self.path} must have its network, but ran with keep_weights=False")
-        before, after = load_networks(self.network_path(digest))
+        before, after = load_networks(self.network_path(digest), epoch)
         if isinstance(before, nn.Module) and isinstance(after, nn.Module):
             return before, after
         job = Job.from_json(result.metadata["job"])
-        if before is None or not is_reference(job.network["kind"]):
+        if not isinstance(before, dict) or not isinstance(after, dict) or not is_reference(job.network["kind"]):
             raise InputError(f"job {digest} of {self.path} must have a network of its kind, before and after training")
-        return _filled(job.initial_network(), before), _filled(job.initial_network(), after)
+        network = job.initial_network()
+        return with_weights(network, before), with_weights(network, after)
 
     def save(
         self, done: Done, keep_weights: bool = True, complete: Callable[[Path], None] = lambda folder: None
@@ -240,7 +247,9 @@ class RunFolder:
         result = self.result(job.digest)
         before, after = self.networks(job.digest)
         stored = result.load()
-        measured = job.measure(before, after, stored, tuple(names))
+        epochs = kept_epochs(self.network_path(job.digest))
+        kept = {epoch: self.networks(job.digest, epoch)[1] for epoch in epochs}
+        measured = job.measure(before, after, stored, tuple(names), kept)
         measuring.check_dimensions({str(result.path): stored, ", ".join(names): measured})
         merged = stored.merge(measured, compat="override", join="exact", combine_attrs="override")
         every = (*measurements_of(result), *names)
@@ -325,13 +334,3 @@ class RunFolder:
 
     def _failure_path(self, digest: str) -> Path:
         return self.path / "failed" / f"{digest}.json"
-
-
-def _filled(network: Any, weights: Any) -> nn.Module:
-    """Return a network of the user's own kind with weights from a file."""
-    assert isinstance(network, nn.Module)
-    try:
-        network.load_state_dict(weights)
-    except (RuntimeError, TypeError, AttributeError) as error:
-        raise InputError(f"network must fit the weights in its file: {error!s:.300}") from error
-    return network

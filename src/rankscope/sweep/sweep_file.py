@@ -43,7 +43,10 @@ from rankscope.validation import choice, integer
 
 MOST_RECORDS = 10**6
 MOST_JOBS = 20_000
-RECORDING = ("recorded_epochs", "singular_values", "eigenvalues", "record_weights", "matrices", "validation_every")
+RECORDING = (
+    *("recorded_epochs", "singular_values", "eigenvalues", "record_weights", "matrices", "validation_every"),
+    "kept_epochs",
+)
 """Options of a training that change what is recorded, and nothing else."""
 
 

@@ -59,7 +59,7 @@ def _first_batch(task: Any, config: TrainingConfig, rng: RngLike) -> Trials:
 def _train(
     network: Any, task: Any, batch: Trials, config: TrainingConfig, rng: RngLike, steps: int = 1, progress: Any = None
 ) -> None:
-    few = config.model_copy(update={"epochs": steps, "recorded_epochs": ()})
+    few = config.model_copy(update={"epochs": steps, "recorded_epochs": (), "kept_epochs": ()})
     train(network, _OneBatch(task, batch), steps, rng, config=few, progress=progress)
 
 

@@ -70,6 +70,20 @@ def _epochs(name: str, value: Any) -> Any:
     return integer(name, value, minimum=0)
 
 
+def _kept_epochs(value: Any, info: ValidationInfo) -> tuple[int, ...]:
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise InputError(f"kept_epochs must be a list of epochs, such as [30, 125], got {value!r}")
+    kept = tuple(sorted({integer("kept_epochs", epoch, minimum=1) for epoch in value}))
+    check_kept(kept, info.data.get("epochs"))
+    return kept
+
+
+def check_kept(kept: tuple[int, ...], epochs: int | None) -> None:
+    """Raise `InputError` if an epoch is beyond the training."""
+    if kept and epochs is not None and kept[-1] > epochs:
+        raise InputError(f"kept_epochs must be at most epochs = {epochs}, got {kept[-1]}")
+
+
 def _names(name: str, value: Any) -> tuple[Any, ...]:
     if isinstance(value, str):
         raise InputError(f"{name} must be a list of names, got the text {value!r}; write [{value!r}]")
@@ -138,6 +152,8 @@ class TrainingConfig(Description):
         Epochs between two validations.
     keep_best
         Whether the network ends with the weights of the lowest validation loss.
+    kept_epochs
+        Numbers of completed epochs after which a copy of the network is kept, such as (30, 125).
     patience
         Stop after this many validations without a new lowest loss.
 
@@ -172,6 +188,7 @@ class TrainingConfig(Description):
     validation_trials: Count | None = None
     validation_every: Count = 1
     keep_best: bool = False
+    kept_epochs: Annotated[tuple[int, ...], BeforeValidator(_kept_epochs)] = ()
     patience: Count | None = None
 
     @field_serializer("penalties", when_used="json")

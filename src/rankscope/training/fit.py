@@ -198,12 +198,14 @@ class _Run:
                 if config.keep_best and checked[0] < min(
                     map(_or_infinite, records.validation_losses), default=math.inf
                 ):
-                    state.best = {name: value.detach().clone() for name, value in state.network.state_dict().items()}
+                    state.best = state.weights()
                 records.validation_losses.append(checked[0])
                 records.validation_accuracies.append(checked[1])
             records.losses.append(loss)
             records.gradient_norms.append(norm)
             state.epoch += 1
+            if state.epoch in config.kept_epochs:
+                state.kept[state.epoch] = state.weights()
             if has_diverged:
                 state.status = "diverged"
             elif (config.stop_below is not None and loss < config.stop_below * records.losses[0]) or (

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
+from torch import Tensor
 
 from rankscope.validation import choice
 
@@ -54,6 +55,8 @@ class History:
         Initial learning rate; epochs times learning rate is the learning time.
     seconds
         Wall time of the training, over all continuations.
+    kept
+        Number of completed epochs -> the network's `state_dict` after them, for those in `kept_epochs`.
     validation_losses, validation_accuracies
         (epochs,) After each epoch, NaN where there was no validation; empty for a task without validation data.
     """
@@ -67,6 +70,7 @@ class History:
     seconds: float
     validation_losses: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
     validation_accuracies: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    kept: Mapping[int, Mapping[str, Tensor]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         ends = f"{self.losses[0]:.4g} to {self.losses[-1]:.4g}" if self.epochs else "none"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -99,7 +99,9 @@ class Recorder:
             for rows in (records.singular_values, records.eigenvalues, records.weights):
                 del rows[len(self.recorded_epochs) :]
 
-    def finish(self, status: Status, learning_rate: float, seconds: float) -> History:
+    def finish(
+        self, status: Status, learning_rate: float, seconds: float, kept: Mapping[int, Mapping[str, Tensor]]
+    ) -> History:
         """Return the record as arrays."""
         curves = {name: np.array(getattr(self, name), dtype=np.float64) for name in CURVES}
         return History(
@@ -118,6 +120,7 @@ class Recorder:
             status=status,
             learning_rate=learning_rate,
             seconds=seconds,
+            kept=kept,
         )
 
 

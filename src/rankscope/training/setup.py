@@ -17,7 +17,7 @@ from rankscope.networks.rate import RateRNN
 from rankscope.tasks import describe
 from rankscope.tasks.trials import BuiltInTask, Task, Trials, as_trials
 from rankscope.training import state_file
-from rankscope.training.config import DEFAULT_EPOCHS, TrainingConfig
+from rankscope.training.config import DEFAULT_EPOCHS, TrainingConfig, check_kept
 from rankscope.training.identity import identities
 from rankscope.training.loss import Loss, name_of_loss
 from rankscope.training.prefetch import drawn_ahead
@@ -76,12 +76,13 @@ def begin(
         raise InputError(
             f"eigenvalues must be 0 as none of the matrices {list(initial)} is square, got {config.eigenvalues}"
         )
+    check_kept(config.kept_epochs, config.epochs)
     trained = [weights for weights in network.parameters() if weights.requires_grad]
     if not trained:
         got = f"trained = {network.trained!r}" if isinstance(network, RateRNN) else "no parameter with requires_grad"
         raise InputError(f"network must have something to train, got {got}")
     optimizer = config.make_optimizer(trained, N)
-    settings = config.model_dump(mode="json", exclude={"epochs", "recorded_epochs"}) | {
+    settings = config.model_dump(mode="json", exclude={"epochs", "recorded_epochs", "kept_epochs"}) | {
         "learning_rate": config.rate_for(N),
         "architecture": architecture_of(network),
         "weights": {name: [str(w.dtype), *w.shape] for name, w in network.state_dict().items()},

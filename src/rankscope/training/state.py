@@ -35,6 +35,8 @@ class TrainingState:
         Number of completed epochs.
     best
         The network's state at the lowest validation loss, if it is kept.
+    kept
+        The network's state after each number of epochs in `kept_epochs`.
     """
 
     network: Network
@@ -50,6 +52,7 @@ class TrainingState:
     seconds: float = 0.0
     status: Status | None = None
     best: dict[str, Tensor] | None = None
+    kept: dict[int, dict[str, Tensor]] = field(default_factory=dict)
 
     @property
     def loss(self) -> float:
@@ -71,7 +74,11 @@ class TrainingState:
         """The trained parameters, in the optimizer's order."""
         return [weights for group in self.optimizer.param_groups for weights in group["params"]]
 
+    def weights(self) -> dict[str, Tensor]:
+        """Return a copy of the network's state."""
+        return {name: value.detach().clone() for name, value in self.network.state_dict().items()}
+
     def history(self) -> History:
         """Return the history of a training that has ended."""
         assert self.status is not None
-        return self.records.finish(self.status, self.learning_rate, self.seconds)
+        return self.records.finish(self.status, self.learning_rate, self.seconds, self.kept)

@@ -66,6 +66,8 @@ def contents(state: TrainingState) -> Contents:
         tensors[name] = torch.tensor(getattr(records, name), dtype=torch.float64)
     tensors["recorded_epochs"] = torch.tensor(records.recorded_epochs, dtype=torch.int64)
     tensors |= {f"best.{name}": value for name, value in (state.best or {}).items()}
+    for epoch, weights in state.kept.items():
+        tensors |= {f"kept.{epoch}.{name}": value for name, value in weights.items()}
     schedule = {}
     if state.scheduler is not None:
         # The options of the optimizer that a scheduler changes: learning rates, momentum, betas.
@@ -166,6 +168,9 @@ def restore(path: Path, state: TrainingState, total: int | None) -> None:
         for name in records.kept_of(record):
             setattr(record, name, list(tensors.get(f"{name}.{matrix}", ())))
     state.best = {name: value.clone() for name, value in _under("best.", tensors).items()} or None
+    state.kept = {
+        at: {name: value.clone() for name, value in _under(f"kept.{at}.", tensors).items()} for at in _kept(tensors)
+    }
     state.epoch, state.seconds, state.status = epoch, seconds, status or None  # type: ignore[assignment]
     if status in ("finished", "exhausted") and epoch != total:
         state.status = None  # it continues to more epochs
@@ -187,6 +192,8 @@ def _check_tensors(path: Path, tensors: Mapping[str, Tensor], epoch: int, state:
     expected = {f"network.{name}": _form(value) for name, value in state.network.state_dict().items()}
     if any(name.startswith("best.") for name in tensors):
         expected |= {f"best.{name}": _form(value) for name, value in state.network.state_dict().items()}
+    for at in _kept(tensors):
+        expected |= {f"kept.{at}.{name}": _form(value) for name, value in state.network.state_dict().items()}
     own = isinstance(state.settings["optimizer"], dict) and "function" in state.settings["optimizer"]
     by_name = None if own else _after_one_step(state.optimizer)
     for index, parameter in enumerate(state.parameters):
@@ -323,6 +330,12 @@ def _arrays(value: Any) -> Any:
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _kept(tensors: Mapping[str, Tensor]) -> list[int]:
+    """Return the numbers of epochs after which a copy was kept."""
+    epochs = {name.split(".")[1] for name in tensors if name.startswith("kept.")}
+    return sorted(int(epoch) for epoch in epochs if epoch.isdecimal() and epoch.isascii() and len(epoch) < 10)
 
 
 def _form(tensor: Tensor) -> Form:

@@ -55,7 +55,7 @@ def train(
     config, options
         A TrainingConfig, or its fields as keywords: batch_size, optimizer, learning_rate, schedule, weight_decay,
         clip_norm, gradient_noise, penalties, dtype, stop_below, loss, recorded_epochs, singular_values, eigenvalues,
-        record_weights, matrices, validation_trials, validation_every, keep_best, patience.
+        record_weights, matrices, validation_trials, validation_every, keep_best, kept_epochs, patience.
     callbacks
         Functions of the TrainingState, called after every epoch. One that returns True ends the training.
     progress

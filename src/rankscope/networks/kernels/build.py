@@ -23,6 +23,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from rankscope.networks.kernels.cells import ARGUMENTS as CELLS
+from rankscope.networks.kernels.cells import blocks
 from rankscope.networks.kernels.gemm import module
 from rankscope.networks.kernels.tile import COMPILED, Tile
 
@@ -31,6 +33,7 @@ try:
 except ImportError:  # optional: without it dispatch uses torch's matrix products
     llvm = None
 
+_FIRST_BLOCKS = {name: blocks(arrays[0]) for name, arrays in CELLS.items()}
 _POINTER, _INTEGER, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 
 
@@ -196,6 +199,17 @@ def accumulate(out: Tensor, left: Tensor, right: Tensor, extra_left: Extra, extr
     kernels.accumulate(*left.shape, right.shape[1], left.data_ptr(), right.data_ptr(), out.data_ptr(), *extras)
 
 
+def cell(name: str, *arrays: Tensor) -> None:
+    """Run the elementwise part of a step of a gated network, one of `kernels.cells.ARGUMENTS`.
+
+    The arrays are (rows, N) or (rows, gates N), contiguous, all of the same rows.
+    """
+    kernels = compiled()
+    assert kernels is not None
+    rows, width = arrays[0].shape
+    kernels.cells[name](rows, width // _FIRST_BLOCKS[name], *[array.data_ptr() for array in arrays])
+
+
 def supports(columns: int) -> bool:
     """Return whether the kernels are available and their tiles divide `columns`."""
     kernels = compiled()
@@ -212,6 +226,7 @@ class Kernels:
     accumulate: Any
     forward: dict[str, Any]
     adjoint: dict[str, Any]
+    cells: dict[str, Any]
     engine: Any
 
 
@@ -261,5 +276,6 @@ def compile_kernels(tile: Tile) -> Kernels:
         function("accumulate", *sizes, *[_POINTER] * 3, *extra, *extra),
         {phi: function(f"forward_{phi}", *forward, *readout) for phi in COMPILED},
         {phi: function(f"adjoint_{phi}", *adjoint) for phi in COMPILED},
+        {name: function(name, _INTEGER, _INTEGER, *[_POINTER] * len(arrays)) for name, arrays in CELLS.items()},
         engine,
     )

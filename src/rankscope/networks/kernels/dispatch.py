@@ -10,12 +10,14 @@ measurement, so that the same seed gives the same bits on the same machine.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from rankscope.networks.cells import CELLS
 from rankscope.networks.kernels import build
 from rankscope.networks.kernels.tile import COMPILED
 
@@ -88,13 +90,37 @@ def grams(left: Tensor, right: Tensor, extra_left: Tensor, extra_right: Tensor, 
         extras = [build.Extra(extra, left.new_zeros(extra.shape[1], N)) for extra in (extra_left, extra_right)]
         build.accumulate(product, left, right, *extras)
         return Grams(product, *(extra.total for extra in extras))
+    # (few x many) @ (many x N) is ten times faster than its transpose.
+    return Grams(inner_product(left, right, into), extra_left.t() @ left, extra_right.t() @ right)
+
+
+def inner_product(left: Tensor, right: Tensor, into: Tensor | None = None) -> Tensor:
+    """Return left^T right for tall matrices (rows, a) and (rows, b).
+
+    Parameters
+    ----------
+    into
+        Buffer (a, b); allocated by default.
+    """
     if onednn_is_faster(left, left.numel() * right.shape[1]):
         found: Tensor = torch.ops.mkldnn._linear_pointwise(left.t(), right.t(), None, "none", [], "")
-        product = found if into is None else into.copy_(found)
-    else:
-        product = left.t() @ right if into is None else torch.mm(left.t(), right, out=into)
-    # (few x many) @ (many x N) is ten times faster than its transpose.
-    return Grams(product, extra_left.t() @ left, extra_right.t() @ right)
+        return found if into is None else into.copy_(found)
+    return left.t() @ right if into is None else torch.mm(left.t(), right, out=into)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return x W^T + bias for a tall matrix x (rows, in), outside autograd."""
+    if onednn_is_faster(x, x.numel() * len(weight)):
+        found: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+        return found
+    return torch.nn.functional.linear(x, weight, bias)
+
+
+def cell(name: str, like: Tensor) -> Callable[..., None]:
+    """Return a function of `cells.CELLS`, compiled where that fits states (rows, N) such as `like`."""
+    if native_fits(like, columns=like.shape[1]):
+        return functools.partial(build.cell, name)
+    return CELLS[name]
 
 
 def _by_addmm(weight: Tensor) -> Affine:

@@ -9,6 +9,7 @@ compiles the text.
 
 from __future__ import annotations
 
+from rankscope.networks.kernels.cells import cells
 from rankscope.networks.kernels.tile import COMPILED, Tile, at_row, tile_by_tile, tile_function
 from rankscope.networks.kernels.time_loop import adjoint, forward, read_out, read_out_tile
 
@@ -17,7 +18,7 @@ SLICE = 48
 
 
 def module(tile: Tile) -> str:
-    """Return all kernels as LLVM assembly: "affine", "pack", "accumulate", and the time loops of each of `COMPILED`."""
+    """Return all kernels as LLVM assembly: "affine", "pack", "accumulate", the time loops of `COMPILED`, the cells."""
     vector = f"<{tile.lanes} x float>"
     bits = 32 * tile.lanes
     by_panel = ["affine", *(f"{loop}_{phi}" for loop in ("forward", "adjoint") for phi in COMPILED)]
@@ -32,6 +33,7 @@ def module(tile: Tile) -> str:
             read_out(tile),
             *(forward(phi) for phi in COMPILED),
             *(adjoint(phi) for phi in COMPILED),
+            *cells(tile),
             f"declare {vector} @llvm.fma.v{tile.lanes}f32({vector}, {vector}, {vector})",
             f"declare float @llvm.vector.reduce.fadd.v{tile.lanes}f32(float, {vector})",
             # Without these LLVM may split 512-bit vectors on processors for which it prefers narrower ones.

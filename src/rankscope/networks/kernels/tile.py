@@ -201,39 +201,39 @@ def _rate(phi: str, row: int, v: int, lanes: int) -> list[str]:
             f"  %rate{at} = select {B} %negative{at}, {V} zeroinitializer, {V} {x}",
         ]
     code = [
-        *_clip(f"%x{at}", x, TANH_LARGEST, lanes),
+        *clip(f"%x{at}", x, TANH_LARGEST, lanes),
         f"  %square{at} = fmul {V} %x{at}, %x{at}",
-        *_polynomial(f"%numerator{at}", f"%square{at}", TANH_NUMERATOR, lanes),
-        *_polynomial(f"%denominator{at}", f"%square{at}", TANH_DENOMINATOR, lanes),
+        *polynomial(f"%numerator{at}", f"%square{at}", TANH_NUMERATOR, lanes),
+        *polynomial(f"%denominator{at}", f"%square{at}", TANH_DENOMINATOR, lanes),
         f"  %odd{at} = fmul {V} %x{at}, %numerator{at}",
         f"  %quotient{at} = fdiv {V} %odd{at}, %denominator{at}",
     ]
-    return [*code, *_clip(f"%rate{at}", f"%quotient{at}", 1.0, lanes)]
+    return [*code, *clip(f"%rate{at}", f"%quotient{at}", 1.0, lanes)]
 
 
-def _clip(result: str, x: str, largest: float, lanes: int) -> list[str]:
+def clip(result: str, x: str, largest: float, lanes: int) -> list[str]:
     """Compute result = min(max(x, -largest), largest); NaN stays NaN, as it compares false."""
     V, B = f"<{lanes} x float>", f"<{lanes} x i1>"
     return [
-        f"  {result}_high = fcmp ogt {V} {x}, {_splat(largest, lanes)}",
-        f"  {result}_upper = select {B} {result}_high, {V} {_splat(largest, lanes)}, {V} {x}",
-        f"  {result}_low = fcmp olt {V} {result}_upper, {_splat(-largest, lanes)}",
-        f"  {result} = select {B} {result}_low, {V} {_splat(-largest, lanes)}, {V} {result}_upper",
+        f"  {result}_high = fcmp ogt {V} {x}, {splat(largest, lanes)}",
+        f"  {result}_upper = select {B} {result}_high, {V} {splat(largest, lanes)}, {V} {x}",
+        f"  {result}_low = fcmp olt {V} {result}_upper, {splat(-largest, lanes)}",
+        f"  {result} = select {B} {result}_low, {V} {splat(-largest, lanes)}, {V} {result}_upper",
     ]
 
 
-def _polynomial(result: str, x: str, coefficients: tuple[float, ...], lanes: int) -> list[str]:
+def polynomial(result: str, x: str, coefficients: tuple[float, ...], lanes: int) -> list[str]:
     """Compute the polynomial with these coefficients, the highest power first, by Horner's rule."""
     V = f"<{lanes} x float>"
-    code, so_far = [], _splat(coefficients[0], lanes)
+    code, so_far = [], splat(coefficients[0], lanes)
     for number, coefficient in enumerate(coefficients[1:], 1):
         name = result if number == len(coefficients) - 1 else f"{result}_{number}"
-        code += [f"  {name} = call {V} @llvm.fma.v{lanes}f32({V} {so_far}, {V} {x}, {V} {_splat(coefficient, lanes)})"]
+        code += [f"  {name} = call {V} @llvm.fma.v{lanes}f32({V} {so_far}, {V} {x}, {V} {splat(coefficient, lanes)})"]
         so_far = name
     return code
 
 
-def _splat(value: float, lanes: int) -> str:
+def splat(value: float, lanes: int) -> str:
     """Return a constant vector. LLVM writes a float32 as the bits of the equal double."""
     single = struct.unpack("<f", struct.pack("<f", value))[0]
     bits = struct.unpack("<Q", struct.pack("<d", single))[0]
