@@ -9,7 +9,7 @@
 
 They are processes as real as others: each has its own memory, its number, its exit status, and signals reach it. The
 server is the one of `multiprocessing`: a fresh interpreter without threads, with nothing of the tests in it. That the
-package does as well with fresh interpreters, its own way, is for `sweep/test_processes.py` and `test_run_killed.py`.
+package does as well with fresh interpreters, its own way, is for one test of `sweep/test_run_killed.py`.
 """
 
 import multiprocessing
@@ -18,6 +18,7 @@ import signal
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
 from multiprocessing import forkserver
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,15 +28,28 @@ import pytest
 from rankscope.sweep import processes
 
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["rankscope.cli", "rankscope.experiments"])
+SERVER.set_forkserver_preload(["warm"])
+
+
+def _start_server():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+        forkserver.ensure_running()
 
 
 @pytest.fixture(scope="module")
 def forked_workers():
     """Have the workers of sweeps be forked for the tests of a module; they see the environment before its tests."""
-    forkserver.ensure_running()
+    with forked(processes):
+        yield
+
+
+@contextmanager
+def forked(module):
+    """Have the processes that a module starts be forked."""
+    _start_server()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(processes, "multiprocessing", _starting_with(SERVER))
+        patch.setattr(module, "multiprocessing", _starting_with(SERVER))
         yield
 
 
@@ -51,6 +65,7 @@ class Program:
     """
 
     def __init__(self, folder, function, *arguments):
+        _start_server()
         own = Path(tempfile.mkdtemp(dir=folder))
         self._files = own / "printed", own / "errors"
         self._process = SERVER.Process(target=_run, args=(self._files, dict(os.environ), function, arguments))
@@ -60,6 +75,10 @@ class Program:
     def returncode(self):
         """The exit status, or the signal that ended it below 0; None while it runs."""
         return self._process.exitcode
+
+    def printed(self):
+        """What it has printed so far."""
+        return self._files[0].read_text() if self._files[0].exists() else ""
 
     def send_signal(self, number):
         """Send it a signal, if it has not ended."""

@@ -5,7 +5,15 @@ import shutil
 import pytest
 from explore_cases import jobs
 
+from forking import forked
+from rankscope.explore import networks
 from rankscope.sweep import RunFolder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _forked_trainings():
+    with forked(networks):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,7 @@
-"""A server in this process, one in a process of its own, and a run folder of tiny networks."""
+"""A server in this process, and a run folder of tiny networks."""
 
 import asyncio
-import os
 import re
-import signal
-import subprocess
-import sys
 import threading
 import time
 import urllib.parse
@@ -48,25 +44,6 @@ def served(run=None):
         thread.join(60)
         serving.close()
         assert not thread.is_alive()
-
-
-@contextmanager
-def command(*arguments, **environment):
-    """`rankscope explore` in a process of its own: yields the process and the address that it printed."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", "from rankscope.cli import main; main()", "explore", "--no-open", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | environment,
-        # As a shell does for a job in front: Ctrl-C is handled.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-    try:
-        yield process, process.stdout.readline().strip()
-    finally:
-        process.kill()
-        process.communicate()
 
 
 class Client:

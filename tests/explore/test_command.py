@@ -8,8 +8,9 @@ import urllib.request
 from contextlib import ExitStack
 
 import pytest
-from explore_cases import command, parts, served, wait_for
+from explore_cases import parts, served, wait_for
 
+from forking import Program
 from rankscope.cli import explore, main
 from rankscope.explore.serving import Serving
 
@@ -49,11 +50,11 @@ def test_an_impossible_port_is_one_line(capsys, port):
     assert err.count("\n") == 1
 
 
-def test_ctrl_c_ends_it_with_a_stream_open(finished_run):
-    with command(finished_run, "--json") as (process, first), ExitStack() as ending:
-        assert first == "{"
-        address = json.loads("{" + process.stdout.readline() + "}")["address"]
-        host, token = parts(address)
+def test_ctrl_c_ends_it_with_a_stream_open(finished_run, tmp_path):
+    process = Program(tmp_path, main, ["explore", "--no-open", str(finished_run), "--json"])
+    with ExitStack() as ending:
+        ending.callback(process.kill)
+        host, token = parts(json.loads(wait_for(process.printed))["address"])
         connection = http.client.HTTPConnection(host, timeout=60)
         ending.callback(connection.close)
         connection.request("GET", f"/{token}/api/run")
@@ -62,9 +63,9 @@ def test_ctrl_c_ends_it_with_a_stream_open(finished_run):
         assert lines[0] == b": connected\n"
         assert lines[2].startswith(b"data: ")
         process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 0
+        _, errors = process.communicate(60)
+        assert (process.returncode, errors) == (0, "")
         assert stream.read() == b"\n"  # a stream that has to be cut off has no such end
-        assert process.stderr.read() == ""
 
 
 def test_only_the_loopback_address_is_served():

@@ -1,10 +1,11 @@
 """Tasks and networks defined in a cell of a notebook or at a prompt, where there is no file to import."""
 
-import subprocess
 import sys
+from types import ModuleType
+
+import pytest
 
 PROGRAM = """
-import pathlib
 from dataclasses import dataclass
 import rankscope as rs
 
@@ -42,6 +43,9 @@ assert job(kind="rate").digest == old
 """
 
 
-def test_a_sweep_over_a_class_without_a_file_runs_in_worker_processes(tmp_path):
-    run = subprocess.run([sys.executable, "-c", PROGRAM], cwd=tmp_path, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
+@pytest.mark.usefixtures("forked_workers")  # of a server without these definitions
+def test_a_sweep_over_a_class_without_a_file_runs_in_worker_processes(tmp_path, monkeypatch):
+    prompt = ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", prompt)
+    monkeypatch.chdir(tmp_path)
+    exec(PROGRAM, vars(prompt))

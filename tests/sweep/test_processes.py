@@ -21,8 +21,8 @@ def fail_on_three(item, report):
     return item
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_processes_with_one_thread_each_report_and_give_results_in_order():
-    """One pool for several questions: processes take seconds to start."""
     heard = []
     results = run_side_by_side(describe, [1, 2, 3], workers=2, on_progress=lambda *report: heard.append(report))
     assert [value for value, _, _ in results] == [10, 20, 30]

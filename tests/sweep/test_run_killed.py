@@ -56,12 +56,12 @@ def test_a_dead_worker_is_replaced_and_a_deadly_job_fails(tmp_path, log):
     assert list((tmp_path / "run" / "locks").iterdir()) == []
 
 
-def test_terminated_it_ends_at_once_with_its_workers(tmp_path, log):
-    program = start_fresh(tmp_path / "run", log, 4, seconds=600)
-    wait_until(lambda: len(batches(log)) == 2)
+def test_terminated_it_ends_at_once_with_its_worker(tmp_path, log):
+    program = start_fresh(tmp_path / "run", log, 2, workers=1, seconds=600)
+    wait_until(lambda: len(batches(log)) == 1)
     store = RunFolder(tmp_path / "run")
     owners = [locks.owner(path) for path in (store.path / "locks").iterdir()]
-    assert len(owners) == 2
+    assert len(owners) == 1
     program.send_signal(signal.SIGTERM)
     _, errors = program.communicate(timeout=180)
     assert (program.returncode, errors) == (143, "")

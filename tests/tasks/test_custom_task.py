@@ -1,11 +1,10 @@
 """Tasks of the user's own: referred to, described, rebuilt, and refused when their class has changed."""
 
 import pickle
-import subprocess
+import runpy
 import sys
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from textwrap import dedent
 
 import numpy as np
@@ -13,6 +12,7 @@ import pytest
 import torch
 
 import rankscope as rs
+from forking import SERVER
 from rankscope import tasks
 
 TEXT = '''
@@ -114,11 +114,11 @@ def test_a_class_in_a_module():
 
 def test_other_processes_rebuild_tasks(file):
     pairs = [tasks.make("mine.py:Mean", length=9), tasks.make("flipflop"), tasks.make(Constant(0.5))]
-    with ProcessPoolExecutor(1, get_context("spawn")) as executor:
+    with ProcessPoolExecutor(1, SERVER) as executor:
         assert list(executor.map(sums, pairs)) == [sums(task) for task in pairs]
 
 
-def test_a_class_in_the_script_that_runs(tmp_path):
+def test_a_class_in_the_script_that_runs(tmp_path, monkeypatch, capsys):
     body = """
         if __name__ == "__main__":
             print("once")
@@ -129,8 +129,9 @@ def test_a_class_in_the_script_that_runs(tmp_path):
             print(tasks.describe(task)["name"])
     """
     (tmp_path / "script.py").write_text(TEXT + dedent(body))
-    run = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert run.stdout.split() == ["once", "script.py:Mean"]
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path("script.py", run_name="__main__")
+    assert capsys.readouterr().out.split() == ["once", "script.py:Mean"]
 
 
 def test_a_changed_class_is_refused_and_a_task_in_use_stays(file):

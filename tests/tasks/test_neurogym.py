@@ -1,10 +1,9 @@
 """Environments of NeuroGym as tasks: whole trials, exact seeds, weights of periods, pools, and errors."""
 
+import hashlib
 import importlib
 import json
-import os
 import pickle
-import subprocess
 import sys
 import warnings
 from dataclasses import replace
@@ -17,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import rankscope as rs
+from forking import Program
 from rankscope.errors import InputError
 from rankscope.tasks import TASKS, NeuroGym, describe, make, steps_per_epoch
 from rankscope.tasks.neurogym import PARAMETERS, STEPS, environments, installed, obstacle
@@ -108,7 +108,7 @@ import matplotlib
 from rankscope.tasks import NeuroGym
 from rankscope.tasks.neurogym import PARAMETERS
 NeuroGym.__doc__
-np.random.seed(int(sys.argv[1]))
+np.random.seed(1)
 before = dict(os.environ), list(warnings.filters), np.random.get_state()[1].tolist(), sorted(sys.modules)
 assert "neurogym" not in sys.modules
 NeuroGym("GoNogo-v0").sample(3)
@@ -116,25 +116,23 @@ after = dict(os.environ), list(warnings.filters), np.random.get_state()[1].tolis
 new = sorted(set(sys.modules) - set(before[3]))
 kept = [f for f in after[1] if f not in before[1]]
 assert after[0] == before[0] and after[2] == before[2] and not kept, (after[0], kept)
-for name in sys.argv[2:]:
+for name in names:
     trials = NeuroGym(name, **PARAMETERS.get(name, {})).sample(40, rng=7)
     print(hashlib.sha256(trials.inputs.numpy().tobytes() + trials.targets.numpy().tobytes()).hexdigest())
 """
 
 
 @needs_neurogym
-def test_another_process_draws_the_same_bits_and_nothing_global_is_changed():
-    import hashlib
-
-    command = [sys.executable, "-c", OTHER_PROCESS, "1", *TRICKY]
-    found = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ)
+def test_another_process_draws_the_same_bits_and_nothing_global_is_changed(tmp_path):
+    program = Program(tmp_path, exec, OTHER_PROCESS, {"names": TRICKY})
+    printed, errors = program.communicate()
     ours = [task_of(name).sample(40, rng=7) for name in TRICKY]
     digests = [
         hashlib.sha256(trials.inputs.numpy().tobytes() + trials.targets.numpy().tobytes()).hexdigest()
         for trials in ours
     ]
-    assert found.stdout.split() == digests
-    assert found.stderr == ""
+    assert (program.returncode, errors) == (0, "")
+    assert printed.split() == digests
 
 
 @needs_neurogym
