@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from rankscope.networks.cells import CELLS
+from rankscope.networks import gated_layer
+from rankscope.networks.cells import CELLS, STACKED
+from rankscope.networks.gates import GATES
 from rankscope.networks.kernels import build
-from rankscope.networks.kernels.cells import ARGUMENTS, blocks
+from rankscope.networks.kernels.gated_loop import arrays_of
 from rankscope.networks.kernels.tile import COMPILED
 from rankscope.networks.nonlinearities import NONLINEARITIES
 
@@ -165,18 +167,24 @@ def compiled_rates(phi, x):
     return rates[1].flatten().numpy()
 
 
-@pytest.mark.parametrize("name", list(ARGUMENTS))
-def test_cells_are_their_definitions(tile, name):
-    units, rows = 3 * tile.columns, 5
-    arrays = [randn(rows, blocks(one) * units, seed=number) for number, one in enumerate(ARGUMENTS[name])]
-    if name.endswith("backward"):
-        arrays = [array.sigmoid() for array in arrays]  # the range of gates
-    expected = [array.double() for array in arrays]
-    CELLS[name](*expected)
-    kept = [guarded(array) for array in arrays]
-    build.cell(name, *(array for array, _ in kept))
-    for (array, unchanged), correct in zip(kept, expected, strict=True):
-        torch.testing.assert_close(array.double(), correct, rtol=2e-6, atol=2e-6)
+@pytest.mark.parametrize("cell", list(CELLS))
+def test_gated_loops_step_by_step(tile, cell):
+    kind, _, direction = cell.partition("_")
+    sizes, units = [5, 5, 3, 1], 3 * tile.columns
+    gates = len(GATES[kind])
+    arrays = {}
+    for number, name in enumerate(arrays_of(cell)):
+        rows = sizes[0] if name.startswith("initial") or name == "carried" else sum(sizes)
+        drawn = randn(rows, (gates if name in STACKED else 1) * units, seed=number)
+        arrays[name] = drawn.sigmoid() if direction == "backward" else drawn  # the range of gates
+    weight = 0.1 * randn(gates * units, units)
+    weight = weight if direction == "forward" else weight.t()
+    expected = {name: array.double() for name, array in arrays.items()}
+    kept = {name: guarded(array) for name, array in arrays.items()}
+    gated_layer.run_steps(cell, sizes, weight.double(), expected)
+    build.GatedLoopKernel(cell, weight).run(torch.tensor(sizes), {name: array for name, (array, _) in kept.items()})
+    for name, (array, unchanged) in kept.items():
+        torch.testing.assert_close(array.double(), expected[name], rtol=1e-5, atol=1e-5)
         assert unchanged()
 
 

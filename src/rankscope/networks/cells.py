@@ -78,3 +78,48 @@ CELLS: dict[str, Callable[..., None]] = {
     function.__name__: function
     for function in (lstm_forward, lstm_backward, gru_forward, gru_backward, rnn_forward, rnn_backward)
 }
+
+ARGUMENTS: dict[str, dict[str, tuple[str, str]]] = {
+    "lstm_forward": {
+        "gates": ("gates", "now"),
+        "before": ("cells", "before"),
+        "after": ("cells", "now"),
+        "bent": ("bent", "now"),
+        "h": ("states", "now"),
+    },
+    "lstm_backward": {
+        "gates": ("gates", "now"),
+        "before": ("cells", "before"),
+        "bent": ("bent", "now"),
+        "dh": ("dstates", "now"),
+        "dc": ("carried", "always"),
+        "dgates": ("dgates", "now"),
+    },
+    "gru_forward": {
+        "gates": ("gates", "now"),
+        "recurrent": ("recurrent", "now"),
+        "before": ("states", "before"),
+        "h": ("states", "now"),
+    },
+    "gru_backward": {
+        "gates": ("gates", "now"),
+        "recurrent": ("recurrent", "now"),
+        "before": ("states", "before"),
+        "dh": ("dstates", "now"),
+        "carry": ("carried", "always"),
+        "dgates": ("dgates", "now"),
+        "drecurrent": ("drecurrent", "now"),
+    },
+    "rnn_forward": {"gates": ("gates", "now"), "h": ("states", "now")},
+    "rnn_backward": {"h": ("states", "now"), "dh": ("dstates", "now"), "dgates": ("dgates", "now")},
+}
+"""Function -> its arguments in order, each with the array of the layer that it belongs to, and which rows of it: those
+of the step ("now"), of the step before, or the first ones in every step ("always")."""
+
+STACKED = ("gates", "recurrent", "dgates", "drecurrent")
+"""Arrays of the layer that are (rows, gates N); the others are (rows, N)."""
+
+
+def product_of(kind: str) -> tuple[str, str]:
+    """Return the arrays that the products of a step forward are added to, and that those of a step back start from."""
+    return ("recurrent", "drecurrent") if kind == "gru" else ("gates", "dgates")

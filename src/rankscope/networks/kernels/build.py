@@ -18,13 +18,14 @@ from __future__ import annotations
 
 import ctypes
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from rankscope.networks.kernels.cells import ARGUMENTS as CELLS
-from rankscope.networks.kernels.cells import blocks
+from rankscope.networks.cells import CELLS
+from rankscope.networks.kernels.gated_loop import arrays_of
 from rankscope.networks.kernels.gemm import module
 from rankscope.networks.kernels.tile import COMPILED, Tile
 
@@ -33,7 +34,6 @@ try:
 except ImportError:  # optional: without it dispatch uses torch's matrix products
     llvm = None
 
-_FIRST_BLOCKS = {name: blocks(arrays[0]) for name, arrays in CELLS.items()}
 _POINTER, _INTEGER, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 
 
@@ -179,6 +179,37 @@ class TimeLoopKernel(AffineKernel):
         )
 
 
+class GatedLoopKernel(AffineKernel):
+    """The time loop of a gated layer, forward or backward.
+
+    Parameters
+    ----------
+    cell
+        One of `cells.CELLS`.
+    weight
+        Recurrent weights (gates N, N) for a loop forward, their transpose for a loop back.
+    """
+
+    def __init__(self, cell: str, weight: Tensor) -> None:
+        super().__init__(weight)
+        self._cell, self._units = cell, min(weight.shape)
+
+    def run(self, sizes: Tensor, arrays: Mapping[str, Tensor]) -> None:
+        """Run all steps.
+
+        Parameters
+        ----------
+        sizes
+            Number of sequences in each step, int64.
+        arrays
+            Those of `gated_loop.arrays_of`, contiguous.
+        """
+        pointers = [arrays[name].data_ptr() for name in arrays_of(self._cell)]
+        count = len(arrays["states" if "states" in arrays else "dgates"])
+        function = self._kernels.gated[self._cell]
+        function(len(sizes), sizes.data_ptr(), count, self._units, self._panels.data_ptr(), *pointers)
+
+
 class Extra(NamedTuple):
     """A few channels (rows, C) beside a tall matrix (rows, N), and the total (C, N) to which their product is added."""
 
@@ -199,17 +230,6 @@ def accumulate(out: Tensor, left: Tensor, right: Tensor, extra_left: Extra, extr
     kernels.accumulate(*left.shape, right.shape[1], left.data_ptr(), right.data_ptr(), out.data_ptr(), *extras)
 
 
-def cell(name: str, *arrays: Tensor) -> None:
-    """Run the elementwise part of a step of a gated network, one of `kernels.cells.ARGUMENTS`.
-
-    The arrays are (rows, N) or (rows, gates N), contiguous, all of the same rows.
-    """
-    kernels = compiled()
-    assert kernels is not None
-    rows, width = arrays[0].shape
-    kernels.cells[name](rows, width // _FIRST_BLOCKS[name], *[array.data_ptr() for array in arrays])
-
-
 def supports(columns: int) -> bool:
     """Return whether the kernels are available and their tiles divide `columns`."""
     kernels = compiled()
@@ -226,7 +246,7 @@ class Kernels:
     accumulate: Any
     forward: dict[str, Any]
     adjoint: dict[str, Any]
-    cells: dict[str, Any]
+    gated: dict[str, Any]
     engine: Any
 
 
@@ -269,6 +289,7 @@ def compile_kernels(tile: Tile) -> Kernels:
     forward = (*sizes, _POINTER, *extra, _POINTER, _POINTER, _INTEGER, _POINTER, _INTEGER, _FLOAT)
     readout = (*extra, _INTEGER, _INTEGER)
     adjoint = (*sizes, _POINTER, *extra, _POINTER, _POINTER, _FLOAT)
+    gated = (_INTEGER, _POINTER, *sizes[:2], _POINTER)
     return Kernels(
         tile,
         function("affine", *sizes, *[_POINTER] * 2, _INTEGER, *[_POINTER] * 6, _FLOAT),
@@ -276,6 +297,6 @@ def compile_kernels(tile: Tile) -> Kernels:
         function("accumulate", *sizes, *[_POINTER] * 3, *extra, *extra),
         {phi: function(f"forward_{phi}", *forward, *readout) for phi in COMPILED},
         {phi: function(f"adjoint_{phi}", *adjoint) for phi in COMPILED},
-        {name: function(name, _INTEGER, _INTEGER, *[_POINTER] * len(arrays)) for name, arrays in CELLS.items()},
+        {cell: function(f"{cell}_loop", *gated, *[_POINTER] * len(arrays_of(cell))) for cell in CELLS},
         engine,
     )

@@ -1,11 +1,13 @@
 """Gated cells as LLVM assembly (text): everything of a step but the matrix products, in one pass over memory.
 
 The functions have the arguments of those in `rankscope.networks.cells`, which define them: arrays (rows, gates N) or
-(rows, N), contiguous float32. A kernel is written as a list of operations on whole vectors; `_Pass` writes the loop.
+(rows, N), contiguous float32. A cell is written as a list of operations on whole vectors; `_Pass` writes the loop.
 """
 
 from __future__ import annotations
 
+from rankscope.networks.cells import ARGUMENTS, STACKED
+from rankscope.networks.gates import GATES
 from rankscope.networks.kernels.tile import (
     TANH_DENOMINATOR,
     TANH_LARGEST,
@@ -16,20 +18,10 @@ from rankscope.networks.kernels.tile import (
     splat,
 )
 
-ARGUMENTS = {
-    "lstm_forward": ("gates:4", "before", "after", "bent", "h"),
-    "lstm_backward": ("gates:4", "before", "bent", "dh", "dc", "dgates:4"),
-    "gru_forward": ("gates:3", "recurrent:3", "before", "h"),
-    "gru_backward": ("gates:3", "recurrent:3", "before", "dh", "carry", "dgates:3", "drecurrent:3"),
-    "rnn_forward": ("gates", "h"),
-    "rnn_backward": ("h", "dh", "dgates"),
-}
-"""Kernel -> its arrays in order; a number is that of the blocks of N columns in a row."""
 
-
-def blocks(argument: str) -> int:
-    """Return the number of blocks of N columns in a row of an array of `ARGUMENTS`."""
-    return int(argument.partition(":")[2] or 1)
+def blocks(cell: str, array: str) -> int:
+    """Return the number of blocks of N columns in an array of `rankscope.networks.cells`."""
+    return len(GATES[cell.partition("_")[0]]) if array in STACKED else 1
 
 
 def cells(tile: Tile) -> list[str]:
@@ -101,7 +93,7 @@ class _Pass:
 
     def __init__(self, name: str, tile: Tile) -> None:
         self._name, self._lanes, self._vector = name, tile.lanes, f"<{tile.lanes} x float>"
-        self._blocks = {argument.partition(":")[0]: blocks(argument) for argument in ARGUMENTS[name]}
+        self._blocks = {argument: blocks(name, array) for argument, (array, _) in ARGUMENTS[name].items()}
         self._code: list[str] = []
         self._count = 0
 

@@ -10,14 +10,12 @@ measurement, so that the same seed gives the same bits on the same machine.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from rankscope.networks.cells import CELLS
 from rankscope.networks.kernels import build
 from rankscope.networks.kernels.tile import COMPILED
 
@@ -116,11 +114,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return torch.nn.functional.linear(x, weight, bias)
 
 
-def cell(name: str, like: Tensor) -> Callable[..., None]:
-    """Return a function of `cells.CELLS`, compiled where that fits states (rows, N) such as `like`."""
-    if native_fits(like, columns=like.shape[1]):
-        return functools.partial(build.cell, name)
-    return CELLS[name]
+def gated_loop(cell: str, weight: Tensor) -> build.GatedLoopKernel | None:
+    """Return the compiled loop of one of `cells.CELLS`, or None where the kernels do not fit; see `GatedLoopKernel`."""
+    return build.GatedLoopKernel(cell, weight) if native_fits(weight, columns=min(weight.shape)) else None
 
 
 def _by_addmm(weight: Tensor) -> Affine:

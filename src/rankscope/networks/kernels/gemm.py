@@ -9,7 +9,9 @@ compiles the text.
 
 from __future__ import annotations
 
+from rankscope.networks.cells import CELLS
 from rankscope.networks.kernels.cells import cells
+from rankscope.networks.kernels.gated_loop import gated_loop
 from rankscope.networks.kernels.tile import COMPILED, Tile, at_row, tile_by_tile, tile_function
 from rankscope.networks.kernels.time_loop import adjoint, forward, read_out, read_out_tile
 
@@ -34,6 +36,7 @@ def module(tile: Tile) -> str:
             *(forward(phi) for phi in COMPILED),
             *(adjoint(phi) for phi in COMPILED),
             *cells(tile),
+            *(gated_loop(cell) for cell in CELLS),
             f"declare {vector} @llvm.fma.v{tile.lanes}f32({vector}, {vector}, {vector})",
             f"declare float @llvm.vector.reduce.fadd.v{tile.lanes}f32(float, {vector})",
             # Without these LLVM may split 512-bit vectors on processors for which it prefers narrower ones.
