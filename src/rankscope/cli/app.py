@@ -13,7 +13,7 @@ from rankscope.version import __version__
 
 PANELS = {
     "One network": ("train", "tasks", "demo"),
-    "Many networks": ("run", "status", "measure", "export", "experiments"),
+    "Many networks": ("run", "reproduce", "status", "measure", "export", "experiments"),
     "Results": ("figure", "check", "report", "explore"),
     "Checkpoints of any model": ("inspect", "extract"),
     "Theory": ("theory", "learning-rates"),

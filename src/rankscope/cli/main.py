@@ -9,12 +9,12 @@ from types import FrameType
 
 import typer
 
-from rankscope.cli import checkpoints, data, explore, extract, figures, report, runs, theories, train
+from rankscope.cli import checkpoints, data, explore, extract, figures, report, reproduce, runs, theories, train
 from rankscope.cli.app import app
 from rankscope.errors import InputError
 
 # Importing these modules registers their commands, which `--help` lists in this order of files.
-COMMANDS = (train, runs, figures, report, explore, theories, checkpoints, extract, data)
+COMMANDS = (train, runs, reproduce, figures, report, explore, theories, checkpoints, extract, data)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -135,7 +135,12 @@ def _select(dataset: xr.Dataset, variable: str, where: dict[str, Any]) -> xr.Dat
 
 def mean_and_error(found: Array) -> str:
     """Return "mean ± standard error"."""
-    return f"{found.mean():.3g}" + (f" ± {standard_error(found):.2g}" if found.size > 1 else "")
+    return digits(float(found.mean()), 3) + (f" ± {digits(standard_error(found), 2)}" if found.size > 1 else "")
+
+
+def digits(number: float, count: int) -> str:
+    """Return a number with `count` significant digits, large ones without an exponent: 2700 rather than 2.7e+03."""
+    return f"{float(f'{number:.{count}g}'):.0f}" if abs(number) >= 10**count else f"{number:.{count}g}"
 
 
 def standard_error(found: Array) -> float:

@@ -57,7 +57,7 @@ def _fastest_in_between(dataset: xr.Dataset, task: str) -> Finding:
     return Finding(text, not at_zero.size or bool(epochs[best].mean() < at_zero.mean() / 2))
 
 
-@claim("{task}: change shrinks", "|dW| at g = 1.8 is below 60 % of that at g = 0", NORM)
+@claim("{task}: change shrinks", "{task}: |dW| at g = 1.8 is below 60 % of that at g = 0", NORM)
 def _change_shrinks(dataset: xr.Dataset, task: str) -> Finding:
     weak, strong = (values(dataset, "change_norm", task=task, gain=gain) for gain in (0.0, 1.8))
     if not weak.size or not strong.size:
@@ -68,7 +68,7 @@ def _change_shrinks(dataset: xr.Dataset, task: str) -> Finding:
 
 @claim(
     "{task}: tied to its W0",
-    "loss after shuffling W0 / initial loss is 0 at g = 0 and about 1 from g = 0.6 on",
+    "{task}: loss after shuffling W0 / initial loss is 0 at g = 0 and about 1 from g = 0.6 on",
     "0 at g = 0, about 1 for g >= 0.6",
 )
 def _tied_to_its_connectivity(dataset: xr.Dataset, task: str) -> Finding:
@@ -125,7 +125,7 @@ GAIN = Experiment(
             _tied_to_its_connectivity,
             Claim(
                 "{task}: few directions",
-                f"a handful of directions suffices (functional rank at most {HANDFUL}, where four in five learn)",
+                f"{{task}}: a handful of directions suffices (rank at most {HANDFUL}, where four in five learn)",
                 RANK,
                 few_directions,
             ),

@@ -29,7 +29,7 @@ def _listed(means: dict[int, float]) -> str:
     return ", ".join(f"{mean:.3g} at N = {N}" for N, mean in means.items())
 
 
-@claim("{task}: |W| grows", "|W| grows as g sqrt(N) ({task}, g = 0.9)", "as sqrt(N)")
+@claim("{task}: |W| grows", "{task}: |W| grows as g sqrt(N) (g = 0.9)", "as sqrt(N)")
 def _norm_grows(dataset: xr.Dataset, task: str) -> Finding:
     # To 15 %, of sqrt(g^2 N + |dW|^2).
     trained, change = _means(dataset, "trained_norm", task), _means(dataset, "change_norm", task)
@@ -41,7 +41,7 @@ def _norm_grows(dataset: xr.Dataset, task: str) -> Finding:
 
 @claim(
     "{task}: rank does not grow",
-    "the functional rank does not grow with N (less than twofold, g = 0.9)",
+    "{task}: the functional rank does not grow with N (less than twofold, g = 0.9)",
     "about constant",
 )
 def _rank_does_not_grow(dataset: xr.Dataset, task: str) -> Finding:
@@ -56,7 +56,7 @@ SIZE = Experiment(
     name="size",
     description="Three tasks at g = 0, 0.9 and 1.8, N = 64 to 1024, five networks each (paper supplement)",
     presets={
-        "quick": lambda: nonlinear_jobs(GAINS, 2, QUICK_SIZES, RECORDS),
+        "quick": lambda: nonlinear_jobs(GAINS, 2, QUICK_SIZES),  # with those of `gain` at 128 units
         "shorter": lambda: nonlinear_jobs(GAINS, 3, SHORTER_SIZES, RECORDS),
         "paper": lambda: nonlinear_jobs(GAINS, 5, SIZES, RECORDS),
     },

@@ -17,7 +17,7 @@ GAINS = dict.fromkeys(PAPER_EPOCHS, (0.0, 0.9, 1.8))
 
 @claim(
     "{task}: bulk stays",
-    "the bulk of W stays in the disc of radius g ({task}: 90 % of the eigenvalues within 1.1 g)",
+    "{task}: the bulk of W stays in the disc of radius g (90 % of the eigenvalues within 1.1 g)",
     "bulk in the disc, few outliers",
 )
 def _bulk_stays(dataset: xr.Dataset, task: str) -> Finding:
@@ -33,7 +33,7 @@ def _bulk_stays(dataset: xr.Dataset, task: str) -> Finding:
 
 @claim(
     "{task}: rank contrast",
-    "W is of full rank while dW is not (three times as many directions for 80 % of the squared norm)",
+    "{task}: W is of full rank while dW is not (three times as many directions for 80 % of the squared norm)",
     "dW low rank, W full rank",
 )
 def _rank_contrast(dataset: xr.Dataset, task: str) -> Finding:
@@ -57,7 +57,7 @@ def _directions(dataset: xr.Dataset, matrix: str, task: str, gain: float) -> flo
 
 @claim(
     "{task}: outlier",
-    "learning puts eigenvalues near or beyond 1 (largest real part above 0.8 at g = 0)",
+    "{task}: learning puts eigenvalues near or beyond 1 (largest real part above 0.8 at g = 0)",
     "outliers about the line Re = 1",
 )
 def _outlier_near_one(dataset: xr.Dataset, task: str) -> Finding:

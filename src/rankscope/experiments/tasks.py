@@ -15,7 +15,7 @@ DIRECTIONS = 10
 
 @claim(
     "{task}: low rank",
-    f"the first {DIRECTIONS} directions carry more than 80 % of |dW|^2",
+    f"{{task}}: the first {DIRECTIONS} directions carry more than 80 % of |dW|^2",
     "a handful of directions",
 )
 def _low_rank(dataset: xr.Dataset, task: str) -> Finding:
@@ -39,7 +39,7 @@ def _learned(dataset: xr.Dataset, task: str) -> Finding:
 
 FEW_DIRECTIONS = Claim(
     "{task}: few directions",
-    f"a handful of directions suffices (functional rank at most {HANDFUL})",
+    f"{{task}}: a handful of directions suffices (functional rank at most {HANDFUL})",
     RANK,
     few_directions,
 )

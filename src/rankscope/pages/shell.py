@@ -109,6 +109,7 @@ def page(
     data: Sequence[Data] = (),
     lead: str = "",
     connect: Sequence[str] = (),
+    charts: bool = True,
 ) -> str:
     """Return a whole HTML page.
 
@@ -127,6 +128,8 @@ def page(
     connect
         Source expressions to which scripts may make requests: ("'self'",) for a page with its own server, none for a
         standalone page.
+    charts
+        Whether the page has charts of plotly.js.
     """
     return (
         templates("rankscope.pages")
@@ -140,7 +143,7 @@ def page(
             styles=styles,
             data=data,
             plotly_style=PLOTLY_STYLE,
-            guards=style_guards(),
+            guards=style_guards() if charts else (),
             version=__version__,
         )
     )
@@ -189,6 +192,6 @@ def templates(package: str) -> Environment:
     InputError
         If jinja2 is not installed.
     """
-    with needs("report", "a page with charts"):
+    with needs("report", "an HTML page"):
         from jinja2 import Environment, PackageLoader
     return Environment(loader=PackageLoader(package), autoescape=True, trim_blocks=True, lstrip_blocks=True)
