@@ -102,39 +102,36 @@ def refresh(name: str, suffix: str, folder: Path) -> None:
 
 def page(name: str) -> str:
     """Return the page of an experiment from the files of its runs."""
-    parts = [f"# {name}", "", f"{EXPERIMENTS[name].description}.", "", *section(name, name)]
-    further = sorted(
-        path.name.removesuffix(".run.json")
-        for path in PAGES.glob(f"{name}-*.run.json")
-        if path.name.removesuffix(".run.json") not in NAMES
-    )
-    for stem in further:
-        parts += [f"## Preset {stem.removeprefix(f'{name}-')}", "", *section(name, stem)]
+    parts = [f"# {name}", "", f"{EXPERIMENTS[name].description}.", "", *figure_and_claims(name, name)]
     note = note_of(name)
     if note:
         parts += ["## What differs from the paper, and why", "", note, ""]
+    parts += ["## The run", "", *about(name)]
+    further = {path.name.removesuffix(".run.json") for path in PAGES.glob(f"{name}-*.run.json")} - set(NAMES)
+    for stem in sorted(further):
+        parts += [f"## Preset {stem.removeprefix(f'{name}-')}", "", *figure_and_claims(name, stem), *about(stem)]
     return "\n".join(parts).rstrip() + "\n"
 
 
-def section(name: str, stem: str) -> list[str]:
-    """Return figure, claims and facts of one run."""
-    rows, facts = read_json(PAGES / f"{stem}.check.json"), read_json(PAGES / f"{stem}.run.json")
+def figure_and_claims(name: str, stem: str) -> list[str]:
+    """Return figure and claims of one run."""
+    rows = read_json(PAGES / f"{stem}.check.json")
     picture = f'<img src="{stem}.png" width="{WIDTH.get(name, 720)}" alt="{EXPERIMENTS[name].description}">'
     table = [row("statement", "paper", "measured", "verdict"), row(*["---"] * 4)]
     table += [row(*(cell(one[key]) for key in ("statement", "paper", "measured")), verdict(one)) for one in rows]
-    about = [row("", ""), row("---", "---"), row("Command", f"`{facts['command']}`")]
-    about += [row(title, cell(text)) for title, text in described(facts)]
+    return [picture, "", *table, ""]
+
+
+def about(stem: str) -> list[str]:
+    """Return the facts of one run, and its files."""
+    facts = read_json(PAGES / f"{stem}.run.json")
+    table = [row("", ""), row("---", "---"), row("Command", f"`{facts['command']}`")]
+    table += [row(title, cell(text)) for title, text in described(facts)]
+    titles = {"csv": "scalars of every network", "check.json": "claims", "run.json": "the run", "pdf": "figure"}
     files = [
-        f"[{text}]({stem}.{suffix})"
-        for suffix, text in (
-            ("csv", "scalars of every network"),
-            ("check.json", "claims"),
-            ("run.json", "the run"),
-            ("pdf", "figure"),
-        )
-        if (PAGES / f"{stem}.{suffix}").is_file()
+        f"[{title}]({stem}.{suffix})" for suffix, title in titles.items() if (PAGES / f"{stem}.{suffix}").is_file()
     ]
-    return [picture, "", *table, "", *about, "", f"Files: {', '.join(files)}.", ""]
+    return [*table, "", f"Files: {', '.join(files)}.", ""]
 
 
 def index() -> str:
@@ -164,6 +161,13 @@ def index() -> str:
     missing = [name for name in NAMES if name not in names]
     if missing:
         lines += ["", f"Not run yet: {', '.join(missing)}."]
+    failing = [(name, one) for name in names for one in rows[name] if one["verdict"] == "fails"]
+    if failing:
+        lines += ["", "## Statements that fail", "", "The page of the experiment says why.", ""]
+        lines += [row("experiment", "statement", "paper", "measured"), row(*["---"] * 4)]
+        for name, one in failing:
+            texts = (cell(one[key]) for key in ("statement", "paper", "measured"))
+            lines.append(row(f"[{name}]({name}.md)", *texts))
     for name in names:
         lines += ["", f"## {name}", "", f"{EXPERIMENTS[name].description}. [Page]({name}.md).", ""]
         lines += [row("verdict", "statement", "paper", "measured"), row(*["---"] * 4)]
