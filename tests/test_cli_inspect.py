@@ -7,14 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from rankscope.cli import main
-
-
-def call(capsys, *arguments):
-    with pytest.raises(SystemExit) as stop:
-        main([str(argument) for argument in arguments])
-    out, err = capsys.readouterr()
-    return stop.value.code, out, err
+from commands import call
 
 
 @pytest.fixture

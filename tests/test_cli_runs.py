@@ -8,6 +8,7 @@ import pytest
 import xarray as xr
 
 import rankscope as rs
+from commands import call
 from rankscope.cli import main
 from rankscope.experiments import EXPERIMENTS
 
@@ -21,13 +22,6 @@ grid:
 samples: 2
 measurements: [norms, shuffle, spectra]
 """
-
-
-def call(capsys, *arguments):
-    with pytest.raises(SystemExit) as stop:
-        main(list(map(str, arguments)))
-    out, err = capsys.readouterr()
-    return stop.value.code, out, err
 
 
 @pytest.fixture(scope="module")

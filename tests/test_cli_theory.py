@@ -5,20 +5,13 @@ import json
 import pytest
 
 import rankscope as rs
-from rankscope.cli import main
+from commands import call
 
 pytestmark = pytest.mark.usefixtures("forked_workers")
 
 
-def call(capsys, *arguments):
-    with pytest.raises(SystemExit) as stop:
-        main(["theory", *map(str, arguments)])
-    out, err = capsys.readouterr()
-    return stop.value.code, out, err
-
-
 def test_the_table_has_both_theories_at_the_end(capsys):
-    status, out, _ = call(capsys, "--gain", 0.6, "--target", 2)
+    status, out, _ = call(capsys, "theory", "--gain", 0.6, "--target", 2)
     assert status == 0
     rows = {line.split("│")[1].strip(): line.split("│")[2:4] for line in out.splitlines() if line.startswith("│")}
     # The exact solution, and the paper's formulas, at the end of learning.
@@ -28,7 +21,7 @@ def test_the_table_has_both_theories_at_the_end(capsys):
 
 
 def test_json_holds_the_curves(capsys):
-    status, out, _ = call(capsys, "--gain", 0.6, "--target", 0.5, "--until", 1, "--json")
+    status, out, _ = call(capsys, "theory", "--gain", 0.6, "--target", 0.5, "--until", 1, "--json")
     assert status == 0
     values = json.loads(out)
     assert (values["tau"][0], values["tau"][-1]) == (0, 1)
@@ -43,7 +36,7 @@ def test_json_holds_the_curves(capsys):
 def test_networks_beside_it(capsys, tmp_path):
     picture = tmp_path / "theory.png"
     options = ("--gain", 0.3, "--target", 1, "--compare", 2, "--hidden-size", 48, "--workers", 1, "--out", picture)
-    status, out, _ = call(capsys, *options, "--json")
+    status, out, _ = call(capsys, "theory", *options, "--json")
     assert status == 0
     values = json.loads(out)
     assert values["files"] == [str(picture)]
@@ -74,7 +67,7 @@ def test_networks_beside_it(capsys, tmp_path):
     ],
 )
 def test_bad_input_is_one_line(capsys, options, message):
-    status, out, err = call(capsys, *options)
+    status, out, err = call(capsys, "theory", *options)
     assert (status, out) == (2, "")
     assert err.startswith(f"rankscope: {message}")
     assert err.count("\n") == 1

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from rankscope.cli import main
+import rankscope as rs
+from commands import call
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -21,10 +22,13 @@ def test_the_python_runs(capsys):
 
 
 @pytest.mark.usefixtures("forked_workers")
-def test_the_table_is_what_the_demo_prints(capsys, tmp_path):
-    with pytest.raises(SystemExit):
-        main(["demo", "--hidden-size", "16", "--epochs", "5", "--out", str(tmp_path)])
-    header = next(line for line in capsys.readouterr().out.splitlines() if "functional rank" in line)
+def test_the_table_is_what_the_demo_prints_and_it_writes_figure_and_run(capsys, tmp_path):
+    status, out, err = call(capsys, "demo", "--hidden-size", 16, "--epochs", 5, "--out", tmp_path, "--workers", 2)
+    assert (status, err) == (0, "")
+    assert (tmp_path / "flipflop.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "flipflop.pdf").read_bytes().startswith(b"%PDF")
+    assert rs.open_run(tmp_path)["gain"].values.tolist() == [0.0, 0.9]
+    header = next(line for line in out.splitlines() if "functional rank" in line)
     shown = next(line for line in README.splitlines() if "functional rank" in line and "┃" in line)
     assert re.split(r"\s*┃\s*", header) == re.split(r"\s*┃\s*", shown)
 

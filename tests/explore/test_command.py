@@ -10,16 +10,10 @@ from contextlib import ExitStack
 import pytest
 from explore_cases import parts, served, wait_for
 
+from commands import call
 from forking import Program
 from rankscope.cli import explore, main
 from rankscope.explore.serving import Serving
-
-
-def call(capsys, *arguments):
-    with pytest.raises(SystemExit) as stop:
-        main(["explore", *map(str, arguments)])
-    out, err = capsys.readouterr()
-    return stop.value.code, out, err
 
 
 @pytest.mark.parametrize("made", [False, True])
@@ -27,7 +21,7 @@ def test_a_folder_that_is_no_run_is_one_line(capsys, tmp_path, made):
     folder = tmp_path / "nowhere"
     if made:
         folder.mkdir()
-    status, out, err = call(capsys, folder)
+    status, out, err = call(capsys, "explore", folder)
     assert (status, out) == (2, "")
     assert str(folder) in err
     assert err.count("\n") == 1
@@ -36,14 +30,14 @@ def test_a_folder_that_is_no_run_is_one_line(capsys, tmp_path, made):
 def test_a_port_in_use_is_one_line(capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        status, out, err = call(capsys, "--port", port)
+        status, out, err = call(capsys, "explore", "--port", port)
     assert (status, out) == (2, "")
     assert err == f"rankscope: port must be a free one, got {port}, which is in use; leave it out for any\n"
 
 
 @pytest.mark.parametrize("port", ["-1", "65536", "x"])
 def test_an_impossible_port_is_one_line(capsys, port):
-    status, out, err = call(capsys, "--port", port)
+    status, out, err = call(capsys, "explore", "--port", port)
     assert (status, out) == (2, "")
     assert "port" in err
     assert port in err
@@ -90,6 +84,6 @@ def test_the_browser_is_opened_on_a_terminal_or_if_asked(monkeypatch, capsys, op
     monkeypatch.setattr(explore.webbrowser, "open", opened.append)
     monkeypatch.setattr(explore, "SECONDS_BEFORE_OPENING", 0)
     monkeypatch.setattr(Serving, "serve", lambda self: wait_for(lambda: bool(opened) == opens))
-    status, out, _ = call(capsys, *options)
+    status, out, _ = call(capsys, "explore", *options)
     assert status == 0
     assert opened == ([out.strip()] if opens else [])

@@ -51,10 +51,11 @@ def partly_failed(name):
 
 
 def draw(figure, layout=True):
-    """Draw into memory. The layout takes most of the time."""
+    """Draw into memory. The layout and the pixels take most of the time."""
     canvas = FigureCanvasAgg(figure)
     if not layout:
         figure.set_layout_engine("none")
+        figure.set_dpi(20)
     with styled(), warnings.catch_warnings():
         warnings.simplefilter("error")
         canvas.draw()
