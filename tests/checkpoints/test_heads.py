@@ -8,8 +8,9 @@ from checkpoint_cases import reasons
 from safetensors.torch import save_file
 
 import rankscope as rs
+from lazily import Lazily
 
-transformers = pytest.importorskip("transformers")
+transformers = Lazily("transformers")
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 48, "vocab_size": 40}
 FALCON = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "vocab_size": 40}

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 import rankscope as rs
+from lazily import Lazily
 from rankscope.checkpoints import ranks
 
-peft = pytest.importorskip("peft")
-transformers = pytest.importorskip("transformers")
+peft = Lazily("peft")
+transformers = Lazily("transformers")
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*rank_pattern keys did not match:RuntimeWarning"),
     pytest.mark.filterwarnings("ignore:.*alpha_pattern keys did not match:RuntimeWarning"),

@@ -13,9 +13,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import rankscope as rs
+from lazily import Lazily
 
-peft = pytest.importorskip("peft")
-Conv1D = pytest.importorskip("transformers.pytorch_utils").Conv1D
+peft = Lazily("peft")
+pytorch_utils = Lazily("transformers.pytorch_utils")
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -25,7 +26,7 @@ class Block(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.q_proj, self.up_proj, self.c_fc = nn.Linear(12, 12), nn.Linear(12, 64), Conv1D(16, 12)
+        self.q_proj, self.up_proj, self.c_fc = nn.Linear(12, 12), nn.Linear(12, 64), pytorch_utils.Conv1D(16, 12)
 
 
 class Experts(nn.Module):
