@@ -17,6 +17,7 @@ def test_the_notebook_runs(tmp_path, monkeypatch):
     nbclient.NotebookClient(notebook, timeout=120, resources={"metadata": {"path": tmp_path}}).execute()
     shown = [output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])]
     html = [data["text/html"] for data in shown if "text/html" in data]
-    assert sum("<svg" in text for text in html) == 3
+    assert sum("<svg" in text for text in html) == 4
     assert any("finished now" in text for text in html)
     assert sum("image/png" in data for data in shown) >= 1
+    assert any("<progress" in text and "of 2 networks" in text for text in html)

@@ -24,6 +24,9 @@ from rankscope.validation import choice
 MODULE_PREFIX = "_rankscope_user_"
 MAIN_MODULES = ("__main__", "__mp_main__")
 
+RECEIVED: dict[str, str] = {}
+"""Hashes of functions and classes of a notebook that another process sent, by name."""
+
 _hash_lock = threading.Lock()
 _load_lock = threading.RLock()
 
@@ -109,9 +112,12 @@ def check_source(argument: str, reference: str, loaded: Hashable, expected: str 
 def source_hash(named: Hashable) -> str:
     """Return twelve hexadecimal digits of the SHA-256 of the source text, helpers included; "" if there is none.
 
-    The values that the code of a notebook uses may change at any time.
+    The values that the code of a notebook uses may change at any time. A process that received such code by value has
+    no source, and `RECEIVED` the hash.
     """
-    return _hash_of(named) if is_interactive(named) else _cached_hash_of(named)
+    if not is_interactive(named):
+        return _cached_hash_of(named)
+    return RECEIVED.get(getattr(named, "__qualname__", ""), "") or _hash_of(named)
 
 
 def _hash_of(named: Hashable) -> str:

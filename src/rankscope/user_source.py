@@ -17,8 +17,11 @@ from typing import Any
 
 SOURCE_TEXT = "__rankscope_source__"
 """Attribute of a module that was executed from a file: the text that was executed."""
-NOT_OF_THE_SOURCE = ("__module__", "__doc__", "__qualname__", "__firstlineno__", "__static_attributes__")
-"""Attributes of a class that depend on where it stands, or are documentation."""
+NOT_OF_THE_SOURCE = (
+    *("__module__", "__doc__", "__qualname__", "__firstlineno__", "__static_attributes__"),
+    "__slotnames__",  # which the first pickling of an instance adds to its class
+)
+"""Attributes of a class that depend on where it stands or how it was used, or are documentation."""
 
 
 def source_text(named: Any) -> str:

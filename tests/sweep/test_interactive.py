@@ -6,6 +6,7 @@ from types import ModuleType
 import pytest
 
 PROGRAM = """
+import torch
 from dataclasses import dataclass
 import rankscope as rs
 
@@ -21,8 +22,17 @@ class MyTask:
     def sample(self, batch_size, rng):
         return rs.tasks.FlipFlop(duration=helper(self.duration)).sample(batch_size, rng)
 
+class Net(torch.nn.Module):
+    def __init__(self, hidden_size):
+        super().__init__()
+        self.hidden_size = hidden_size
+        self.layer = torch.nn.RNN(2, hidden_size, batch_first=True)
+        self.readout = torch.nn.Linear(hidden_size, 2)
+    def forward(self, inputs):
+        return self.readout(self.layer(inputs)[0])
+
 def make_network(task, rng, hidden_size=8):
-    return rs.RateRNN.initialize(task, hidden_size=hidden_size, rng=rng)
+    return Net(hidden_size)
 
 def job(**network):
     return rs.Job(task=MyTask(), network=network, training={"epochs": 2}, measurements=["norms"])
@@ -32,6 +42,7 @@ result = rs.run(jobs, "run", workers=1)
 assert len(result.finished) == 2, result
 before, after = rs.load_networks("run", kind="make_network")
 assert before.hidden_size == 8
+assert not rs.measure_run("run", ["evaluation"], workers=1).failed
 
 # What the class uses is part of its source: another value is another job.
 assert job(kind="rate").digest == job(kind="rate").digest

@@ -9,6 +9,8 @@ from rankscope.errors import InputError
 from rankscope.plot import loss as plot_loss
 from rankscope.plot import trial as plot_trial
 from rankscope.plot.html import card
+from rankscope.sweep.result_file import WARNINGS
+from rankscope.sweep.results import read_results
 from rankscope.tasks import BuiltInTask
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from rankscope.sweep.runner import RunResult
 
 SHOWN_FAILURES = 3
+SHOWN_LOSSES = 60
 
 
 def job_html(job: Job) -> str:
@@ -35,12 +38,24 @@ def done_html(done: Done) -> str:
 
 
 def result_html(result: RunResult) -> str:
-    """Return how many jobs of a run finished, and the first failures."""
+    """Return how many jobs of a run finished, the first failures and all warnings, beside losses over epochs."""
     done = len(result.finished) + len(result.elsewhere)
-    rows: dict[str, object] = {"finished now": done, "already done": len(result.already_done)}
+    rows: dict[str, object] = {"folder": result.folder, "finished now": done, "already done": len(result.already_done)}
     rows["failed"] = len(result.failed)
     rows |= dict(list(result.failed.items())[:SHOWN_FAILURES])
-    return card("Run", rows)
+    try:
+        results = read_results(result.folder)[0]
+    except InputError:  # moved or removed since
+        results = []
+    warned = dict.fromkeys(text for one in results for text in one.attrs.get(WARNINGS, ()))
+    rows |= {"warning": " ".join(warned)} if warned else {}
+    losses = [one.array("loss") for one in results[:: -(-len(results) // SHOWN_LOSSES) or 1] if "loss" in one.variables]
+
+    def draw(ax: Any) -> None:
+        for values in losses:
+            plot_loss(values, ax, relative=True, linewidth=0.6, alpha=0.7)
+
+    return card("Run", rows, [draw] if losses else [])
 
 
 def _rows(job: Job) -> dict[str, object]:

@@ -17,6 +17,7 @@ import cloudpickle
 
 from rankscope.errors import InputError
 from rankscope.sweep.job import Job
+from rankscope.user_code import RECEIVED, source_hash
 
 REFERENCE = re.compile(r'"__main__:([A-Za-z_]\w*)[^"]*"')
 
@@ -41,7 +42,8 @@ def to_send(item: Any) -> Any:
         return item
     _ = item.digest  # computed here, where the source is
     named = set(REFERENCE.findall(json.dumps(item.description)))
-    definitions = {name: getattr(main, name) for name in named if hasattr(main, name)}
+    found = {name: getattr(main, name) for name in named if hasattr(main, name)}
+    definitions = {name: (thing, source_hash(thing)) for name, thing in found.items()}
     try:
         return Sent(cloudpickle.dumps((definitions, cloudpickle.dumps(item))))
     except (pickle.PicklingError, AttributeError, TypeError) as error:
@@ -56,6 +58,7 @@ def received(item: Any) -> Any:
     if not isinstance(item, Sent):
         return item
     definitions, content = pickle.loads(item.content)
-    for name, thing in definitions.items():
+    for name, (thing, source) in definitions.items():
         setattr(sys.modules["__main__"], name, thing)
+        RECEIVED[name] = source
     return pickle.loads(content)

@@ -22,6 +22,7 @@ from rich.filesize import decimal
 from rankscope.errors import InputError
 from rankscope.io.atomic import make_folder
 from rankscope.networks.use import collected_warnings, issue
+from rankscope.notebook import run_bar
 from rankscope.sweep import locks
 from rankscope.sweep.calls import Recorder
 from rankscope.sweep.cost import bytes_on_disk
@@ -70,6 +71,8 @@ class RunResult:
         Jobs that continued the training of a result with fewer epochs, and its digest. That result is in earlier/.
     anew
         Jobs that were trained from the beginning although there was such a result, and why.
+    folder
+        Folder of the results.
     """
 
     finished: tuple[str, ...]
@@ -81,6 +84,7 @@ class RunResult:
     alone: Mapping[str, str]
     continued: Mapping[str, str] = field(default_factory=dict)
     anew: Mapping[str, str] = field(default_factory=dict)
+    folder: Path = Path()
 
     def _repr_html_(self) -> str:
         from rankscope.sweep.display import result_html
@@ -125,7 +129,8 @@ def run(
         Add the jobs to a folder with results of other jobs; without it, such a folder is refused.
     on_progress
         on_progress(index, done, total, loss), called in this process: the progress of job number `index` (not from
-        executors of your own), and (index, 1, 1, nan) for each job that is finished or failed.
+        executors of your own), and (index, 1, 1, nan) for each job that is finished or failed. By default a bar in
+        notebooks, else nothing.
     description
         What the run is, as JSON values, for run.json.
 
@@ -157,6 +162,8 @@ def run(
     complete = {job.digest for job in distinct if job.digest in trained and not missing_measurements(store, job)}
     untrained = [job for job in distinct if job.digest not in trained]
     _announce_size(store, untrained, keep_weights)
+    if on_progress is None and distinct:
+        on_progress = run_bar(len(distinct))
     where = chosen_device(device)
     alone: dict[str, str] = {}
     settings = Settings(store, keep_weights, growth.continued)
@@ -199,6 +206,7 @@ def run(
         alone=alone,
         continued=growth.continued,
         anew=growth.anew,
+        folder=store.path,
     )
 
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from rankscope.linalg.threads import threads_for
 from rankscope.networks.protocol import Network, check_network, hidden_size_of
+from rankscope.notebook import training_bar
 from rankscope.tasks.trials import Task, Trials
 from rankscope.training.config import DTYPES, TrainingConfig
 from rankscope.training.fit import Callback, Progress, fit
@@ -59,7 +60,7 @@ def train(
     callbacks
         Functions of the TrainingState, called after every epoch. One that returns True ends the training.
     progress
-        Called after every epoch with (completed epochs, total, loss).
+        Called after every epoch with (completed epochs, total, loss). By default a bar in notebooks, else nothing.
     checkpoint
         State file. If it exists, the training continues from it, bit for bit, also to more epochs than before. It is
         written every `checkpoint_seconds`, on an interruption, and at the end. An iterable of Trials must yield the
@@ -94,7 +95,7 @@ def train(
                 config,
                 validate=None if validation is None else lambda state: validate(state.network, validation, loss),
                 callbacks=callbacks,
-                progress=progress,
+                progress=training_bar() if progress is None else progress,
                 paths=() if checkpoint is None else (checkpoint,),
                 seconds=checkpoint_seconds,
             )
