@@ -91,12 +91,12 @@ def reference_to(named: Any, *, absolute: bool = False) -> str:
     return f"{path.as_posix()}:{named.__qualname__}"
 
 
-def describe_user_code(thing: Any) -> dict[str, str]:
+def describe_user_code(thing: Any, *, absolute: bool = False) -> dict[str, str]:
     """Return {"function": reference, "source": hash} of a function or class; of an instance, those of its class."""
     while isinstance(thing, functools.partial):
         thing = thing.func
     named: Any = thing if hasattr(thing, "__qualname__") else type(thing)
-    return {"function": reference_to(named), "source": source_hash(named)}
+    return {"function": reference_to(named, absolute=absolute), "source": source_hash(named)}
 
 
 def check_source(argument: str, reference: str, loaded: Hashable, expected: str | None) -> None:

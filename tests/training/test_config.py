@@ -2,6 +2,9 @@
 
 import functools
 import json
+import pickle
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -58,6 +61,15 @@ def test_a_function_whose_source_has_changed_is_refused(tmp_path):
             rs.TrainingConfig(**{option: described[option]})
         file.write_text(text)
         assert rs.TrainingConfig(**{option: described[option]}).model_dump(mode="json")[option] == described[option]
+
+
+def test_a_config_with_functions_from_a_file_reaches_other_processes(tmp_path):
+    (tmp_path / "mine.py").write_text("def function(one, *others):\n    return one\n")
+    name = f"{tmp_path}/mine.py:function"
+    config = rs.TrainingConfig(loss=name, penalties={name: 0.5, "weights_l1": 1}, epochs=3)
+    program = "import pickle, sys; c = pickle.load(sys.stdin.buffer); print(c.loss(5), c.epochs, *c.penalties.values())"
+    options = {"input": pickle.dumps(config), "capture_output": True}
+    assert subprocess.run([sys.executable, "-c", program], **options).stdout.split() == [b"5", b"3", b"0.5", b"1.0"]
 
 
 def test_a_job_refuses_functions_that_its_description_cannot_tell_apart():

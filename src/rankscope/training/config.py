@@ -13,7 +13,7 @@ from rankscope.errors import InputError
 from rankscope.training.loss import LOSSES
 from rankscope.training.optimizers import find_optimizer, find_schedule, make_optimizer, make_scheduler
 from rankscope.training.penalties import describe_penalties, find_penalties
-from rankscope.user_code import check_source, describe_user_code, load_user_code
+from rankscope.user_code import MODULE_PREFIX, check_source, describe_user_code, load_user_code
 from rankscope.validation import choice, integer, number
 
 DEFAULT_EPOCHS = 1000
@@ -199,6 +199,18 @@ class TrainingConfig(Description):
     def _described(self, value: Any) -> Any:
         return describe_user_code(value) if callable(value) else value
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Pickle functions from files of the user by reference, as other processes have not loaded these files."""
+        values = dict(self)
+        functions = {name: one for name, one in values.items() if _of_a_file(one)}
+        penalties = [one for one in self.penalties or () if _of_a_file(one)]
+        if not functions and not penalties:
+            return super().__reduce_ex__(protocol)
+        described: dict[str, Any] = {name: describe_user_code(one, absolute=True) for name, one in functions.items()}
+        if penalties:
+            described["penalties"] = describe_penalties(self.penalties or {}, absolute=True)
+        return _rebuilt, ({**values, **described},)
+
     def rate_for(self, hidden_size: int) -> float:
         """Return the initial learning rate for a network of this size."""
         return 0.05 / hidden_size if self.learning_rate is None else self.learning_rate
@@ -231,6 +243,14 @@ class TrainingConfig(Description):
         fields = type(self).model_fields
         lines = [f"{' *'[value != fields[name].default]} {name + ':':19}{_shown(value)}" for name, value in self]
         return "\n".join(["TrainingConfig (* not the default)", *lines])
+
+
+def _of_a_file(value: Any) -> bool:
+    return callable(value) and str(getattr(value, "__module__", "")).startswith(MODULE_PREFIX)
+
+
+def _rebuilt(fields: dict[str, Any]) -> TrainingConfig:
+    return TrainingConfig(**fields)
 
 
 def _shown(value: Any) -> str:

@@ -58,10 +58,13 @@ def find_penalties(name: str, value: Any) -> Penalties:
     return found
 
 
-def describe_penalties(penalties: Penalties) -> list[dict[str, Any]]:
+def describe_penalties(penalties: Penalties, *, absolute: bool = False) -> list[dict[str, Any]]:
     """Return penalties as plain values, a function by its reference and a hash of its source."""
     return [
-        {**({"name": one} if isinstance(one, str) else describe_user_code(one)), "strength": strength}
+        {
+            **({"name": one} if isinstance(one, str) else describe_user_code(one, absolute=absolute)),
+            "strength": strength,
+        }
         for one, strength in penalties.items()
     ]
 
