@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import torch
 
 import rankscope as rs
 from rankscope.cli import main
@@ -84,8 +85,9 @@ def run(jobs, folder="run"):
 
 @pytest.mark.parametrize(("which", "name"), [("own", "connectivity"), ("parametrized", "V")])
 def test_files_of_weights_hold_the_effective_ones(here, which, name):
-    result = run([job({"matrices": [name]}, which=which)])
+    result = run([job({"matrices": [name], "dtype": "float64"}, which=which)])
     before, after = rs.load_networks("run")
+    assert (before.V.dtype, after.V.dtype) == (torch.float32, torch.float64)
     expected = [net.connectivity.detach().numpy() for net in (before, after)]
     _, file = rs.sweep.export_weights("run", "weights")
     exported = np.load(file)

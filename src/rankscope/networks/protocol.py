@@ -245,6 +245,9 @@ def with_weights(network: Any, weights: Mapping[str, Tensor]) -> nn.Module:
     """
     twin = copy.deepcopy(network)
     assert isinstance(twin, nn.Module)
+    types = {tensor.dtype for tensor in weights.values() if tensor.is_floating_point()}
+    if len(types) == 1:  # loading would round to the type that the network was built in
+        twin.to(types.pop())
     try:
         twin.load_state_dict(weights)
     except (RuntimeError, TypeError, AttributeError) as error:
