@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from rankscope.lowrank import change as change
     from rankscope.lowrank import functional_rank as functional_rank
     from rankscope.lowrank import truncation_curve as truncation_curve
+    from rankscope.lowrank.anatomy import anatomy as anatomy
     from rankscope.networks import GatedRNN as GatedRNN
     from rankscope.networks import Network as Network
     from rankscope.networks import RateRNN as RateRNN
@@ -69,6 +70,7 @@ _PUBLIC = {
     "compare_along": "checkpoints",
     "load_weights": "checkpoints",
     "low_rank_factors": "checkpoints",
+    "anatomy": "lowrank.anatomy",
     "change": "lowrank",
     "functional_rank": "lowrank",
     "truncation_curve": "lowrank",

@@ -1,6 +1,7 @@
 """Measurements on trained networks: each computed a second, independent way."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from torch import nn
 import rankscope as rs
 from rankscope.measurements import MEASUREMENTS, Measurement, TrainedNetwork, chosen, generator_of, measure
 from rankscope.measurements.score import fall_epoch, unexplained, wrong
+from rankscope.networks.protocol import with_weights
 from rankscope.tasks import FixedPoint, FlipFlop
 from rankscope.training import squared_loss
 
@@ -134,6 +136,20 @@ def test_gate_spectra_are_those_of_the_blocks(gated):
     np.testing.assert_allclose(whole, np.linalg.svd(W, compute_uv=False))
 
 
+def test_the_anatomy_is_that_of_the_change_and_grows_to_it():
+    one = trained(rs.GatedRNN.initialize(TASK, kind="gru", hidden_size=6, rng=0), kept_epochs=(2, 6))
+    one = replace(one, kept={epoch: with_weights(one.after, state) for epoch, state in one.history.kept.items()})
+    found = measure(one, ["anatomy", "anatomy_along", "gate_spectra"])
+    block = found.sel(block="rnn.weight_hh_l0[z]")
+    np.testing.assert_allclose(
+        block.direction_strength, found.gate_singular_value.sel(matrix="change", gate="update")[0], rtol=1e-5
+    )
+    np.testing.assert_allclose(block.growth_strength.sel(kept_epoch=6), block.direction_strength, rtol=1e-5)
+    assert (block.half_growth_epoch < 6).any()
+    assert block.overlap_null.sel(partner="inputs", side="left", stage="after") == pytest.approx(2 / 6)
+    np.testing.assert_allclose(found.activity_share[..., -1], 1)
+
+
 def test_matrices_with_equal_short_names_have_their_whole_names():
     network = rs.GatedRNN.initialize(TASK, kind="gru", hidden_size=4, rng=0)
     network.other = nn.GRU(4, 4)
@@ -180,7 +196,7 @@ def test_what_applies_is_measured_by_default(rate, gated):
 @pytest.mark.parametrize("name", list(MEASUREMENTS))
 def test_networks_stay_as_they_are(name, rate):
     state = {key: value.clone() for key, value in rate.after.state_dict().items()}
-    if MEASUREMENTS[name].applies(rate.after, TASK, rate.names) is None:
+    if MEASUREMENTS[name].applies(rate.after, TASK, rate.names) is None and not MEASUREMENTS[name].along:
         measure(rate, [name])
     assert all(torch.equal(value, rate.after.state_dict()[key]) for key, value in state.items())
 

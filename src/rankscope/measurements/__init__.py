@@ -16,6 +16,8 @@ from rankscope.errors import InputError
 from rankscope.linalg.threads import threads_for
 from rankscope.measurements.accuracy_along import ACCURACY_ALONG
 from rankscope.measurements.accuracy_truncation import ACCURACY_TRUNCATION
+from rankscope.measurements.anatomy import ANATOMY
+from rankscope.measurements.anatomy_along import ANATOMY_ALONG
 from rankscope.measurements.base import EVALUATION_TRIALS as EVALUATION_TRIALS
 from rankscope.measurements.base import Measurement as Measurement
 from rankscope.measurements.base import TrainedNetwork as TrainedNetwork
@@ -48,6 +50,8 @@ MEASUREMENTS: dict[str, Measurement] = {
         TRIAL,
         OUTLIER,
         SCORE,
+        ANATOMY,
+        ANATOMY_ALONG,
     )
 }
 

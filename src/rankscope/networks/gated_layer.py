@@ -9,6 +9,9 @@ fit, all steps are one call (`kernels/gated_loop.py`).
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import torch
@@ -27,6 +30,37 @@ class LayerWeights(NamedTuple):
     weight_hh: Tensor
     bias_ih: Tensor
     bias_hh: Tensor
+
+
+class LayerProducts(NamedTuple):
+    """The factors of a layer's gradients: gates^T inputs is that of `weight_ih`, recurrent^T states of `weight_hh`.
+
+    Attributes
+    ----------
+    gates, recurrent
+        Gradients with respect to W_ih x + b_ih and W_hh h + b_hh, (rows, gates N).
+    inputs, states
+        (rows, in) inputs, and (rows, N) states that each step starts from.
+    """
+
+    gates: Tensor
+    recurrent: Tensor
+    inputs: Tensor
+    states: Tensor
+
+
+_collected: ContextVar[list[LayerProducts] | None] = ContextVar("_collected", default=None)
+
+
+@contextmanager
+def collected_products() -> Iterator[list[LayerProducts]]:
+    """Collect the factors of the gradients of each layer in a backward pass within a `with` block, last layer first."""
+    found: list[LayerProducts] = []
+    token = _collected.set(found)
+    try:
+        yield found
+    finally:
+        _collected.reset(token)
 
 
 def gated_layer(
@@ -86,6 +120,9 @@ class _GatedLayer(torch.autograd.Function):
             arrays[name] = torch.zeros_like(arrays["initial_states"])
         run_steps(f"{ctx.kind}_backward", ctx.sizes, w_hh.t(), arrays)
         dgates, drecurrent = arrays["dgates"], arrays[product_of(ctx.kind)[1]]
+        collected = _collected.get()
+        if collected is not None:
+            collected.append(LayerProducts(dgates, drecurrent, x, _before_each_step(ctx.sizes, arrays)))
         return (
             None,
             None,
