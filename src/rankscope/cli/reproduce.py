@@ -98,6 +98,8 @@ class _Progress:
 
 
 def _print_plan(parts: list[Part], processes: int, as_json: bool) -> None:
+    from rich.filesize import decimal
+
     from rankscope.reproduction.results import duration
 
     total = sum(part.seconds for part in parts)
@@ -112,6 +114,9 @@ def _print_plan(parts: list[Part], processes: int, as_json: bool) -> None:
     counts = [(len(part.jobs), part.done, part.left) for part in parts]
     rows.append(("all", "", *map(sum, zip(*counts, strict=True)), duration(total) if total else ""))
     print_table(headings, rows, right=headings[2:])
+    if total:
+        size, count = decimal(sum(part.bytes for part in parts)), f"{processes} process{'' if processes == 1 else 'es'}"
+        print_lines(f"about {duration(total)} in {count}, {size} on disk")
     print_lines(*(f"left out: {part.name}: {part.missing}" for part in parts if part.missing))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from rankscope.errors import InputError
 from rankscope.experiments import EXPERIMENTS
 from rankscope.sweep import Job, RunFolder
-from rankscope.sweep.cost import seconds_for
+from rankscope.sweep.cost import bytes_on_disk, seconds_for
 from rankscope.validation import choice
 
 #: Experiments with statements to check.
@@ -37,6 +37,8 @@ class Part:
         Number of jobs to run: those without a result that no earlier part has.
     seconds
         Estimate for these.
+    bytes
+        Estimate of the disk space that these take.
     missing
         Why it cannot be run here; empty if it can.
     """
@@ -48,6 +50,7 @@ class Part:
     done: int
     left: int
     seconds: float
+    bytes: int
     missing: str = ""
 
     def row(self) -> dict[str, Any]:
@@ -59,6 +62,7 @@ class Part:
             "done": self.done,
             "left": self.left,
             "seconds": float(f"{self.seconds:.2g}"),
+            "bytes": self.bytes,
             "missing": self.missing,
         }
 
@@ -95,10 +99,22 @@ def make_plan(folder: Path, preset: str, workers: int, only: Iterable[str] = ())
         missing = _missing(jobs)
         waiting = [job for job in jobs if not _is_done(store, job)]
         left = [job for job in waiting if job.digest not in known]
-        seconds = seconds_for(left, workers) if left and not missing else 0.0
+        needed = [] if missing else left
+        seconds = seconds_for(needed, workers) if needed else 0.0
         ordered = sorted(jobs, key=lambda job: -seconds_for([job], 1))
-        done = len(jobs) - len(waiting)
-        parts.append(Part(names[0], tuple(names), store.path, tuple(ordered), done, len(left), seconds, missing))
+        parts.append(
+            Part(
+                name=names[0],
+                experiments=tuple(names),
+                folder=store.path,
+                jobs=tuple(ordered),
+                done=len(jobs) - len(waiting),
+                left=len(left),
+                seconds=seconds,
+                bytes=bytes_on_disk(needed),
+                missing=missing,
+            )
+        )
         if not missing:
             known |= {job.digest for job in jobs}
     return parts
