@@ -1,4 +1,4 @@
-"""The linear theory from the command line: its table, its JSON, its figure, networks beside it, one-line errors."""
+"""The theories from the command line: table, JSON, figure, networks for comparison, one-line errors."""
 
 import json
 
@@ -52,9 +52,49 @@ def test_networks_beside_it(capsys, tmp_path):
     assert networks["tau"][-1] == pytest.approx(values["tau"][-1], rel=0.01)
 
 
+OWN_TASK = """
+import rankscope as rs
+
+class Own:
+    def sample(self, batch_size, rng):
+        return rs.tasks.Romo(outputs=1).sample(batch_size, rng)
+"""
+
+
+def test_a_task_is_learned_at_infinite_width(capsys, tmp_path):
+    picture = tmp_path / "limit.png"
+    options = ("--task", "flipflop", "--epochs", 8, "--nodes", 16, "--repetitions", 2)
+    status, out, _ = call(capsys, *options, "--compare", 2, "--hidden-size", 24, "--out", picture, "--json")
+    assert status == 0
+    values = json.loads(out)
+    assert values["epoch"] == list(range(8))
+    assert values["files"] == [str(picture)]
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    limit, networks = values["estimates"], values["networks"]["samples"]
+    assert set(limit) == {"value", "scrambling", "nodes"}
+    norm = limit["value"]["change_norm"][-1]
+    assert limit["scrambling"]["change_norm"][-1] < 0.2 * norm
+    assert [len(network["loss"]) for network in networks] == [8, 8]
+    assert networks[0]["change_norm"][-1] == pytest.approx(norm, rel=0.3)
+
+
+def test_an_own_task_is_learned_at_infinite_width(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.py").write_text(OWN_TASK)
+    status, out, _ = call(capsys, "--task", "own.py:Own", "--epochs", 3, "--nodes", 16, "--repetitions", 2)
+    assert status == 0
+    assert out.startswith("Own at g = 0 and infinite width, after 3 epochs, from 16 nodes")
+    assert "|dW|" in out
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (("--task", "flipflop", "--gain", 0.6), "--gain must be given for a linear network, without --task only"),
+        (("--nodes", 64), "--nodes must be given for --task only"),
+        (("--task", "flip"), "task must be one of"),
+        (("--task", "flipflop", "--nodes", 3), "nodes must be at least 16"),
+        (("--task", "flipflop", "--repetitions", 1), "repetitions must be"),
         (("--gain", 1), "gain must be below 1"),
         (("--gain", -0.1), "gain must be"),
         (("--target", 0), "target must not be 0"),

@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 from rankscope.errors import InputError
-from rankscope.experiments import EXPERIMENTS
+from rankscope.experiments import EXPERIMENTS, size_limit
 from rankscope.experiments.claims import agreement, agreement_claim, by_gain, check_claims, rows, values
 from rankscope.experiments.gain import few_directions
 
@@ -131,10 +131,34 @@ def test_claims_of_size():
     assert {claim: verdict for claim, verdict in found.items() if "mante" in claim} == {
         "mante: |W| grows": "holds",
         "mante: rank does not grow": "holds",
+        "mante: |dW| of infinitely many units": "not in this run",
     }
     assert found["romo: |W| grows"] == "not in this run"
     wrong = data.assign(trained_norm=data["trained_norm"] ** 2, functional_rank=data["functional_rank"] ** 2)
-    assert [v for claim, v in verdicts("size", wrong).items() if "mante" in claim] == ["fails", "fails"]
+    assert [v for claim, v in verdicts("size", wrong).items() if "mante" in claim] == [
+        "fails",
+        "fails",
+        "not in this run",
+    ]
+
+
+def test_the_change_at_g_0_is_judged_by_the_limit():
+    limit = size_limit.limits()["flipflop", "change_norm"]
+    sizes = np.array([256, 1024])
+    norms = limit.value + np.array([[0.4, 0.5, 0.6], [0.01, 0.0, np.nan]])
+    data = xr.Dataset(
+        {
+            "change_norm": (("hidden_size", "sample"), norms),
+            "convergence_epoch": (("hidden_size", "sample"), 70 + 0 * norms),
+            "loss": (("hidden_size", "sample", "epoch"), np.ones((2, 3, 1000))),
+            "learning_rate": ("hidden_size", 0.05 / sizes),
+        },
+        {"hidden_size": sizes, "task": "flipflop", "gain": 0.0, "sample": range(3)},
+    )
+    name = "flipflop: |dW| of infinitely many units"
+    assert verdicts("size", data)[name] == "holds"
+    assert verdicts("size", data.isel(hidden_size=[0]))[name] == "fails"
+    assert verdicts("size", data.assign_coords(gain=0.9))[name] == "not in this run"
 
 
 def test_values_at_a_place_of_any_grid():

@@ -6,6 +6,7 @@ from made_up_run import GAINS, TASKS, bars, fail, forget, line_with, make_run
 
 import rankscope as rs
 from rankscope.cli.results_table import results_table
+from rankscope.experiments import size_limit
 from rankscope.experiments.averages import over_converged
 from rankscope.figures import gain, size
 
@@ -140,3 +141,18 @@ def test_size_shows_the_sizes_on_a_scale_of_two():
 def test_a_missing_measurement_is_named():
     with pytest.raises(rs.InputError, match="dataset must have shuffled_loss, got one without"):
         gain(make_run().drop_vars("shuffled_loss"))
+
+
+def test_size_draws_the_limit_for_tasks_trained_as_in_the_experiment(monkeypatch):
+    run = make_run(hidden_sizes=(16, 32))
+    run["learning_rate"] = 0.05 / run["hidden_size"]
+    monkeypatch.setitem(size_limit.PAPER_EPOCHS, "flipflop", run.sizes["epoch"])
+    panels = dict(zip([(name, task) for name in SIZE_PANELS for task in TASKS], size(run).get_axes(), strict=True))
+    for (name, task), ax in panels.items():
+        limit = size_limit.limits().get((task, name))
+        drawn = limit is not None and any(np.allclose(line.get_ydata(), limit.value) for line in ax.get_lines())
+        assert drawn == (task == "flipflop" and name != "trained_norm")
+    assert size_limit.limits()["flipflop", "change_norm"].value == pytest.approx(2.05, abs=0.02)
+    other = run.assign(learning_rate=0.01 / run["hidden_size"])
+    assert size_limit.limit_for(other, "flipflop", "change_norm") is None
+    assert size_limit.limit_for(run.sel(gain=[0.9, 1.8]), "flipflop", "change_norm") is None

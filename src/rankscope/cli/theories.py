@@ -1,4 +1,4 @@
-"""Commands for the linear theory: theory, learning-rates."""
+"""Commands for the theories: theory, learning-rates."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 
 from rankscope.cli.app import JsonFlag, WorkersOption, app
 from rankscope.cli.output import print_json, print_lines, print_table, progress_bars
+from rankscope.errors import InputError
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -17,8 +18,25 @@ if TYPE_CHECKING:
 
 @app.command()
 def theory(
-    gain: Annotated[float, typer.Option(help="Strength g of the random initial connectivity, below 1.")] = 0.6,
-    target: Annotated[float, typer.Option(help="The value z_hat that the readout learns.")] = 2.0,
+    gain: Annotated[
+        float | None,
+        typer.Option(help="Strength g of the random connectivity, below 1. [default: 0.6]", show_default=False),
+    ] = None,
+    target: Annotated[
+        float | None, typer.Option(help="The value z_hat that the readout learns. [default: 2]", show_default=False)
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(help="Nonlinear networks that learn this task from g = 0, at infinite width; or file.py:Class."),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of --task. [default: 250]", show_default=False)] = None,
+    nodes: Annotated[
+        int | None,
+        typer.Option(help="Units that stand for infinitely many (--task). [default: 64]", show_default=False),
+    ] = None,
+    repetitions: Annotated[
+        int | None, typer.Option(help="Solutions for the error (--task). [default: 3]", show_default=False)
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Figure to write: .png, .pdf or .svg.")] = None,
     until: Annotated[
         float | None, typer.Option(help="Last learning time. [default: twice the convergence time]", show_default=False)
@@ -29,12 +47,29 @@ def theory(
     workers: WorkersOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Predict how a linear network learns one number: exact theory, the paper's expansion, simulated networks."""
+    """Predict learning at infinite width: a linear network that learns one number, or a nonlinear one and a task."""
+    from rankscope.cli.nonlinear_limit import predict_task
     from rankscope.experiments.prediction import jobs_to_compare, predict, simulate
     from rankscope.figures.saving import figure_paths, save_figure
     from rankscope.figures.theory import theory as draw
     from rankscope.validation import integer, number
 
+    if task is not None:
+        _only_with("a linear network, without --task", gain=gain, target=target, until=until, workers=workers)
+        predict_task(
+            task,
+            nodes=64 if nodes is None else nodes,
+            epochs=250 if epochs is None else epochs,
+            repetitions=3 if repetitions is None else repetitions,
+            out=out,
+            compare=compare,
+            hidden_size=hidden_size,
+            seed=seed,
+            as_json=as_json,
+        )
+        return
+    _only_with("--task", nodes=nodes, epochs=epochs, repetitions=repetitions)
+    gain, target = 0.6 if gain is None else gain, 2.0 if target is None else target
     integer("compare", compare, minimum=0)
     if until is not None:
         number("until", until, above=0)
@@ -81,6 +116,12 @@ def learning_rates(
         print_json(values | {"files": [str(path) for path in files]})
         return
     print_lines(*files)
+
+
+def _only_with(which: str, **options: object) -> None:
+    given = [f"--{name}" for name, value in options.items() if value is not None]
+    if given:
+        raise InputError(f"{', '.join(given)} must be given for {which} only")
 
 
 def _as_number(text: str) -> object:

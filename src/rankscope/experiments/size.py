@@ -9,7 +9,8 @@ import numpy as np
 import xarray as xr
 
 from rankscope.experiments.base import PAPER_EPOCHS, Experiment, nonlinear_jobs
-from rankscope.experiments.claims import NOT_IN_THIS_RUN, Finding, claim, values
+from rankscope.experiments.claims import NOT_IN_THIS_RUN, Finding, claim, mean_and_error, standard_error, values
+from rankscope.experiments.size_limit import limit_for, networks_without_weights
 
 GAINS = dict.fromkeys(PAPER_EPOCHS, (0.0, 0.9, 1.8))
 SIZES = (64, 128, 256, 512, 1024)
@@ -52,6 +53,29 @@ def _rank_does_not_grow(dataset: xr.Dataset, task: str) -> Finding:
     return Finding(_listed(ranks), ranks[max(ranks)] < 2 * ranks[min(ranks)] + 1)
 
 
+@claim(
+    "{task}: |dW| of infinitely many units",
+    "at g = 0 and the largest N the norm of dW is that of infinitely many units (t = 2, and 5 % for 1/N) ({task})",
+    "(not in the paper)",
+)
+def _change_as_at_infinite_width(dataset: xr.Dataset, task: str) -> Finding:
+    # 5 %: the finite size, and the input weights, which learn in the networks only.
+    limit, networks = limit_for(dataset, task, "change_norm"), networks_without_weights(dataset, task)
+    if limit is None or networks is None:
+        return NOT_IN_THIS_RUN
+    converged = networks["change_norm"].where(networks["convergence_epoch"].notnull())
+    found = {
+        int(N): values(converged.to_dataset(name="norm"), "norm", hidden_size=N) for N in networks["hidden_size"].values
+    }
+    sizes = [N for N, norms in found.items() if norms.size > 1]
+    if not sizes:
+        return NOT_IN_THIS_RUN
+    norms = found[max(sizes)]
+    allowed = 2 * float(np.hypot(standard_error(norms), limit.error)) + 0.05 * limit.value
+    measured = f"{mean_and_error(norms)} at N = {max(sizes)}, limit {limit.value:.3g} ± {limit.error:.2g}"
+    return Finding(measured, bool(abs(norms.mean() - limit.value) < allowed))
+
+
 SIZE = Experiment(
     name="size",
     description="Three tasks at g = 0, 0.9 and 1.8, N = 64 to 1024, five networks each (paper supplement)",
@@ -60,5 +84,7 @@ SIZE = Experiment(
         "shorter": lambda: nonlinear_jobs(GAINS, 3, SHORTER_SIZES, RECORDS),
         "paper": lambda: nonlinear_jobs(GAINS, 5, SIZES, RECORDS),
     },
-    claims=tuple(one.at(task=task) for task in GAINS for one in (_norm_grows, _rank_does_not_grow)),
+    claims=tuple(
+        one.at(task=task) for task in GAINS for one in (_norm_grows, _rank_does_not_grow, _change_as_at_infinite_width)
+    ),
 )
