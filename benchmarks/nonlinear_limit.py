@@ -4,7 +4,7 @@
 
 trains networks of 64 to LARGEST_N (1024) units on the flip-flop at g = 0, prints a table and draws
 docs/images/nonlinear_limit.png. About two minutes of one core up to 1024 units. At epoch 25 the loss begins to fall.
-Later, some networks below 512 units lag far behind the others, and these laws hold for larger networks only.
+Later, some networks below 512 units lag far behind the others, and these laws hold for larger ones only.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def _rank_does_not_grow(dataset: xr.Dataset, task: str) -> Finding:
 
 @claim(
     "{task}: |dW| of infinitely many units",
-    "at g = 0 and the largest N the norm of dW is that of infinitely many units (t = 2, and 5 % for 1/N) ({task})",
+    "{task}: |dW| is that of infinitely many units (g = 0, the largest N, within 2 standard errors and 5 %)",
     "(not in the paper)",
 )
 def _change_as_at_infinite_width(dataset: xr.Dataset, task: str) -> Finding:
