@@ -72,25 +72,33 @@ def _change_shrinks(dataset: xr.Dataset, task: str) -> Finding:
     "0 at g = 0, about 1 for g >= 0.6",
 )
 def _tied_to_its_connectivity(dataset: xr.Dataset, task: str) -> Finding:
-    losses = by_gain(dataset, "shuffled_loss", task=task)
+    # Of networks that learned: at g = 0 there is nothing to shuffle, and the loss is that at the end.
+    if not {"shuffled_loss", "evaluation_loss", "initial_loss"} <= set(dataset):
+        return NOT_IN_THIS_RUN
+    shuffled = dataset["shuffled_loss"].where(has_learned(dataset))
+    losses = by_gain(dataset.assign(shuffled=shuffled), "shuffled", task=task)
     at_zero = losses.get(0.0, np.empty(0))
     means = [float(x.mean()) for gain, x in losses.items() if gain >= 0.6]
     if not at_zero.size or not means:
         return NOT_IN_THIS_RUN
     text = f"{at_zero.mean():.2g} at g = 0, {min(means):.2f} to {max(means):.2f} from g = 0.6 on"
-    return Finding(text, bool(np.median(at_zero) < 0.05 and min(means) > 0.7 and max(means) < 1.6))
+    return Finding(text, bool(at_zero.mean() < 0.05 and min(means) > 0.7 and max(means) < 1.6))
+
+
+def has_learned(dataset: xr.Dataset) -> xr.DataArray:
+    """Return whether the loss of each network at the end is below 5 % of the initial one."""
+    return dataset["evaluation_loss"] < LEARNED * dataset["initial_loss"]
 
 
 def ranks_where_learned(dataset: xr.Dataset, task: str) -> dict[float, Array]:
     """Return gain -> functional ranks of the networks that learned the task, where four of five of them did.
 
-    A network has learned if its loss at the end is below 5 % of the initial one. One that has learned and has no
-    functional rank needs more directions than the truncation curve has; it counts with one more than these.
+    One that has learned and has no functional rank needs more directions than the truncation curve has; it counts with
+    one more than these.
     """
     if not {"functional_rank", "evaluation_loss", "initial_loss"} <= set(dataset):
         return {}
-    learned = dataset["evaluation_loss"] < LEARNED * dataset["initial_loss"]
-    rank = dataset["functional_rank"].fillna(max(RANKS) + 1).where(learned)
+    rank = dataset["functional_rank"].fillna(max(RANKS) + 1).where(has_learned(dataset))
     ranks = by_gain(dataset.assign(rank=rank), "rank", task=task)
     trained = by_gain(dataset, "initial_loss", task=task)
     return {gain: x for gain, x in ranks.items() if x.size >= MOST_OF_THEM * trained[gain].size}

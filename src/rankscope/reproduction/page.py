@@ -70,7 +70,7 @@ def _values(outcome: Outcome, figure: bytes | None, notes: bool) -> dict[str, An
     return {
         "name": outcome.experiment,
         "description": EXPERIMENTS[outcome.experiment].description,
-        "rows": [row | {"statement": titled(row["statement"]), "paper": titled(row["paper"])} for row in outcome.rows],
+        "rows": [{key: titled(text) for key, text in row.items()} for row in outcome.rows],
         "counts": outcome.counts,
         "missing": outcome.missing,
         "command": outcome.facts.get("command", ""),
