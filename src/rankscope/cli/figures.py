@@ -30,7 +30,10 @@ SelectOption = Annotated[
 def figure(
     name: Annotated[
         str,
-        typer.Argument(help="A named experiment (`rankscope experiments`), or `sweep` for a run of any other kind."),
+        typer.Argument(
+            help="A named experiment (`rankscope experiments`), `sweep` for a run of any other kind, or `anatomy` for "
+            "one network of a run with this measurement."
+        ),
     ],
     folder: FromOption,
     out: Annotated[Path, typer.Option(help="File to write: .png, .pdf or .svg.")],
@@ -41,16 +44,23 @@ def figure(
     show: Annotated[
         list[str] | None, typer.Option(metavar="NAME,...", help="Scalars to draw, such as functional_rank (`sweep`).")
     ] = None,
+    block: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Matrix, or gate in brackets. [default: the first] (`anatomy`)"),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Draw the figure of an experiment, or of any sweep, from a run."""
+    """Draw the figure of an experiment, of any sweep, or of one network, from a run."""
     from rankscope.experiments import EXPERIMENTS
-    from rankscope.figures import FIGURES, save_figure, sweep
+    from rankscope.figures import FIGURES, anatomy, save_figure, sweep
     from rankscope.figures.saving import figure_paths
     from rankscope.validation import choice
 
     figure_paths(out)
-    if choice("name", name, [*EXPERIMENTS, "sweep"]) == "sweep":
+    choice("name", name, [*EXPERIMENTS, "sweep", "anatomy"])
+    if block is not None and name != "anatomy":
+        raise InputError(f"--block must be given with the figure 'anatomy', got it with {name!r}")
+    if name == "sweep":
         shown = None if show is None else comma_separated(show)
         drawn = sweep(_selected(folder, select), x, color, panels, shown)
     else:
@@ -59,6 +69,9 @@ def figure(
         if given:
             raise InputError(f"{', '.join(given)} must be given with the figure 'sweep', got it with {name!r}")
         run = _selected(folder, select)
+        if name == "anatomy":
+            print_files(save_figure(anatomy(run, block), out), as_json)
+            return
         EXPERIMENTS[name].check_axes(run)
         drawn = FIGURES[EXPERIMENTS[name].figure](run)
     print_files(save_figure(drawn, out), as_json)

@@ -1,7 +1,7 @@
 """Figures of experiments: each function takes the Dataset of a run and returns a matplotlib Figure.
 
 Missing or diverged networks are allowed. A figure raises `InputError` if the dataset is of another experiment, or its
-networks differ by a label that the figure does not show. `sweep` shows any labels.
+networks differ by a label that the figure does not show. `sweep` shows any labels, and `anatomy` one network.
 """
 
 from collections.abc import Callable
@@ -9,6 +9,7 @@ from collections.abc import Callable
 import xarray as xr
 from matplotlib.figure import Figure
 
+from rankscope.figures.anatomy import anatomy as anatomy
 from rankscope.figures.cosine import cosine as cosine
 from rankscope.figures.divergence import divergence as divergence
 from rankscope.figures.gain import gain as gain

@@ -12,7 +12,8 @@ from rankscope.lowrank.anatomy.products import Product as Product
 from rankscope.lowrank.anatomy.products import products as products
 from rankscope.lowrank.anatomy.scaling import Scaling as Scaling
 from rankscope.lowrank.anatomy.scaling import scaling as scaling
-from rankscope.lowrank.anatomy.shares import Shares as Shares
+from rankscope.lowrank.anatomy.shares import Components as Components
+from rankscope.lowrank.anatomy.shares import components as components
 from rankscope.lowrank.anatomy.shares import shares as shares
 from rankscope.lowrank.anatomy.subspaces import Null as Null
 from rankscope.lowrank.anatomy.subspaces import basis as basis

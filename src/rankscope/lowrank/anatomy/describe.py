@@ -13,10 +13,11 @@ from numpy.typing import ArrayLike, NDArray
 from rankscope.errors import InputError
 from rankscope.linalg.threads import threads_for
 from rankscope.lowrank.anatomy import directions as aspects
-from rankscope.lowrank.anatomy.directions import SIDES, STAGES, Directions, variable
+from rankscope.lowrank.anatomy.directions import SIDES, STAGES, Directions, Found, variable
 from rankscope.lowrank.anatomy.growth import growth
-from rankscope.lowrank.anatomy.partners import PARTNERS, Sides, given, partners
+from rankscope.lowrank.anatomy.partners import ACTIVE, PARTNERS, RESOLVED, Sides, given, partners
 from rankscope.lowrank.anatomy.products import products
+from rankscope.lowrank.anatomy.shares import components
 from rankscope.lowrank.anatomy.subspaces import overlaps
 from rankscope.lowrank.change import Change
 from rankscope.lowrank.matrices import Block, blocks_of, changes_of
@@ -60,7 +61,8 @@ def anatomy(
     loss
         As in `train`; by default that of the task.
     partners
-        Name -> vectors (N,) or (N, d): further subspaces with which directions are compared.
+        Name -> vectors (N,) or (N, d): further subspaces with which the directions are compared, on each side of that
+        size.
     history
         The record of the training with copies of the network or its weights (`kept_epochs`, `keep_weights`), or epoch
         -> network: adds the growth of the directions over `kept_epoch`.
@@ -127,7 +129,7 @@ class Described:
             for block in self.blocks
         }
         own = dict.fromkeys(name for pair in self.partners.values() for one in pair for name in one)
-        self.names = list(dict.fromkeys([*PARTNERS, *own]))
+        self.names = list(dict.fromkeys([*PARTNERS, *ACTIVE, *own]))
         for name, one in self.directions.items():
             if one.empty:
                 issue(f"the change of {name!r} is zero: it has no directions, and its anatomy is NaN")
@@ -137,16 +139,21 @@ class Described:
         found: list[dict[str, Any]] = [{}, {}]
         if trials is not None and loss is not None:
             found = [products(network, trials, loss, rng) for network in (self.before, self.after)]
+        matrices = {block.matrix for block in self.blocks}
+        activity = [{key: components(of[key].activity) for key in matrices & of.keys()} for of in found]
         datasets = []
         for block in self.blocks:
             one, key = self.directions[block.name], block.matrix
-            pairs = [
-                None if key not in of else of[key]._replace(adjoints=of[key].adjoints[:, block.rows]) for of in found
+            known = [
+                Found(active[key], components(of[key].adjoints[:, block.rows])) if key in of else Found()
+                for of, active in zip(found, activity, strict=True)
             ]
+            both = zip(self.partners[block.name], known, strict=True)
+            partners = [of_weights | active.partners(one.change.shape) for of_weights, active in both]
             variables = {
                 **aspects.strengths(one),
-                **aspects.partner_overlaps(one, self.partners[block.name], self.names),
-                **aspects.product_shares(one, pairs),
+                **aspects.partner_overlaps(one, partners, self.names),
+                **aspects.product_shares(one, known),
                 **aspects.in_trained_weights(one),
                 **aspects.along_initial(one),
             }
@@ -218,6 +225,8 @@ class Described:
     ) -> dict[str, Sides]:
         found = partners(network, change.before, block)
         for name, vectors in (more or {}).items():
+            if name in (*PARTNERS, *ACTIVE, *RESOLVED):
+                raise InputError(f"partners must have names of their own, got {name!r}")
             columns = np.asarray(vectors, dtype=np.float64)
             columns = columns[:, None] if columns.ndim == 1 else columns
             if columns.ndim != 2 or len(columns) not in change.shape or not np.isfinite(columns).all():

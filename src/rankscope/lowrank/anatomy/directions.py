@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rankscope.lowrank.anatomy.intruders import LEADING, intruders
-from rankscope.lowrank.anatomy.partners import Sides
-from rankscope.lowrank.anatomy.products import Product
+from rankscope.lowrank.anatomy.partners import Sides, given
 from rankscope.lowrank.anatomy.scaling import scaling
-from rankscope.lowrank.anatomy.shares import shares
+from rankscope.lowrank.anatomy.shares import Components, shares
 from rankscope.lowrank.anatomy.subspaces import null, overlaps
 from rankscope.lowrank.anatomy.visibility import visibility
 from rankscope.lowrank.change import Change
@@ -22,6 +21,9 @@ Variable = tuple[tuple[str, ...], Any, dict[str, str]]
 
 STAGES = ("before", "after")
 SIDES = ("left", "right")
+COMPONENTS = 10
+"""Principal components of activity and of adjoints that are partners; a quarter of all in a smaller network."""
+
 MATRICES = ("initial", "change", "trained")
 
 
@@ -108,21 +110,31 @@ def partner_overlaps(
     }
 
 
-def product_shares(one: Directions, of_stages: Sequence[Product | None]) -> dict[str, Variable]:
+class Found(NamedTuple):
+    """The principal components of activity and of adjoints."""
+
+    activity: Components | None = None
+    adjoints: Components | None = None
+
+    def partners(self, shape: tuple[int, int]) -> dict[str, Sides]:
+        """Return the leading components as partners of a change of this shape."""
+        count = max(1, min(COMPONENTS, min(shape) // 4))
+        leading = {name: one.vectors[:, :count] for name, one in self._asdict().items() if one is not None}
+        return {name: given(vectors, shape) for name, vectors in leading.items()}
+
+
+def product_shares(one: Directions, of_stages: Sequence[Found]) -> dict[str, Variable]:
     """Return the shares of the change in activity and adjoints, before and after learning."""
     variables: dict[str, Variable] = {}
     dW = one.change.matrix
-    described = {
-        "activity": ("activity", dW, 0, "activity component"),
-        "adjoint": ("adjoints", dW.T, 1, "adjoint component"),
-    }
-    for name, (text, matrix, index, dim) in described.items():
+    for name, text, matrix, index in (("activity", "activity", dW, 0), ("adjoint", "adjoints", dW.T, 1)):
         size = matrix.shape[1]
         found = np.full((2, len(STAGES), size), np.nan)
-        for stage, product in enumerate(of_stages):
-            if product is not None and not one.empty:
-                found[0, stage], found[1, stage] = shares(matrix, product[index])
-        dim = dim.replace(" ", "_")
+        for stage, of_stage in enumerate(of_stages):
+            known = of_stage[index]
+            if known is not None and not one.empty:
+                found[:, stage] = shares(matrix, known.vectors), known.spectrum
+        dim = f"{name}_component"
         variables |= {
             f"{name}_share": variable(
                 ("stage", dim), found[0], f"share of |dW|^2 in the leading principal components of {text}"

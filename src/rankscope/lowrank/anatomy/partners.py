@@ -30,6 +30,9 @@ from rankscope.networks.rate import RateRNN
 Array = NDArray[np.float64]
 
 PARTNERS = ("inputs", "outputs", "W0 inputs", "W0^T outputs")
+ACTIVE = ("activity", "adjoints")
+"""Partners that a forward and a backward pass give: leading principal components, see `shares.py`."""
+
 RESOLVED = ("R inputs", "R^T outputs")
 """Further partners of a linear network."""
 

@@ -21,18 +21,18 @@ ROWS = 2**14
 """Rows of a block: in double precision they stay small beside what a network keeps."""
 
 
-class Shares(NamedTuple):
-    """Shares of |dW|^2 in the k leading components, (N,) for k = 1 to N, and the components' shares of the squares."""
-
-    change: Array
-    components: Array
-
-
-def shares(dW: Array, rows: Tensor) -> Shares:
-    """Return the share of the rows of dW, (n, N), in the leading principal components of `rows`, (samples, N).
+class Components(NamedTuple):
+    """Principal components about zero, largest first: vectors (N, N) in columns, and their shares of the squares, (N,).
 
     Components with less than 1e-14 of the squares are in no defined order.
     """
+
+    vectors: Array
+    spectrum: Array
+
+
+def components(rows: Tensor) -> Components | None:
+    """Return the principal components of `rows`, (samples, N); None if all are zero."""
     gram = torch.zeros(rows.shape[1], rows.shape[1], dtype=torch.float64)
     for block in torch.split(rows.detach(), ROWS):
         doubled = block.double()
@@ -40,8 +40,10 @@ def shares(dW: Array, rows: Tensor) -> Shares:
     values, vectors = torch.linalg.eigh(gram)
     spectrum = values.flip(0).clamp_min(0).numpy()
     total = spectrum.sum()
-    if total == 0:
-        nothing = np.full(len(spectrum), np.nan)
-        return Shares(nothing, nothing)
-    within = np.square(dW @ vectors.flip(1).numpy()).sum(0)
-    return Shares(np.cumsum(within) / np.square(dW).sum(), spectrum / total)
+    return None if total == 0 else Components(vectors.flip(1).numpy(), spectrum / total)
+
+
+def shares(dW: Array, vectors: Array) -> Array:
+    """Return the share of |dW|^2 in the first k columns of `vectors`, (N, N), for the rows of dW, (n, N): (N,)."""
+    found: Array = np.cumsum(np.square(dW @ vectors).sum(0)) / np.square(dW).sum()
+    return found
