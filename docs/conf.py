@@ -47,6 +47,7 @@ EXAMPLES = (
     "plot_low_rank_change.py",
     "plot_shuffled_connectivity.py",
     "plot_gain_and_learning.py",
+    "plot_anatomy.py",
     "plot_eigenvalues.py",
     "plot_theory_and_simulation.py",
     "plot_own_task.py",
