@@ -74,7 +74,7 @@ def test_the_whole_of_it(capsys, tmp_path, tiny, forked_workers, open_page):
     assert {name: (run["networks"], run["left"]) for name, run in runs.items()} == {
         "first": (2, 2),
         "second": (2, 1),
-        "absent": (1, 1),
+        "absent": (1, 0),
     }
     assert runs["first"]["experiments"] == ["first", "same"]
     assert "rankscope data sentiment" in runs["absent"]["missing"]

@@ -34,7 +34,7 @@ class Part:
     done
         Number of jobs with a result in the folder.
     left
-        Number of jobs to run: those without a result that no earlier part has.
+        Number of jobs to run: those without a result that no earlier part has; 0 if it cannot be run.
     seconds
         Estimate for these.
     bytes
@@ -109,7 +109,7 @@ def make_plan(folder: Path, preset: str, workers: int, only: Iterable[str] = ())
                 folder=store.path,
                 jobs=tuple(ordered),
                 done=len(jobs) - len(waiting),
-                left=len(left),
+                left=len(needed),
                 seconds=seconds,
                 bytes=bytes_on_disk(needed),
                 missing=missing,
