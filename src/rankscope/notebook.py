@@ -56,9 +56,10 @@ def _bar() -> Show | None:
         state["shown"] = now
         left = (now - started) * (1 - share) / share if share > 0 else math.nan
         times = f"{now - started:.0f} s" + (f", about {left:.0f} s left" if share < 1 and math.isfinite(left) else "")
-        content = HTML(f'<progress value="{share:.4f}" max="1"></progress> {escape(text)} ({times})')
+        bar = f'<progress value="{share:.4f}" max="1"></progress> {escape(text)} ({times})'
+        content = HTML(bar)  # type: ignore[no-untyped-call]
         if state["handle"] is None:
-            state["handle"] = display(content, display_id=True)
+            state["handle"] = display(content, display_id=True)  # type: ignore[no-untyped-call]
         else:
             state["handle"].update(content)
 
