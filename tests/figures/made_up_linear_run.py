@@ -87,7 +87,7 @@ def make_cosine_run(gains=(0.0, 0.4, 0.8), samples=3):
             "epoch": epoch,
             "recorded_epoch": ((*names, "record"), np.broadcast_to(recorded, (*shape, RECORDS)).copy()),
             "leading_eigenvalue": np.arange(1, 6),
-            "time": ("step", time),
+            "time": ((*names, "step"), np.broadcast_to(time, (*shape, 100)).copy()),
         },
     )
 

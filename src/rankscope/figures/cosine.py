@@ -67,8 +67,8 @@ def cosine(dataset: xr.Dataset) -> Figure:
             for sample in range(networks.sizes["sample"]):
                 line = first if sample == 0 else series(index) | OTHERS
                 _draw_learning(axes[1:], networks.isel(sample=sample), line)
-            output = networks["example_output"].isel(sample=0, output_channel=0)
-            axes[0].plot(networks["time"], output, markevery=MARKER_DISTANCE, **first)
+            broad = networks.isel(sample=0, output_channel=0)
+            axes[0].plot(broad["time"], broad["example_output"], markevery=MARKER_DISTANCE, **first)
         example = run.sel(gain=gains[0])
         example = example.isel(sample=int(was_trained(example).values.argmax()))
         _draw_target(axes[0], example)

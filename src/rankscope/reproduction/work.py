@@ -121,8 +121,8 @@ def _read(part: Part, done: Reproduction) -> None:
         done.outcomes.append(outcome_of(name, part.folder, dataset))
         try:
             done.figures[name] = png_of(FIGURES[EXPERIMENTS[name].figure](dataset))
-        except InputError as error:
-            logger.warning("no figure of %s: %s", name, error)
+        except Exception as error:  # a figure must not cost the page of a run of hours
+            logger.warning("no figure of %s: %r", name, error)
 
 
 def png_of(figure: Figure) -> bytes:
