@@ -158,6 +158,14 @@ def test_intruders_have_no_likeness_in_the_initial_weights():
     found = intruders(U0, U, s)
     assert found.number == 1
     assert found.share == pytest.approx(s[0] ** 2 / np.square(W).sum())
+    for one in (slice(None), slice(0, 50)):
+        for W0_part, W_part in ((W0[one], W[one]), (W0[:, one], W[:, one])):
+            compared = rs.compare({"w": torch.tensor(W0_part)}, {"w": torch.tensor(W_part)}, intruders=True).loc["w"]
+            U, s, _ = np.linalg.svd(W_part, full_matrices=False)
+            expected = intruders(np.linalg.svd(W0_part, full_matrices=False)[0], U, s)
+            assert (compared.intruders, compared.visible) == (expected.number, 1)
+            assert compared.intruder_share == pytest.approx(expected.share)
+    assert compared.scaling == pytest.approx((W_part - W0_part).ravel() @ W0_part.ravel() / np.square(W0_part).sum())
 
 
 def test_directions_that_grow_one_after_the_other_have_their_epochs():

@@ -40,6 +40,7 @@ def compare(
     prefix: str | None = None,
     rename: Mapping[str, str] | None = None,
     exact: bool = False,
+    intruders: bool = False,
     workers: int = 1,
     executor: Executor | None = None,
     device: str = "cpu",
@@ -70,6 +71,9 @@ def compare(
         Texts and their replacements, anywhere in the names of both, before they are matched: ``{"h.": "layers."}``.
     exact
         Compute all singular values of large matrices too; a matrix of 8192 x 8192 takes minutes.
+    intruders
+        Also count the intruder dimensions of each matrix: leading singular vectors of W that none of W0 resembles. It
+        takes a decomposition of W0.
     workers
         Number of processes that measure matrices, with one thread each, if more than 1; both checkpoints must be
         paths then.
@@ -102,6 +106,7 @@ def compare(
         prefix=prefix,
         rename=rename,
         exact=exact,
+        intruders=intruders,
         workers=workers,
         executor=executor,
         device=device,
@@ -120,6 +125,7 @@ def inspect(
     prefix: str | None = None,
     rename: Mapping[str, str] | None = None,
     exact: bool = False,
+    intruders: bool = False,
     workers: int = 1,
     executor: Executor | None = None,
     device: str = "cpu",
@@ -135,7 +141,7 @@ def inspect(
         if elsewhere and not isinstance(given, (str, os.PathLike, type(None))):
             raise InputError(f"{name} must be a path to be read by other processes, got {type(given).__name__}")
     pair = opening.open()
-    options = Options(gates, head_options(heads, kv_heads, (pair.after, pair.before)), exact, place)
+    options = Options(gates, head_options(heads, kv_heads, (pair.after, pair.before)), exact, place, intruders)
     work, skipped, note = select(pair, layers)
     if elsewhere:
         pair.release()

@@ -61,6 +61,9 @@ class Comparison:
 
 ROW = ("tensor", "block", "shape", "dtype", "initial_norm", "relative_norm", *Measures.__dataclass_fields__)
 RANKS = tuple(f"{which}rank_{share}" for which in ("", "rest_") for share in FRACTIONS)
-WHOLE = (*RANKS, "numerical_rank", "above_random_edge", "standing_out")
-MAYBE = ("initial_norm", "relative_norm", "noise_edge", "initial_cosine", "rest_norm")
+WHOLE = (*RANKS, "numerical_rank", "above_random_edge", "standing_out", "visible", "intruders")
+MAYBE = (
+    *("initial_norm", "relative_norm", "noise_edge", "initial_cosine", "scaling", "rest_norm", "initial_edge"),
+    "intruder_share",
+)
 """Numbers that not every matrix has."""

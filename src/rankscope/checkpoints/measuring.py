@@ -52,6 +52,7 @@ class Options(NamedTuple):
     heads: HeadOptions | None
     exact: bool
     device: str
+    intruders: bool = False
 
 
 class Measured(NamedTuple):
@@ -139,7 +140,7 @@ def _compared(label: str, block: Block | None, pair: Pair, names: Names, options
         change = pair.change(names, block)
         if not change.norm:
             raise Unreadable(IDENTICAL)
-        measures = measure(change, options.exact, options.device)
+        measures = measure(change, options.exact, options.device, options.intruders)
     return ComparedMatrix(
         name=label,
         tensor=names.before,

@@ -63,6 +63,9 @@ def inspect(
     exact: Annotated[
         bool, typer.Option("--exact", help="Compute all singular values of large matrices too (slow).")
     ] = False,
+    intruders: Annotated[
+        bool, typer.Option("--intruders", help="Count singular vectors of W that none of W0 resembles (slow).")
+    ] = False,
     workers: Annotated[int, typer.Option(help="Processes that measure matrices, one thread each.")] = 1,
     scheduler: SchedulerOption = None,
     device: Annotated[str, typer.Option(help="Where singular values are computed: cpu or cuda.")] = "cpu",
@@ -86,6 +89,7 @@ def inspect(
         from rankscope.cli.along import inspect_along
 
         options = {"heads": heads, "workers": workers > 1, "scheduler": scheduler, "device": device != "cpu"}
+        options["intruders"] = intruders
         for name, given in options.items():
             if given:
                 raise InputError(f"--{name} is for two checkpoints, got {len(after) + 1}")
@@ -104,6 +108,7 @@ def inspect(
             prefix=prefix,
             rename=renaming(rename or []),
             exact=exact,
+            intruders=intruders,
             workers=workers,
             executor=executor,
             device=device,

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rankscope.checkpoints.pairs import Skipped
 
 HEADINGS = ("|dW|\n/|W0|", "cos\nW0", "stable\nrank", "90\n%", "95\n%", "99\n%", "above\nround.", "stand\nout")
+INTRUDERS = ("in-\ntruders", "of\n|W|^2")
 NO_BULK, UNKNOWN = "-", "?"
 
 
@@ -36,17 +37,23 @@ def _print_matrices(matrices: tuple[ComparedMatrix, ...]) -> None:
     start, end = _common(matrices)
     table.add_column("matrix", overflow="fold")
     table.add_column("shape", justify="right", no_wrap=True)
-    for heading in HEADINGS if known else ("|dW|", *HEADINGS[2:]):
+    headings = HEADINGS if known else ("|dW|", *HEADINGS[2:])
+    counted = any(matrix.measures.intruders is not None for matrix in matrices)
+    for heading in (*headings, *INTRUDERS) if counted else headings:
         table.add_column(heading, justify="right", no_wrap=True)
     for matrix in matrices:
         name = matrix.name.removeprefix(start).replace(end, "") if end else matrix.name.removeprefix(start)
-        table.add_row(printable(name), *_cells(matrix, known))
+        measures = matrix.measures
+        number, share = ("-" if one is None else f"{one:.2g}" for one in (measures.intruders, measures.intruder_share))
+        table.add_row(printable(name), *_cells(matrix, known), *((number, share) if counted else ()))
     screen.print(table)
     meanings = [
         "90, 95, 99 %: directions with that share of |dW|^2",
         "above round.: directions above the rounding of the weights",
         "stand out: out of the flat bulk that the others form",
     ]
+    if counted:
+        meanings.append("intruders: of the ten leading left singular vectors of W, those that none of W0 resembles")
     cells = {matrix.measures.flat_bulk for matrix in matrices}
     if False in cells:
         meanings.append(f"{NO_BULK}: no flat bulk, see 90, 95, 99 %")

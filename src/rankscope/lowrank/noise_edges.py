@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rankscope.linalg import leading_triplets
+from rankscope.lowrank.anatomy.intruders import intruders_between
+from rankscope.lowrank.anatomy.visibility import visibility
 from rankscope.lowrank.bulk import FEWEST, flat_bulk
 from rankscope.lowrank.change import Change, FactoredChange
 from rankscope.lowrank.sign_flips import stand_out_of_errors
@@ -79,10 +81,15 @@ class Measures:
     noise_edge: float | None  # edge of this bulk; None without one
     standing_out: int | None  # number of values above it; None without one
     initial_cosine: float | None  # cosine of the angle between dW and W0, -1 where W0 only shrank
+    scaling: float | None  # c of dW = c W0 + rest, by least squares
     rest_norm: float | None  # |dW - c W0| with the best c, None where W0 is zero or not known
     rest_rank_90: int | None  # ranks of dW - c W0; None where less than 1 % of |dW|^2 lies along W0
     rest_rank_95: int | None
     rest_rank_99: int | None
+    initial_edge: float | None  # edge of noise of the size and norm of W0; None where W0 is not known
+    visible: int | None  # directions strong enough to be seen in W alone, if W0 is noise; None if more than are listed
+    intruders: int | None  # leading singular vectors of W that none of W0 resembles; None unless asked for
+    intruder_share: float | None  # their share of |W|^2
     singular_values: tuple[float, ...]  # the leading ones
     singular_value_error: float
     method: str
@@ -114,7 +121,7 @@ def _spectrum_of_matrix(matrix: Array, precise: bool, exact: bool, device: str) 
     return Spectrum((m, n), values, True, float(np.sum(values**2)), relative_error * values[0], method)
 
 
-def measure(change: Change, exact: bool = False, device: str = "cpu") -> Measures:
+def measure(change: Change, exact: bool = False, device: str = "cpu", intruders: bool = False) -> Measures:
     """Return the measures of a change that is not zero.
 
     Parameters
@@ -123,9 +130,13 @@ def measure(change: Change, exact: bool = False, device: str = "cpu") -> Measure
         Compute all singular values of large matrices too.
     device
         Where decompositions are computed, as torch names it.
+    intruders
+        Count the intruder dimensions, which takes a decomposition of W0.
     """
     spectrum = spectrum_of(change, exact, device)
     measures = measures_of(spectrum, change.rounding)
+    if change.initial_norm is not None:
+        measures = replace(measures, **_beside_initial(change, change.initial_norm, spectrum, intruders, device))
     # Errors of rounding are larger where weights are, unlike those of the flat bulk of noise.
     rounded = np.median(spectrum.values) < change.rounding and measures.noise_edge != measures.rounding_noise
     if rounded and min(spectrum.shape) >= FEWEST:
@@ -134,9 +145,11 @@ def measure(change: Change, exact: bool = False, device: str = "cpu") -> Measure
     cosine = change.initial_cosine
     if cosine is None:
         return measures
+    assert change.initial_norm
+    scaling = cosine * change.norm / change.initial_norm
     norm = change.norm * math.sqrt(1 - cosine**2)
     if abs(cosine) < ALONG:
-        return replace(measures, initial_cosine=cosine, rest_norm=norm)
+        return replace(measures, initial_cosine=cosine, scaling=scaling, rest_norm=norm)
     rest = _spectrum_of_matrix(change.without_scaling(), change.stored_in_double, exact, device)
     # A rest of rounding errors has no directions.
     empty = rest.values[0] <= measures.rounding_noise
@@ -144,11 +157,27 @@ def measure(change: Change, exact: bool = False, device: str = "cpu") -> Measure
     return replace(
         measures,
         initial_cosine=cosine,
+        scaling=scaling,
         rest_norm=math.sqrt(rest.square),
         rest_rank_90=ranks[0],
         rest_rank_95=ranks[1],
         rest_rank_99=ranks[2],
     )
+
+
+def _beside_initial(
+    change: Change, initial_norm: float, spectrum: Spectrum, intruders: bool, device: str
+) -> dict[str, Any]:
+    """Return what is seen of a change in W: the edge of W0, visible directions, intruder dimensions."""
+    found = visibility(spectrum.values, spectrum.shape, initial_norm)
+    visible = int(np.count_nonzero(found.visible & (spectrum.values > change.rounding)))
+    unseen = not spectrum.complete and visible == len(spectrum.values)
+    measured: dict[str, Any] = {"initial_edge": found.edge, "visible": None if unseen else visible}
+    if intruders:
+        W0 = torch.from_numpy(change.before).to(device)
+        counted = intruders_between(W0, W0 + torch.from_numpy(change.matrix).to(W0))
+        measured |= {"intruders": counted.number, "intruder_share": counted.share}
+    return measured
 
 
 def measures_of(spectrum: Spectrum, rounding: float) -> Measures:
@@ -178,10 +207,15 @@ def measures_of(spectrum: Spectrum, rounding: float) -> Measures:
         noise_edge=bulk.edge,
         standing_out=bulk.above,
         initial_cosine=None,
+        scaling=None,
         rest_norm=None,
         rest_rank_90=None,
         rest_rank_95=None,
         rest_rank_99=None,
+        initial_edge=None,
+        visible=None,
+        intruders=None,
+        intruder_share=None,
         singular_values=tuple(s[:LISTED].tolist()),
         singular_value_error=float(spectrum.error),
         method=spectrum.method,

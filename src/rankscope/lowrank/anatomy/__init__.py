@@ -8,6 +8,7 @@ from rankscope.lowrank.anatomy.growth import growth as growth
 from rankscope.lowrank.anatomy.growth import half_growth as half_growth
 from rankscope.lowrank.anatomy.intruders import Intruders as Intruders
 from rankscope.lowrank.anatomy.intruders import intruders as intruders
+from rankscope.lowrank.anatomy.intruders import intruders_between as intruders_between
 from rankscope.lowrank.anatomy.products import Product as Product
 from rankscope.lowrank.anatomy.products import products as products
 from rankscope.lowrank.anatomy.scaling import Scaling as Scaling

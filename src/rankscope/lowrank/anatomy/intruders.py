@@ -10,7 +10,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+
+from rankscope.linalg import leading_triplets
 
 Array = NDArray[np.float64]
 
@@ -38,7 +42,28 @@ def intruders(initial: Array, left: Array, singular_values: Array, leading: int 
     """
     U, s = left[:, :leading], singular_values[:leading]
     U, s = U[:, s > 0], s[s > 0]
-    cosines = np.abs(initial.T @ U).max(0, initial=0.0)
+    return _counted(np.abs(initial.T @ U).max(0, initial=0.0), s, float(np.square(singular_values).sum()))
+
+
+def intruders_between(before: Tensor, after: Tensor, leading: int = LEADING) -> Intruders:
+    """Return the intruder dimensions of `after`, (n, m), from the smaller product of `before` with its transpose.
+
+    Singular vectors of W0 are found down to 1e-6 of its norm.
+    """
+    W0, W = before.double(), after.double()
+    found = leading_triplets(W, leading)
+    n, m = W0.shape
+    values, vectors = torch.linalg.eigh(W0 @ W0.t() if n <= m else W0.t() @ W0)
+    kept = values > 1e-12 * values[-1]
+    if n <= m:
+        cosines = vectors[:, kept].t() @ found.U
+    else:  # u = W0 v / s
+        cosines = vectors[:, kept].t() @ (W0.t() @ found.U) / values[kept].sqrt()[:, None]
+    largest = cosines.abs().cpu().numpy().max(0, initial=0.0)
+    return _counted(largest, found.s.cpu().numpy(), float(W.square().sum()))
+
+
+def _counted(cosines: Array, singular_values: Array, square: float) -> Intruders:
     intruding = cosines < RESEMBLES
-    square = float(np.square(singular_values).sum())
-    return Intruders(int(intruding.sum()), float(np.square(s[intruding]).sum()) / square if square else float("nan"))
+    energy = float(np.square(singular_values[intruding]).sum())
+    return Intruders(int(intruding.sum()), energy / square if square else float("nan"))
