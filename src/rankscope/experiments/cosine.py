@@ -15,7 +15,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from rankscope.experiments.base import Experiment, seed_of
-from rankscope.experiments.claims import NOT_IN_THIS_RUN, Finding, claim, mean_and_error, values
+from rankscope.experiments.claims import NOT_IN_THIS_RUN, Finding, claim, mean_and_error, standard_error, values
 from rankscope.experiments.linear import MEASURED, linear_job
 from rankscope.sweep import Job
 from rankscope.tasks import Cosine
@@ -67,7 +67,8 @@ def _learned(dataset: xr.Dataset, gain: float) -> Finding:
     if not networks:
         return NOT_IN_THIS_RUN
     when = f", after {mean_and_error(epochs)} epochs" if epochs.size else ""
-    near = bool(epochs.size) and bool(abs(epochs.mean() / PAPER_EPOCH - 1) < 1 / 3)
+    # Further off than that by two standard errors, not by chance.
+    near = bool(epochs.size) and bool(abs(epochs.mean() - PAPER_EPOCH) - 2 * standard_error(epochs) < PAPER_EPOCH / 3)
     return Finding(f"{epochs.size} of {networks} converged{when}", epochs.size == networks and near)
 
 
