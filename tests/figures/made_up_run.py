@@ -34,6 +34,9 @@ def per_network(rng, sizes):
         "example_target": {"step": 20, "output_channel": 2},
         "example_mask": {"step": 20, "output_channel": 2},
         "example_output": {"step": 20, "output_channel": 2},
+        "overlap": {"block": 1, "stage": 2, "partner": 6, "side": 2, "direction": 3},
+        "overlap_null": {"block": 1, "stage": 2, "partner": 6, "side": 2},
+        "direction_share": {"block": 1, "direction": 3},
     }
     made = {name: (names, rng.uniform(1.0, 9.0, shape)) for name in SCALARS}
     for name, dims in parts.items():
@@ -53,6 +56,9 @@ def make_run(hidden_sizes=(16,)):
             "hidden_size": list(hidden_sizes),
             "matrix": ["initial", "change", "trained"],
             "rank": range(RANKS),
+            "stage": ["before", "after"],
+            "partner": ["inputs", "outputs", "W0 inputs", "W0^T outputs", "activity", "adjoints"],
+            "side": ["left", "right"],
             "epoch": range(EPOCHS),
             "singular_index": np.arange(1, max(hidden_sizes) + 1),
             "time": ("step", np.arange(20) * 0.5),
@@ -65,6 +71,7 @@ def make_run(hidden_sizes=(16,)):
     for n in hidden_sizes:
         for name in ("singular_value", "eigenvalue_real", "eigenvalue_imag"):
             run[name].loc[{"hidden_size": n}] = run[name].sel(hidden_size=n).where(np.arange(max(hidden_sizes)) < n)
+    run["overlap"].loc[{"gain": 0.0, "partner": ["W0 inputs", "W0^T outputs"]}] = np.nan
     run["singular_value"].loc[{"gain": 0.0, "matrix": "initial"}] = 0.0
     return run
 

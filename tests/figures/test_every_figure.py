@@ -20,7 +20,7 @@ from rankscope.experiments import EXPERIMENTS
 from rankscope.figures import FIGURES, save_figure
 from rankscope.plot.style import series, styled
 
-NONLINEAR = ("tasks", "gain", "rounding", "spectra", "size")
+NONLINEAR = ("tasks", "gain", "rounding", "spectra", "alignment", "size")
 LINEAR = ("linear", "linear-gain", "linear-log", "divergence", "cosine")
 ALL = (*NONLINEAR, *LINEAR, "sentiment", "neurogym")
 

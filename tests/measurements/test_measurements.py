@@ -144,7 +144,7 @@ def test_the_anatomy_is_that_of_the_change_and_grows_to_it():
     np.testing.assert_allclose(
         block.direction_strength, found.gate_singular_value.sel(matrix="change", gate="update")[0], rtol=1e-5
     )
-    np.testing.assert_allclose(block.growth_strength.sel(kept_epoch=6), block.direction_strength, rtol=1e-5)
+    np.testing.assert_allclose(block.growth_strength[1], block.direction_strength, rtol=1e-5)
     assert (block.half_growth_epoch < 6).any()
     assert block.overlap_null.sel(partner="inputs", side="left", stage="after") == pytest.approx(2 / 6)
     np.testing.assert_allclose(found.activity_share[..., -1], 1)

@@ -1,5 +1,6 @@
 """The paper's experiments and ours, as data: jobs, claims, a figure. One file each, listed in `EXPERIMENTS`."""
 
+from rankscope.experiments.alignment import ALIGNMENT
 from rankscope.experiments.base import Experiment as Experiment
 from rankscope.experiments.cosine import COSINE
 from rankscope.experiments.demo import DEMO
@@ -24,6 +25,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         GAIN,
         ROUNDING,
         SPECTRA,
+        ALIGNMENT,
         SIZE,
         LINEAR,
         LINEAR_GAIN,

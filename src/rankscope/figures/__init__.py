@@ -9,6 +9,7 @@ from collections.abc import Callable
 import xarray as xr
 from matplotlib.figure import Figure
 
+from rankscope.figures.alignment import alignment as alignment
 from rankscope.figures.anatomy import anatomy as anatomy
 from rankscope.figures.cosine import cosine as cosine
 from rankscope.figures.divergence import divergence as divergence
@@ -32,6 +33,7 @@ FIGURES: dict[str, Callable[[xr.Dataset], Figure]] = {
     "gain": gain,
     "rounding": rounding,
     "spectra": spectra,
+    "alignment": alignment,
     "size": size,
     "linear": linear,
     "linear-gain": linear_gain,

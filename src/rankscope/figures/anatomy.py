@@ -43,12 +43,12 @@ ABOVE: dict[str, Any] = {
     "loc": "lower left",
     "bbox_to_anchor": (-0.02, 1.0),
     "ncols": 2,
-    "fontsize": 6.5,
+    "fontsize": 7,
     "handlelength": 1.6,
     "columnspacing": 1,
 }
 TICK: dict[str, Any] = {"linestyle": "none", "markersize": 6, "markeredgewidth": 1.6}
-SMALL: dict[str, Any] = {"fontsize": 6.5, "color": GREY}
+SMALL: dict[str, Any] = {"fontsize": 7, "color": GREY}
 ACTIVE = ("activity", "adjoints")
 
 Array = NDArray[np.float64]
@@ -99,7 +99,7 @@ def anatomy(dataset: xr.Dataset, block: str | None = None) -> Figure:
             return _nothing(chosen)
         rows = _rows(one)
         height = 0.24 * len(rows)
-        figure = Figure(figsize=(7.4, 3.9 + height), layout="constrained")
+        figure = Figure(figsize=(7.8, 4.0 + height), layout="constrained")
         upper, lower = figure.subfigures(2, 1, height_ratios=[height + 0.9, 2.7])
         matrices = list(upper.subplots(1, 2, sharey=True))
         for ax, side in zip(matrices, ("left", "right"), strict=True):
@@ -163,7 +163,7 @@ def _draw_overlaps(ax: Axes, one: xr.Dataset, rows: list[Partner], side: str) ->
             above = value > levels[place]
             text: dict[str, Any] = {"fontweight": "bold" if above else "normal"}
             text["color"] = "white" if value > 0.55 else INK if above else GREY
-            ax.text(column, place, f"{value:.2f}".removeprefix("0"), ha="center", va="center", fontsize=6.5, **text)
+            ax.text(column, place, f"{value:.2f}".removeprefix("0"), ha="center", va="center", fontsize=7, **text)
     right = ax.get_yaxis_transform()
     for place, null in enumerate(nulls):
         if np.isfinite(null):
@@ -211,12 +211,14 @@ def _color(name: str) -> str:
 def _draw_growth(ax: Axes, one: xr.Dataset, owners: list[str]) -> None:
     """Draw the strength of each direction over epochs, or its final strength where no earlier ones are known."""
     final = one["direction_strength"].values
-    if "growth_strength" not in one or not one.sizes.get("kept_epoch"):
+    if "growth_strength" not in one or not one.sizes.get("growth_record"):
         ax.bar(one["direction"], final, color=[_color(owner) for owner in owners], width=0.7)
         ax.set(xlabel=r"direction of $\Delta W$", ylabel="singular value")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         return
-    epochs, strength = one["kept_epoch"].values, one["growth_strength"].transpose("kept_epoch", "direction").values
+    recorded = one[["growth_epoch", "growth_strength"]].dropna("growth_record", subset=["growth_epoch"])
+    epochs = recorded["growth_epoch"].values
+    strength = recorded["growth_strength"].transpose("growth_record", "direction").values
     for index, owner in reversed(list(enumerate(owners))):
         curve = np.concatenate([[0.0], strength[:, index]])
         ax.plot(np.concatenate([[0], epochs]), curve, color=_color(owner), linewidth=1.2)

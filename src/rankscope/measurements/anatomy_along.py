@@ -14,7 +14,7 @@ from rankscope.measurements.base import Measurement, TrainedNetwork
 
 
 def compute(trained: TrainedNetwork, rng: np.random.Generator) -> xr.Dataset:
-    """Return `growth_strength` and more over `kept_epoch`, and `half_growth_epoch`."""
+    """Return `growth_strength` and more over `growth_record`, and `half_growth_epoch`."""
     directions = described(trained)
     weights = {epoch: weights_of(network, directions.blocks) for epoch, network in trained.kept.items()}
     return directions.over(weights, trained.record.sizes["epoch"])

@@ -65,7 +65,8 @@ def anatomy(
         size.
     history
         The record of the training with copies of the network or its weights (`kept_epochs`, `keep_weights`), or epoch
-        -> network: adds the growth of the directions over `kept_epoch`.
+        -> network: adds the growth of the directions over `growth_record`, after `growth_epoch`
+        completed epochs.
     directions
         Number of leading directions, at most that of singular values.
     rng
@@ -189,18 +190,20 @@ class Described:
                         if sides is not None and sides[side].shape[1]:
                             for at in range(len(epochs)):
                                 overlap[at, index, side, :k] = overlaps(vectors[at], sides[side])
-            dims = ("kept_epoch", "direction")
+            dims = ("growth_record", "direction")
             variables = {
                 "growth_strength": variable(dims, strength, "u^T dW v of the final direction at an earlier epoch"),
                 "growth_singular_value": variable(dims, value, "singular value of the matched direction"),
                 "growth_cosine": variable(dims, cosine, "|cos| |cos| of the matched and the final direction"),
                 "growth_overlap": variable(
-                    ("kept_epoch", "partner", "side", "direction"), overlap, "overlap of the matched direction"
+                    ("growth_record", "partner", "side", "direction"), overlap, "overlap of the matched direction"
                 ),
                 "half_growth_epoch": variable(("direction",), half, "epoch of half the final strength"),
             }
             datasets.append(xr.Dataset(variables, self._coordinates(one, variables)))
-        return self._joined(datasets).assign_coords(kept_epoch=epochs)
+        # A variable and no coordinate, as the networks of a run may have different epochs.
+        times = variable(("growth_record",), epochs, "number of completed epochs of the record")
+        return self._joined(datasets).assign(growth_epoch=times)
 
     def _coordinates(self, one: Directions, variables: Mapping[str, Any]) -> dict[str, Any]:
         known = {
