@@ -56,6 +56,7 @@ def make_run(hidden_sizes=(16,)):
             "hidden_size": list(hidden_sizes),
             "matrix": ["initial", "change", "trained"],
             "rank": range(RANKS),
+            "block": ["recurrent_weights"],
             "stage": ["before", "after"],
             "partner": ["inputs", "outputs", "W0 inputs", "W0^T outputs", "activity", "adjoints"],
             "side": ["left", "right"],

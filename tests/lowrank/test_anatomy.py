@@ -129,7 +129,7 @@ def test_a_readout_alone_writes_nothing_into_the_recurrent_weights():
         found = rs.anatomy(before, network, TASK, history={2: network})
     assert found.change_is_zero == 1
     known = {"change_is_zero", "partner_dimension", "overlap_null", "overlap_null_std", "visible_edge"}
-    known |= {"activity_share_null", "adjoint_share_null", "anatomy_spectrum"}
+    known |= {"activity_share_null", "adjoint_share_null", "anatomy_spectrum", "growth_epoch"}
     assert known == {name for name, values in found.items() if np.isfinite(values).any()}
 
 

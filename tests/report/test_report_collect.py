@@ -237,3 +237,15 @@ def test_what_is_not_a_run_is_refused():
         collect(xr.Dataset({"a": 1}))
     with pytest.raises(rs.InputError, match="must hold a network that was trained"):
         collect(xr.Dataset({"status": ("sample", ["", ""])}, {"sample": [0, 1]}))
+
+
+def test_overlaps_are_those_of_the_weights_before_learning_and_of_activity_after(nonlinear):
+    run, content = nonlinear
+    anatomy = network(content, task="flipflop", gain=0.0, sample=0, hidden_size=16)["detail"]["anatomy"]
+    one = run.sel(task="flipflop", gain=0.0, sample=0, side="right").isel(block=0, hidden_size=0)
+    right = anatomy["right"]
+    assert right["names"] == ["inputs", "outputs", "activity after learning", "adjoints after learning"]
+    for row, (partner, stage) in enumerate([("inputs", "before"), ("outputs", "before"), ("activity", "after")]):
+        at = {"partner": partner, "stage": stage}
+        np.testing.assert_allclose(unpack(right["values"])[row], one.overlap.sel(at), rtol=1e-6)
+        assert right["nulls"][row] == pytest.approx(float(one.overlap_null.sel(at)))

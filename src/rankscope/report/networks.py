@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from rankscope.errors import InputError
 from rankscope.experiments.averages import was_trained
 from rankscope.figures.labels import QUANTITIES, label_prefix, value_text
+from rankscope.report.anatomy import anatomy_of
 from rankscope.report.packing import finite_or_none, pack, packed_bytes, thinned
 
 CURVE_POINTS = (50, 400)  # of each loss curve, at least and at most
@@ -42,6 +43,8 @@ ARRAYS = (
     "example_target",
     "example_mask",
     "example_output",
+    "overlap",
+    "overlap_null",
 )
 
 Array = NDArray[np.float64]
@@ -80,7 +83,7 @@ def networks_of(dataset: xr.Dataset) -> list[dict[str, Any]]:
     list
         Of dictionaries: `name`, `labels` (those that vary), `status`, `seed` and `digest` (text, or None), `scalars`
         (None if not finite), and, if measured, `loss` (rows: epoch, loss, gradient norm), `truncation`, and `detail`
-        with `history`, `spectra` and `trial`. Arrays are packed.
+        with `history`, `spectra`, `trial` and `anatomy`. Arrays are packed.
 
     Raises
     ------
@@ -110,7 +113,9 @@ def networks_of(dataset: xr.Dataset) -> list[dict[str, Any]]:
     left = DETAIL_BYTES
     for number in sorted(range(len(networks)), key=lambda number: (labels[number].get("sample", 0), number)):
         values = all_values[number]
-        detail = _known(history=_history(values), spectra=_spectra(values, flat), trial=_trial(values))
+        detail = _known(
+            history=_history(values), spectra=_spectra(values, flat), trial=_trial(values), anatomy=anatomy_of(values)
+        )
         left -= packed_bytes(detail)
         if left < 0:
             break

@@ -64,7 +64,7 @@ def anatomy(
         Name -> vectors (N,) or (N, d): further subspaces with which the directions are compared, on each side of that
         size.
     history
-        The record of the training with copies of the network or its weights (`kept_epochs`, `keep_weights`), or epoch
+        The record of the training with copies of the network or its weights (`kept_epochs`, `record_weights`), or epoch
         -> network: adds the growth of the directions over `growth_record`, after `growth_epoch`
         completed epochs.
     directions
@@ -258,6 +258,8 @@ def weights_of(network: Network, blocks: Iterable[Block]) -> dict[str, Array]:
 def _trials(task: Task | Trials | None, rng: np.random.Generator) -> Trials | None:
     if task is None or isinstance(task, Trials):
         return task
+    if not isinstance(task, Task):
+        raise InputError(f"task must be Trials or have a method sample(batch_size, rng), got {task!r:.100}")
     return as_trials(task.sample(1 if isinstance(task, OneTrialTask) else TRIALS, rng))
 
 
@@ -276,7 +278,7 @@ def _along(
     if not names <= recorded.keys():
         raise InputError(
             "history must have copies of the network or the recorded weights, got one without; train with kept_epochs, "
-            "or with keep_weights=True"
+            "or with record_weights=True"
         )
     return {
         int(epoch): {name: np.asarray(recorded[name][at], dtype=np.float64) for name in names}
