@@ -21,7 +21,7 @@ def test_two_main_panels_and_nine_further_ones():
         "all matrices truncated",
         "training",
         "training",
-        "rank within 1 % of the accuracy",
+        "rank within 1 % of accuracy",
         "layer 1, recurrent",
         "layer 2, input",
         "all matrices truncated",

@@ -99,7 +99,7 @@ def ranks_where_learned(dataset: xr.Dataset, task: str) -> dict[float, Array]:
     if not {"functional_rank", "evaluation_loss", "initial_loss"} <= set(dataset):
         return {}
     rank = dataset["functional_rank"].fillna(max(RANKS) + 1).where(has_learned(dataset))
-    ranks = by_gain(dataset.assign(rank=rank), "rank", task=task)
+    ranks = by_gain(dataset.assign(rank_of_learned=rank), "rank_of_learned", task=task)
     trained = by_gain(dataset, "initial_loss", task=task)
     return {gain: x for gain, x in ranks.items() if x.size >= MOST_OF_THEM * trained[gain].size}
 

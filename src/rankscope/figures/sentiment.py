@@ -175,7 +175,7 @@ def _draw_ranks(ax: Axes, run: xr.Dataset) -> None:
         for row in ranks[1:]:
             ax.plot(passes, row, color=series(index)["color"], **OTHER_SAMPLE)
         ax.plot(passes, ranks[0], label=SYMBOLS[kind], **CURVE, **series(index))
-    ax.set(title="rank within 1 % of the accuracy", xlabel="passes over the sentences", ylabel="functional rank")
+    ax.set(title="rank within 1 % of accuracy", xlabel="passes over the sentences", ylabel="functional rank")
     ax.set_yscale("symlog", linthresh=10)
     ax.set_ylim(bottom=0)
     ax.set_yticks((0, 5, 10, 100), ("0", "5", "10", "100"))
