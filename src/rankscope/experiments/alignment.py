@@ -37,7 +37,7 @@ def _reads_inputs(dataset: xr.Dataset, task: str) -> Finding:
 
 @claim(
     "{task}: activity tells",
-    "{task}: at every g, ten components of activity after learning hold five times the share of |dW|^2 that they have "
+    "{task}: at every g, ten components of activity after learning hold five times the share of ‖dW‖^2 that they have "
     "of a random change",
     "not in the paper",
 )
