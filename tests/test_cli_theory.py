@@ -64,7 +64,7 @@ class Own:
 def test_a_task_is_learned_at_infinite_width(capsys, tmp_path):
     picture = tmp_path / "limit.png"
     options = ("--task", "flipflop", "--epochs", 8, "--nodes", 16, "--repetitions", 2)
-    status, out, _ = call(capsys, *options, "--compare", 2, "--hidden-size", 24, "--out", picture, "--json")
+    status, out, _ = call(capsys, "theory", *options, "--compare", 2, "--hidden-size", 24, "--out", picture, "--json")
     assert status == 0
     values = json.loads(out)
     assert values["epoch"] == list(range(8))
@@ -81,7 +81,7 @@ def test_a_task_is_learned_at_infinite_width(capsys, tmp_path):
 def test_an_own_task_is_learned_at_infinite_width(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "own.py").write_text(OWN_TASK)
-    status, out, _ = call(capsys, "--task", "own.py:Own", "--epochs", 3, "--nodes", 16, "--repetitions", 2)
+    status, out, _ = call(capsys, "theory", "--task", "own.py:Own", "--epochs", 3, "--nodes", 16, "--repetitions", 2)
     assert status == 0
     assert out.startswith("Own at g = 0 and infinite width, after 3 epochs, from 16 nodes")
     assert "|dW|" in out

@@ -1,7 +1,6 @@
 """Plots on axes, and the HTML that notebooks show."""
 
 import re
-import time
 from xml.etree import ElementTree
 
 import matplotlib as mpl
@@ -87,10 +86,7 @@ def test_displays_are_html_with_a_plot_and_change_nothing_global(learned, tmp_pa
     job = rs.Job(task=task, network={"hidden_size": 8}, training={"epochs": 2}, measurements=["norms"])
     settings, curve = dict(mpl.rcParams), rs.truncation_curve(before, network, task.sample(4, rng=1))
     for shown in (history, rs.change(before, network), curve, job, job.run()):
-        shown._repr_html_()
-        began = time.perf_counter()
         html = shown._repr_html_()
-        assert time.perf_counter() - began < 2
         assert html.count("<svg") == 1
         assert len(html) < 150_000
         ElementTree.fromstring(re.sub(r"<svg.*</svg>", "", html, flags=re.DOTALL))

@@ -9,7 +9,7 @@ Fig. 1). Each matrix is decomposed once, and going from one rank to a higher one
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Literal, NamedTuple, overload
+from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 import torch
@@ -272,7 +272,7 @@ def _check_used(replacement: Replacement, score: Score, values: Sequence[float],
     Warns
     -----
     UserWarning
-        If all scores are equal, and remain so with NaN in place of a matrix.
+        If all scores are equal, and remain so with NaN in place of a matrix, which does not show in any outputs either.
 
     Raises
     ------
@@ -286,16 +286,32 @@ def _check_used(replacement: Replacement, score: Score, values: Sequence[float],
         )
     if len(values) < 2 or len(set(values)) > 1:
         return
+    outputs: list[Any] = []
+
+    def keep(module: nn.Module, given: Any, returned: Any) -> None:
+        outputs.append(returned)
+
     for name in sorted(names):
+        outputs.clear()
+        network = replacement.network({name: float("nan")})  # type: ignore[dict-item]
+        handle = network.register_forward_hook(keep)
         try:
-            unchanged = float(score(replacement.network({name: float("nan")}))) == values[0]  # type: ignore[dict-item]
+            unchanged = float(score(network)) == values[0]
         except Exception:  # whatever a score does with NaN, it read the matrix
             continue
-        if unchanged:
+        finally:
+            handle.remove()
+        # Where all outputs are NaN, a score such as an accuracy can be what it was.
+        if unchanged and not any(_has_nan(returned) for returned in outputs):
             issue(
                 f"score is {values[0]:g} at every rank, and with NaN in place of {name!r}: it does not seem to depend "
                 "on this matrix"
             )
+
+
+def _has_nan(returned: Any) -> bool:
+    entries = returned if isinstance(returned, (tuple, list)) else [returned]
+    return any(isinstance(entry, torch.Tensor) and bool(entry.isnan().any()) for entry in entries)
 
 
 def _number(value: object) -> float:

@@ -100,7 +100,11 @@ class Recorder:
                 del rows[len(self.recorded_epochs) :]
 
     def finish(
-        self, status: Status, learning_rate: float, seconds: float, kept: Mapping[int, Mapping[str, Tensor]]
+        self,
+        status: Status,
+        learning_rate: float,
+        seconds: float,
+        kept: Mapping[int, Mapping[str, Tensor]] | None = None,
     ) -> History:
         """Return the record as arrays."""
         curves = {name: np.array(getattr(self, name), dtype=np.float64) for name in CURVES}
@@ -120,7 +124,7 @@ class Recorder:
             status=status,
             learning_rate=learning_rate,
             seconds=seconds,
-            kept=kept,
+            kept=kept or {},
         )
 
 

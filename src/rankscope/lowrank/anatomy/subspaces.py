@@ -42,7 +42,7 @@ def basis(vectors: NDArray[Any]) -> Array:
 
 
 def overlaps(directions: NDArray[Any], subspace: Array) -> Array:
-    """Return |P u|^2 of unit vectors, the columns of (N, k), for an orthonormal basis (N, d): (k,)."""
+    """Return the overlaps (k,) of unit vectors, the columns of (N, k), with an orthonormal basis (N, d)."""
     found: Array = np.square(subspace.T @ directions).sum(0)
     return found
 
