@@ -30,5 +30,8 @@ def test_calls_are_recorded_if_they_have_work(tmp_path):
     calls = read_calls(tmp_path / "run")
     assert calls[0] == first
     assert wall_seconds(calls) == sum(one.ended - one.began for one in calls)
-    (tmp_path / "run" / "calls" / "broken.json").write_text("{}")
+    (tmp_path / "run" / "calls" / "broken.jsonl").write_text("{}")
+    for path in (tmp_path / "run" / "calls").glob("*.jsonl"):
+        with path.open("a") as file:
+            file.write('{"began": 17')  # as a killed process leaves it
     assert read_calls(tmp_path / "run") == calls

@@ -1,7 +1,8 @@
-"""Record of the calls of `run` that worked on a folder, `RUN/calls/*.json`: when, where, and with how many workers.
+"""Record of the calls of `run` that worked on a folder, `RUN/calls/*.jsonl`: when, where, and with how many workers.
 
-One file a call. It is rewritten every half a minute, so that a killed call is recorded too, and no result depends on
-it. The wall time of a run is the length of the union of all its calls, so it accumulates over interruptions.
+One file a call, with a line of JSON for every half a minute, so that a killed call is recorded too; the last line that
+can be read counts, and no result depends on it. The wall time of a run is the length of the union of all its calls, so
+it accumulates over interruptions.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from rankscope.errors import InputError
-from rankscope.io.atomic import make_folder, replacing
+from rankscope.io.atomic import make_folder
 from rankscope.sweep.processes import OnProgress, available_cores
 
 FOLDER = "calls"
@@ -67,7 +68,7 @@ class Recorder:
     """
 
     def __init__(self, folder: Path, workers: int, kind: str) -> None:
-        self._path = folder / FOLDER / f"{secrets.token_hex(6)}.json"
+        self._path = folder / FOLDER / f"{secrets.token_hex(6)}.jsonl"
         self._about = (workers, kind, socket.gethostname(), processor_name(), available_cores())
         self._began = time.time()
         self._written = 0.0
@@ -89,22 +90,32 @@ class Recorder:
         call = Call(self._began, time.time(), *self._about)
         try:
             make_folder(self._path.parent)
-            with replacing(self._path) as temporary:
-                temporary.write_text(json.dumps(asdict(call), indent=1), encoding="utf-8")
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(asdict(call)) + "\n")
         except (OSError, InputError) as error:
             logger.debug("no record of this call in %s: %s", self._path, error)
 
 
 def read_calls(folder: str | os.PathLike[str]) -> list[Call]:
     """Return the calls recorded in a run folder, the first first; files that are not records are left out."""
-    calls = []
-    for path in (Path(folder) / FOLDER).glob("[!.]*.json"):
+    last = (_last(path) for path in (Path(folder) / FOLDER).glob("[!.]*.jsonl"))
+    return sorted((call for call in last if call is not None), key=lambda call: call.began)
+
+
+def _last(path: Path) -> Call | None:
+    """Return the last record that can be read; a killed process may have cut the last line short."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        logger.debug("%s cannot be read: %r", path, error)
+        return None
+    for line in reversed(lines):
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            calls.append(Call(**{field.name: TYPES[str(field.type)](values[field.name]) for field in fields(Call)}))
-        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-            logger.debug("%s is not the record of a call: %r", path, error)
-    return sorted(calls, key=lambda call: call.began)
+            values = json.loads(line)
+            return Call(**{field.name: TYPES[str(field.type)](values[field.name]) for field in fields(Call)})
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            logger.debug("%s has a line that is no record: %r", path, error)
+    return None
 
 
 def wall_seconds(calls: list[Call]) -> float:

@@ -8,7 +8,7 @@
     RUN/failed/DIGEST.json                        why a job failed
     RUN/locks/DIGEST                              which process works on a job
     RUN/state/DIGEST.safetensors                  where an interrupted training continues
-    RUN/calls/*.json                              when, where and with how many workers the run was worked on
+    RUN/calls/*.jsonl                             when, where and with how many workers the run was worked on
     RUN/set-aside/                                damaged results, each with the reason beside it
 
 The folder of a job is written under another name and renamed, so it exists completely or not at all. Its name is the
