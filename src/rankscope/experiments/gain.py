@@ -18,14 +18,14 @@ from rankscope.experiments.claims import (
     by_gain,
     claim,
     mean_and_error,
+    standard_error,
     values,
 )
 from rankscope.lowrank.truncation import RANKS
 
 GAINS = {"flipflop": up_to(2.1), "mante": up_to(2.7), "romo": up_to(3.0)}
 QUICK_GAINS = {task: [0.0, 0.9, 1.8] for task in GAINS}  # includes those of `tasks` and `spectra`
-# N/16 at the paper's size. Roundings alone move the mean at the flip-flop's g = 2.1 between 9 and 12 (`rounding`).
-HANDFUL = 16
+HANDFUL = 10
 LEARNED, MOST_OF_THEM = 0.05, 0.8
 # Read off the paper's figures by eye: convergence at g = 0 and at the best gain; |dW| at g = 0 and 1.8; ranks.
 CONVERGENCE = {
@@ -105,7 +105,10 @@ def ranks_where_learned(dataset: xr.Dataset, task: str) -> dict[float, Array]:
 
 
 def few_directions(dataset: xr.Dataset, task: str) -> Finding:
-    """Check that the mean functional rank is at most `HANDFUL` at every gain at which the task is learned."""
+    """Check that the mean functional rank is at most `HANDFUL` at every gain at which the task is learned.
+
+    It fails if a mean exceeds the bound by more than two of its standard errors: a rounding moves it by about one.
+    """
     ranks = ranks_where_learned(dataset, task)
     if not ranks:
         return NOT_IN_THIS_RUN
@@ -114,7 +117,7 @@ def few_directions(dataset: xr.Dataset, task: str) -> Finding:
     text = ", ".join(f"{mean_and_error(ranks[g])} at g = {g:g}" for g in dict.fromkeys([*shown, most]))
     left_out = [g for g in by_gain(dataset, "initial_loss", task=task) if g not in ranks]
     text += f"; not learned at g = {', '.join(f'{g:g}' for g in left_out)}" if left_out else ""
-    return Finding(text, bool(ranks[most].mean() <= HANDFUL))
+    return Finding(text, all(x.mean() - 2 * standard_error(x) <= HANDFUL for x in ranks.values()))
 
 
 GAIN = Experiment(
@@ -133,7 +136,8 @@ GAIN = Experiment(
             _tied_to_its_connectivity,
             Claim(
                 "{task}: few directions",
-                f"{{task}}: a handful of directions suffices (rank at most {HANDFUL}, where four in five learn)",
+                "{task}: a handful of directions suffices "
+                f"(rank at most {HANDFUL} to two errors, where four in five learn)",
                 RANK,
                 few_directions,
             ),
