@@ -116,7 +116,7 @@ def test_tasks_are_values(name):
 
 @every_task
 def test_a_description_rebuilds_the_task(name):
-    task = make(name, dt=0.2)
+    task = make(name, dt=0.1 if make(name).dt == 0.2 else 0.2)
     described = json.loads(json.dumps(describe(task)))
     assert described["name"] == name
     assert set(described) == {"name", *(field.name for field in dataclasses.fields(task))}

@@ -56,7 +56,7 @@ def _curve(trained: TrainedNetwork, truncate: Any) -> tuple[TruncationCurve, lis
     losses = []
 
     def accuracy(network: nn.Module) -> float:
-        loss, right = validate(network, batches, trained.loss_function)
+        loss, right = validate(network, batches, trained.loss_function, trained.task)
         losses.append(loss)
         return right
 

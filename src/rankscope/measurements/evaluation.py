@@ -15,8 +15,8 @@ def compute(trained: TrainedNetwork, rng: np.random.Generator) -> xr.Dataset:
         loss = evaluate(trained.after, trained.evaluation_trials(rng), rng, trained.loss_function)
         return xr.Dataset({"evaluation_loss": scalar(loss, "loss after learning, on fresh trials")})
     batches = list(trained.task.validation())  # type: ignore[attr-defined]
-    _, before = validate(trained.before, batches, trained.loss_function)
-    loss, after = validate(trained.after, batches, trained.loss_function)
+    _, before = validate(trained.before, batches, trained.loss_function, trained.task)
+    loss, after = validate(trained.after, batches, trained.loss_function, trained.task)
     return xr.Dataset(
         {
             "evaluation_loss": scalar(loss, "loss after learning, on validation data"),

@@ -38,6 +38,7 @@ def draw_weights(
     orthogonal: bool = False,
     input_is_output: bool = False,
     recurrent_rng: RngLike = None,
+    exact_norms: bool = True,
 ) -> InitialWeights:
     """Draw the weights of an untrained network.
 
@@ -55,6 +56,9 @@ def draw_weights(
         Read out along the input vectors (the cosine task): W_out = W_in^T / N.
     recurrent_rng
         A separate source for W0, to share it between networks whose input and output vectors differ.
+    exact_norms
+        Scale input and output vectors to their norms. Otherwise their entries are independent, of variance 1 (inputs)
+        and 1/N^2 (outputs), and the norms hold on average.
 
     Raises
     ------
@@ -71,6 +75,8 @@ def draw_weights(
             f"and output_size {output_size}"
         )
     vectors = input_size if input_is_output else input_size + output_size
+    if orthogonal and not exact_norms:
+        raise InputError("exact_norms must be True for orthogonal vectors, got False")
     if orthogonal and vectors > N:
         raise InputError(f"hidden_size must be at least {vectors} for {vectors} orthogonal vectors, got {N}")
     rng = generator(rng)
@@ -79,7 +85,7 @@ def draw_weights(
         # With the signs of R, the vectors are those of Gram-Schmidt, and no direction is favored over its opposite.
         directions, R = np.linalg.qr(directions)
         directions *= np.sign(np.diag(R))
-    directions /= np.linalg.norm(directions, axis=0)
+    directions /= np.linalg.norm(directions, axis=0) if exact_norms else math.sqrt(N)
     outputs = directions[:, :output_size] if input_is_output else directions[:, input_size:]
     source = rng if recurrent_rng is None else generator(recurrent_rng, "recurrent_rng")
     return InitialWeights(

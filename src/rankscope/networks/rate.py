@@ -130,6 +130,7 @@ class RateRNN(SavedNetwork):
         orthogonal: bool = False,
         input_is_output: bool = False,
         recurrent_rng: RngLike = None,
+        exact_norms: bool = True,
         dtype: torch.dtype = torch.float32,
         dale: float | None = None,
         density: float | None = None,
@@ -145,8 +146,8 @@ class RateRNN(SavedNetwork):
         task
             Anything with `sample(batch_size, rng) -> Trials`. Its `dt`, if it has one, is the default step; an
             `autonomous` task (Cosine) starts from h[0] = the input vector.
-        hidden_size, gain, rng, orthogonal, input_is_output, recurrent_rng
-            As in `draw_weights`: N, g, the source of randomness, and the variants of the paper.
+        hidden_size, gain, rng, orthogonal, input_is_output, recurrent_rng, exact_norms
+            As in `draw_weights`.
         dtype
             torch.float32 or torch.float64. The draws are the same for both.
         dale, density, rank
@@ -172,6 +173,7 @@ class RateRNN(SavedNetwork):
             orthogonal=orthogonal,
             input_is_output=input_is_output,
             recurrent_rng=recurrent_rng,
+            exact_norms=exact_norms,
         )
         drawn = perturbed(drawn, perturbation, perturbation_rng)
         for option in options:

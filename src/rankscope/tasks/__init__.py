@@ -14,6 +14,11 @@ from rankscope.errors import InputError
 from rankscope.tasks.cosine import Cosine as Cosine
 from rankscope.tasks.custom import CustomTask as CustomTask
 from rankscope.tasks.custom import as_task, plain, rebuild
+from rankscope.tasks.decisions import ContextDependentDecision as ContextDependentDecision
+from rankscope.tasks.decisions import MultisensoryDecision as MultisensoryDecision
+from rankscope.tasks.decisions import PerceptualDecision as PerceptualDecision
+from rankscope.tasks.delays import DelayedMatch as DelayedMatch
+from rankscope.tasks.delays import ParametricWorkingMemory as ParametricWorkingMemory
 from rankscope.tasks.fixed_point import FixedPoint as FixedPoint
 from rankscope.tasks.flipflop import FlipFlop as FlipFlop
 from rankscope.tasks.mante import Mante as Mante
@@ -29,7 +34,21 @@ from rankscope.user_code import is_reference
 from rankscope.validation import choice
 
 #: Tasks that need nothing else, by name.
-TASKS: dict[str, type[BuiltInTask]] = {cls.name: cls for cls in (Cosine, FixedPoint, FlipFlop, Mante, Romo)}
+TASKS: dict[str, type[BuiltInTask]] = {
+    cls.name: cls
+    for cls in (
+        Cosine,
+        FixedPoint,
+        FlipFlop,
+        Mante,
+        Romo,
+        PerceptualDecision,
+        ParametricWorkingMemory,
+        MultisensoryDecision,
+        ContextDependentDecision,
+        DelayedMatch,
+    )
+}
 
 #: Tasks that need an extra or data, by name.
 OPTIONAL_TASKS: dict[str, type[BuiltInTask]] = {cls.name: cls for cls in (NeuroGym, Recorded, Sentiment)}

@@ -12,7 +12,8 @@ fully described by their parameters: equal parameters, equal task.
 * A phase of length d lasts `steps_in(d, dt)` steps and starts where the previous one ended.
 * All randomness comes from `rng`: the same seed gives the same bits. The caller may modify the arrays.
 * A task with finite data also has `batches(batch_size, rng)`, one pass over it, and may have `validation()`, held-out
-  batches; see `sentiment/task.py`.
+  batches; see `sentiment/task.py`. One that is judged trial by trial has `trial_accuracy(outputs, targets, mask)`, the
+  fraction of right trials; see `fixed_set.py`.
 
 References
 ----------

@@ -130,6 +130,8 @@ class TrainingConfig(Description):
         "float32", "float64" or a torch.dtype that the network is converted to first.
     stop_below
         Stop once the loss is below this fraction of the first epoch's.
+    stop_loss
+        Stop once the loss of an epoch is below this value.
     loss
         "squared", "cross_entropy", "binary_cross_entropy", or a function of (outputs, targets, mask) that returns a
         scalar tensor. None is the task's attribute `loss`, or "squared".
@@ -179,6 +181,7 @@ class TrainingConfig(Description):
     penalties: Annotated[dict[Any, float] | None, _check(find_penalties)] = None
     dtype: Annotated[str | None, _check(_dtype)] = None
     stop_below: Positive = None
+    stop_loss: Positive = None
     loss: Annotated[str | Callable[..., Any] | None, _check(_loss)] = None
     recorded_epochs: Annotated[int | tuple[int, ...] | None, _check(_epochs)] = None
     singular_values: Count = 40

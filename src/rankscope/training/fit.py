@@ -208,8 +208,13 @@ class _Run:
                 state.kept[state.epoch] = state.weights()
             if has_diverged:
                 state.status = "diverged"
-            elif (config.stop_below is not None and loss < config.stop_below * records.losses[0]) or (
-                config.patience is not None and _validations_without_gain(records.validation_losses) >= config.patience
+            elif (
+                (config.stop_below is not None and loss < config.stop_below * records.losses[0])
+                or (config.stop_loss is not None and loss < config.stop_loss)
+                or (
+                    config.patience is not None
+                    and _validations_without_gain(records.validation_losses) >= config.patience
+                )
             ):
                 state.status = "stopped"
             elif state.epoch == config.epochs:

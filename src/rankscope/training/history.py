@@ -49,8 +49,9 @@ class History:
     matrices
         Record of each matrix, by its name in the network.
     status
-        "finished"; "stopped" (by `stop_below` or a callback); "diverged" (the last loss or gradient is not finite; the
-        network keeps the weights from before that update); "exhausted" (the iterable of trials ended).
+        "finished"; "stopped" (by `stop_below`, `stop_loss`, `patience` or a callback); "diverged" (the last loss or
+        gradient is not finite; the network keeps the weights from before that update); "exhausted" (the iterable of
+        trials ended).
     learning_rate
         Initial learning rate; epochs times learning rate is the learning time.
     seconds

@@ -133,6 +133,30 @@ def accuracy(outputs: Tensor, targets: Tensor, mask: Tensor, *, last: bool = Fal
     return float((right * weight).sum() / weight.double().sum())
 
 
+def sign_accuracy(outputs: Tensor, targets: Tensor, mask: Tensor) -> float:
+    """Return the fraction of trials whose mean output over masked steps has the sign of the mean target there.
+
+    Parameters
+    ----------
+    outputs, targets, mask
+        (batch, time, 1). A trial with a mean target of 0 has no answer and is left out.
+
+    Raises
+    ------
+    InputError
+        If their shapes differ, there is more than one output, or no trial has an answer.
+    """
+    _check_shapes(outputs, targets, mask)
+    if mask.shape[-1] != 1:
+        raise InputError(f"targets must have one channel, whose sign is the answer, got {mask.shape[-1]}")
+    wanted = torch.where(mask == 0, 0, targets * mask).double().sum((1, 2))
+    found = torch.where(mask == 0, 0, outputs * mask).double().sum((1, 2))
+    answered = wanted != 0
+    if not bool(answered.any()):
+        raise InputError("targets must have a mean other than 0 over the masked steps of a trial, got none")
+    return float((torch.sign(found) == torch.sign(wanted))[answered].double().mean())
+
+
 def find_loss(loss: str | Loss | None = None, task: object = None) -> Loss:
     """Return a loss function.
 
@@ -181,20 +205,22 @@ def evaluate(network: Network, trials: Trials, rng: RngLike = None, loss: str | 
 
 
 @torch.no_grad()
-def validate(network: Network, batches: Sequence[Trials], loss: str | Loss) -> tuple[float, float]:
+def validate(network: Network, batches: Sequence[Trials], loss: str | Loss, task: object = None) -> tuple[float, float]:
     """Return the loss and the accuracy of `network`, each the mean over all trials of `batches`.
 
-    The accuracy is NaN for losses that are not of classes.
+    The accuracy is that of classes for their losses; else the `trial_accuracy(outputs, targets, mask)` of a task that
+    has one; else NaN.
     """
     judge = find_loss(loss)
-    classes = judge in (cross_entropy_loss, binary_cross_entropy_loss)
+    own = getattr(task, "trial_accuracy", None)
+    right_of = accuracy if judge in (cross_entropy_loss, binary_cross_entropy_loss) else own
     losses, right = [], []
     with evaluating(network):
         for trials in batches:
             outputs = outputs_on(network, trials, 0)
             targets, mask = trials.targets.to(outputs), trials.mask.to(outputs)
             losses.append(float(judge(outputs, targets, mask)))
-            right.append(accuracy(outputs, targets, mask) if classes else math.nan)
+            right.append(math.nan if right_of is None else right_of(outputs, targets, mask))
     sizes = [trials.batch_size for trials in batches]
     return float(np.average(losses, weights=sizes)), float(np.average(right, weights=sizes))
 

@@ -55,8 +55,8 @@ def train(
         Seed or Generator of the trials and the network's noise.
     config, options
         A TrainingConfig, or its fields as keywords: batch_size, optimizer, learning_rate, schedule, weight_decay,
-        clip_norm, gradient_noise, penalties, dtype, stop_below, loss, recorded_epochs, singular_values, eigenvalues,
-        record_weights, matrices, validation_trials, validation_every, keep_best, kept_epochs, patience.
+        clip_norm, gradient_noise, penalties, dtype, stop_below, stop_loss, loss, recorded_epochs, singular_values,
+        eigenvalues, record_weights, matrices, validation_trials, validation_every, keep_best, kept_epochs, patience.
     callbacks
         Functions of the TrainingState, called after every epoch. One that returns True ends the training.
     progress
@@ -93,7 +93,7 @@ def train(
                 [state],
                 gradient,
                 config,
-                validate=None if validation is None else lambda state: validate(state.network, validation, loss),
+                validate=None if validation is None else lambda state: validate(state.network, validation, loss, task),
                 callbacks=callbacks,
                 progress=training_bar() if progress is None else progress,
                 paths=() if checkpoint is None else (checkpoint,),
