@@ -1,10 +1,12 @@
 """What the page is told about a run, without a browser."""
 
+import copy
 import json
 import shutil
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 from made_up_linear_run import dataset_for, diverge
 from made_up_run import SAMPLES, TASKS, fail, forget, make_run
@@ -241,7 +243,7 @@ def test_what_is_not_a_run_is_refused():
 
 def test_overlaps_are_those_of_the_weights_before_learning_and_of_activity_after(nonlinear):
     run, content = nonlinear
-    anatomy = network(content, task="flipflop", gain=0.0, sample=0, hidden_size=16)["detail"]["anatomy"]
+    (anatomy,) = network(content, task="flipflop", gain=0.0, sample=0, hidden_size=16)["detail"]["anatomy"]
     one = run.sel(task="flipflop", gain=0.0, sample=0, side="right").isel(block=0, hidden_size=0)
     right = anatomy["right"]
     assert right["names"] == ["inputs", "outputs", "activity after learning", "adjoints after learning"]
@@ -249,3 +251,28 @@ def test_overlaps_are_those_of_the_weights_before_learning_and_of_activity_after
         at = {"partner": partner, "stage": stage}
         np.testing.assert_allclose(unpack(right["values"])[row], one.overlap.sel(at), rtol=1e-6)
         assert right["nulls"][row] == pytest.approx(float(one.overlap_null.sel(at)))
+
+
+def test_shares_growth_and_visibility_are_those_of_the_anatomy():
+    task, rng = rs.tasks.make("flipflop"), np.random.default_rng(0)
+    before = rs.RateRNN.initialize(task, 16, 0.5, rng=0)
+    networks = {}
+    for epoch in (3, 6):
+        after = networks[epoch] = copy.deepcopy(before)
+        step = epoch * np.outer(rng.standard_normal(16), rng.standard_normal(16)) / 16
+        with torch.no_grad():
+            after.recurrent_weights += torch.as_tensor(step)
+    found = rs.anatomy(before, after, task, history=networks)
+    run = found.expand_dims(sample=[0]).assign(status=("sample", ["finished"]))
+    (one,) = collect(run)["networks"][0]["detail"]["anatomy"]
+    found = found.isel(block=0)
+    assert (one["visible"], one["directions"]) == (int(found.visible.sum()), 1)
+    assert one["edge"] == pytest.approx(float(found.visible_edge))
+    np.testing.assert_array_equal(unpack(one["growth"]["epochs"]), [0, 3, 6])
+    expected = found.growth_strength.dropna("direction").values
+    np.testing.assert_allclose(unpack(one["growth"]["strength"]), np.vstack([0 * expected[:1], expected]), rtol=1e-6)
+    shares = dict(zip(one["shares"]["names"], unpack(one["shares"]["values"]), strict=True))
+    components = unpack(one["shares"]["components"])
+    np.testing.assert_allclose(shares["random change"], components / 16, rtol=1e-6)
+    after_learning = found.activity_share.sel(stage="after", activity_component=components)
+    np.testing.assert_allclose(shares["activity after learning"], after_learning, rtol=1e-6)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rankscope.errors import InputError
 from rankscope.experiments.averages import was_trained
 from rankscope.figures.labels import QUANTITIES, label_prefix, value_text
-from rankscope.report.anatomy import anatomy_of
+from rankscope.report.anatomy import ANATOMY, anatomy_of
 from rankscope.report.packing import finite_or_none, pack, packed_bytes, thinned
 
 CURVE_POINTS = (50, 400)  # of each loss curve, at least and at most
@@ -43,8 +43,7 @@ ARRAYS = (
     "example_target",
     "example_mask",
     "example_output",
-    "overlap",
-    "overlap_null",
+    *ANATOMY,
 )
 
 Array = NDArray[np.float64]
@@ -114,7 +113,10 @@ def networks_of(dataset: xr.Dataset) -> list[dict[str, Any]]:
     for number in sorted(range(len(networks)), key=lambda number: (labels[number].get("sample", 0), number)):
         values = all_values[number]
         detail = _known(
-            history=_history(values), spectra=_spectra(values, flat), trial=_trial(values), anatomy=anatomy_of(values)
+            history=_history(values),
+            spectra=_spectra(values, flat),
+            trial=_trial(values),
+            anatomy=anatomy_of(values) or None,
         )
         left -= packed_bytes(detail)
         if left < 0:

@@ -17,7 +17,7 @@ from rankscope.report.collect import collect
 from rankscope.report.provenance import of_dataset, open_folder
 from rankscope.validation import choice
 
-SCRIPTS = ("data.js", "figures.js", "comparison.js", "network.js", "page.js")
+SCRIPTS = ("data.js", "figures.js", "comparison.js", "anatomy.js", "network.js", "page.js")
 #: What the scripts need; the rest is in the HTML.
 DRAWN = ("dimensions", "main", "panels", "groups", "scalars", "networks")
 

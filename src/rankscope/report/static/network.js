@@ -184,24 +184,6 @@
     };
   }
 
-  function alignmentData(side, vector) {
-    const one = network.detail.anatomy[side];
-    const values = rows(one.values);
-    const index = values[0].map((_, i) => i + 1);
-    return {
-      traces: one.names.map((name, i) => ({
-        x: index, y: values[i], mode: "lines+markers", name: text(name + " (random: " + shown(one.nulls[i], 2) + ")"),
-        line: { color: styleOf(i).color, width: 1.2 }, marker: { color: styleOf(i).color, symbol: styleOf(i).symbol, size: 7 },
-        hovertemplate: "direction %{x}: %{y:.2f}<extra>" + text(name) + "</extra>",
-      })),
-      axes: {
-        x: { title: "direction of ΔW", range: [0.7, index.length + 0.3], dtick: 1 }, y: { title: "overlap of " + vector, range: [0, 1.03] }, showlegend: true,
-      },
-      summary: "Of " + network.detail.anatomy.block + ", the strongest direction has the overlaps "
-        + one.names.map((name, i) => shown(values[i][0], 2) + " with " + name).join(", ") + ".",
-    };
-  }
-
   function trialChannels(name) {
     return rows(network.detail.trial[name]);
   }
@@ -329,9 +311,6 @@
       rest("Singular values before and after learning", singularData);
       if (spectra().eigen) { rest("Eigenvalues before and after learning", eigenData, { tall: true }); }
     }
-    const anatomy = (network.detail && network.detail.anatomy) || {};
-    if (anatomy.right) { rest("Whose directions: what they read (v)", () => alignmentData("right", "v")); }
-    if (anatomy.left) { rest("Whose directions: where they write (u)", () => alignmentData("left", "u")); }
     weights();
   }
 
@@ -369,6 +348,7 @@
       weights();
       restCharts.forEach((one) => one.redraw());
     }
+    window.report.showAnatomy(network.detail && network.detail.anatomy);
     if (history()) { show(numbers(history().epochs).length - 1); }
   }
 
@@ -391,6 +371,7 @@
     slider.addEventListener("input", () => { stop(); show(Number(slider.value)); });
     play.addEventListener("click", () => (timer === null ? start() : stop()));
     byId("weight-choice").addEventListener("change", (event) => { weight = Number(event.target.value); restCharts.forEach((one) => one.redraw()); });
+    window.report.startAnatomy();
     open(0);
   };
   window.report.open = open;
