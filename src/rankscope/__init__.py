@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rankscope import figures as figures
     from rankscope import lowrank as lowrank
     from rankscope import plot as plot
+    from rankscope import regime as regime
     from rankscope import tasks as tasks
     from rankscope import theory as theory
     from rankscope.checkpoints import compare as compare
@@ -64,6 +65,7 @@ _PUBLIC = {
     "figures": "",
     "lowrank": "",
     "plot": "",
+    "regime": "",
     "tasks": "",
     "theory": "",
     "compare": "checkpoints",

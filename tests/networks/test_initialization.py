@@ -242,3 +242,17 @@ def test_a_perturbation_moves_each_weight_and_no_draw():
         assert not torch.equal(one.get_parameter(name), other.get_parameter(name))
     with pytest.raises(InputError, match="perturbation must be"):
         network(perturbation=-1.0)
+
+
+def test_output_norm_and_rank_of_the_initial_weights():
+    usual = draw_weights(1, 2, 30, 0.9, 0)
+    other = draw_weights(1, 2, 30, 0.9, 0, output_norm=1.0, initial_rank=3)
+    np.testing.assert_allclose(np.linalg.norm(other.output, axis=1), 1)
+    np.testing.assert_allclose(other.output, usual.output * np.sqrt(30))
+    assert np.linalg.matrix_rank(other.recurrent) == 3
+    assert np.linalg.norm(other.recurrent) == pytest.approx(np.linalg.norm(usual.recurrent))
+    np.testing.assert_array_equal(draw_weights(1, 2, 30, 0.9, 0, initial_rank=3).input, usual.input)
+    assert not draw_weights(1, 2, 30, 0.0, 0, initial_rank=3).recurrent.any()
+    for options in ({"output_norm": 0}, {"initial_rank": 31}):
+        with pytest.raises(InputError, match=next(iter(options))):
+            draw_weights(1, 2, 30, 0.9, 0, **options)

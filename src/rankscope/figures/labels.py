@@ -33,6 +33,18 @@ QUANTITIES = {
     "learning_rate": Quantity("learning rate", log=True),
     "initial_accuracy": Quantity("accuracy before learning"),
     "coverage": Quantity("fraction of words with a vector"),
+    "kernel_alignment": Quantity("kernel alignment (1: lazy)"),
+    "recurrent_kernel_alignment": Quantity("kernel alignment, recurrent weights"),
+    "representation_alignment": Quantity("representation alignment"),
+    "output_alignment": Quantity("alignment with outputs ρ"),
+    "initial_output_alignment": Quantity("alignment with outputs ρ before learning"),
+    "output_variance_ratio": Quantity("variance along outputs / random", log=True),
+    "participation_ratio": Quantity("participation ratio of activity"),
+    "activity_dimension": Quantity("components for 90 % of the variance", integer=True),
+    "fit_dimension": Quantity("components for 90 % of the outputs", integer=True),
+    "output_noise_loss": Quantity("loss added by noise along outputs", log=True),
+    "component_noise_loss": Quantity("loss added by noise along components", log=True),
+    "random_noise_loss": Quantity("loss added by noise along random directions", log=True),
 }
 
 #: Titles of axes along a label of the networks.
@@ -41,16 +53,20 @@ LABELS = {
     "hidden_size": "number of units N",
     "target": "target ẑ",
     "noise_std": "standard deviation of the noise",
+    "output_norm": "norm of the output weights |w|",
+    "initial_rank": "rank of the initial connectivity",
     "dt": "time step (membrane time constants)",
     "batch_size": "batch size (trials)",
 }
 #: Symbols before the value of a label.
-SYMBOLS = {"gain": "g = ", "hidden_size": "N = ", "target": "ẑ = ", "task": ""}
+SYMBOLS = {"gain": "g = ", "output_norm": "|w| = ", "hidden_size": "N = ", "target": "ẑ = ", "task": ""}
 TASKS = {"flipflop": "flip-flop", "mante": "Mante", "romo": "Romo"}
 _MATH = {
     "‖ΔW‖": r"$\|\Delta W\|$",
     "‖W‖": r"$\|W\|$",
     "ẑ": r"$\hat z$",
+    "outputs ρ": r"outputs $\rho$",
+    "|w|": r"$|w|$",
     "gain g": "gain $g$",
     "units N": "units $N$",
 }

@@ -16,6 +16,7 @@ from rankscope.errors import InputError
 from rankscope.linalg.threads import threads_for
 from rankscope.measurements.accuracy_along import ACCURACY_ALONG
 from rankscope.measurements.accuracy_truncation import ACCURACY_TRUNCATION
+from rankscope.measurements.activity import ACTIVITY
 from rankscope.measurements.anatomy import ANATOMY
 from rankscope.measurements.anatomy_along import ANATOMY_ALONG
 from rankscope.measurements.base import EVALUATION_TRIALS as EVALUATION_TRIALS
@@ -23,7 +24,9 @@ from rankscope.measurements.base import Measurement as Measurement
 from rankscope.measurements.base import TrainedNetwork as TrainedNetwork
 from rankscope.measurements.evaluation import EVALUATION
 from rankscope.measurements.gate_spectra import GATE_SPECTRA
+from rankscope.measurements.kernel import KERNEL
 from rankscope.measurements.learning import LEARNING
+from rankscope.measurements.noise import NOISE
 from rankscope.measurements.norms import NORMS
 from rankscope.measurements.outlier import OUTLIER
 from rankscope.measurements.score import SCORE
@@ -52,6 +55,9 @@ MEASUREMENTS: dict[str, Measurement] = {
         SCORE,
         ANATOMY,
         ANATOMY_ALONG,
+        ACTIVITY,
+        KERNEL,
+        NOISE,
     )
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -10,8 +10,11 @@ from torch.autograd.function import once_differentiable
 
 from rankscope.networks import forward_backward
 from rankscope.networks.forward_backward import Needs, OutputGradients, Plan, time_major
-from rankscope.networks.recurrence import Dynamics, Run, Weights, silent_steps
+from rankscope.networks.recurrence import Dynamics, Run, Weights, plain, silent_steps
 from rankscope.networks.workspace import Lease, WorkspaceKey, WorkspacePool
+
+if TYPE_CHECKING:
+    from rankscope.networks.rate import RateRNN
 
 
 def fused(
@@ -41,6 +44,26 @@ def fused(
     readout, states = _Recurrence.apply(driving, noise, *weights[:5], plan, lease)  # type: ignore[no-untyped-call]
     outputs = dynamics.readout_nonlinearity(readout) if dynamics.convention == "rate" else readout
     return Run(_padded(outputs, silent), None if states is None else _padded(states, silent))
+
+
+def integrate(
+    network: RateRNN, inputs: Tensor, weights: Weights, increments: Tensor | None = None, return_states: bool = False
+) -> Run:
+    """Run a network with given weights and noise increments, by the fused engine where it applies.
+
+    Parameters
+    ----------
+    network
+        Its dynamics and engine are used, not its weights.
+    inputs
+        (batch, time, in), in the type of the weights.
+    increments
+        What is added to the state in each step, (batch, time, N), or None.
+    """
+    dynamics = network.dynamics
+    if network.engine != "plain" and dynamics.differentiated_by_hand and weights.tau is None:
+        return fused(inputs, weights, dynamics, increments, return_states, network.workspaces)
+    return plain(inputs, weights, dynamics, increments, return_states)
 
 
 class _Recurrence(torch.autograd.Function):

@@ -39,6 +39,8 @@ def draw_weights(
     input_is_output: bool = False,
     recurrent_rng: RngLike = None,
     exact_norms: bool = True,
+    output_norm: float | None = None,
+    initial_rank: int | None = None,
 ) -> InitialWeights:
     """Draw the weights of an untrained network.
 
@@ -59,6 +61,12 @@ def draw_weights(
     exact_norms
         Scale input and output vectors to their norms. Otherwise their entries are independent, of variance 1 (inputs)
         and 1/N^2 (outputs), and the norms hold on average.
+    output_norm
+        Norm of each output vector (without `exact_norms` on average), by default 1 / sqrt(N). Larger ones, up to about
+        1, lead to oblique solutions, in which the outputs are not read from the leading components of activity
+        (Schuessler et al., eLife 2024).
+    initial_rank
+        Rank of W0, by default N (see `of_rank`).
 
     Raises
     ------
@@ -79,6 +87,7 @@ def draw_weights(
         raise InputError("exact_norms must be True for orthogonal vectors, got False")
     if orthogonal and vectors > N:
         raise InputError(f"hidden_size must be at least {vectors} for {vectors} orthogonal vectors, got {N}")
+    norm = None if output_norm is None else number("output_norm", output_norm, above=0)
     rng = generator(rng)
     directions = rng.standard_normal((N, vectors))
     if orthogonal:
@@ -88,11 +97,29 @@ def draw_weights(
     directions /= np.linalg.norm(directions, axis=0) if exact_norms else math.sqrt(N)
     outputs = directions[:, :output_size] if input_is_output else directions[:, input_size:]
     source = rng if recurrent_rng is None else generator(recurrent_rng, "recurrent_rng")
+    recurrent = source.standard_normal((N, N)) * (g / math.sqrt(N))
     return InitialWeights(
         input=directions[:, :input_size] * math.sqrt(N),
-        recurrent=source.standard_normal((N, N)) * (g / math.sqrt(N)),
-        output=outputs.T / math.sqrt(N),
+        recurrent=recurrent if initial_rank is None else of_rank(recurrent, initial_rank),
+        output=outputs.T / math.sqrt(N) if norm is None else outputs.T * norm,
     )
+
+
+def of_rank(recurrent: Array, rank: int) -> Array:
+    """Return the best approximation (N, N) of a rank, scaled to the norm of the weights themselves (Liu et al. 2024).
+
+    The variance of the entries stays g^2 / N, while the radius of the eigenvalues, g at full rank, grows.
+
+    Raises
+    ------
+    InputError
+        If the rank is not between 1 and N.
+    """
+    rank = integer("initial_rank", rank, minimum=1, maximum=len(recurrent))
+    U, s, Vt = np.linalg.svd(recurrent)
+    scale = math.sqrt((s**2).sum() / (s[:rank] ** 2).sum()) if s[0] > 0 else 1.0
+    found: Array = (U[:, :rank] * (s[:rank] * scale)) @ Vt[:rank]
+    return found
 
 
 def perturbed(weights: InitialWeights, size: float, rng: RngLike) -> InitialWeights:

@@ -18,14 +18,14 @@ from torch import Tensor, nn
 
 from rankscope.errors import InputError
 from rankscope.networks import recurrence
-from rankscope.networks.fused import fused
+from rankscope.networks.fused import integrate
 from rankscope.networks.initialization import constrained, draw_weights, perturbed
 from rankscope.networks.network_file import SavedNetwork, saved_as
 from rankscope.networks.nonlinearities import Elementwise, Nonlinearity, find_nonlinearity, name_of
 from rankscope.networks.parameters import PARAMETERS, TRAINABLE, checked_weights
 from rankscope.networks.parametrizations import constrain
 from rankscope.networks.protocol import channels_of
-from rankscope.networks.recurrence import Convention, Dynamics, Engine, Weights, plain
+from rankscope.networks.recurrence import Convention, Dynamics, Engine, Weights
 from rankscope.networks.states import by_step, checked_inputs, checked_state, noise_increments
 from rankscope.networks.workspace import WorkspacePool
 from rankscope.tasks.trials import Task
@@ -137,6 +137,8 @@ class RateRNN(SavedNetwork):
         rank: int | None = None,
         perturbation: float = 0.0,
         perturbation_rng: RngLike = 0,
+        output_norm: float | None = None,
+        initial_rank: int | None = None,
         **options: Any,
     ) -> RateRNN:
         """Draw an untrained network with the channels and the time step of `task`.
@@ -146,8 +148,8 @@ class RateRNN(SavedNetwork):
         task
             Anything with `sample(batch_size, rng) -> Trials`. Its `dt`, if it has one, is the default step; an
             `autonomous` task (Cosine) starts from h[0] = the input vector.
-        hidden_size, gain, rng, orthogonal, input_is_output, recurrent_rng, exact_norms
-            As in `draw_weights`.
+        hidden_size, gain, rng, orthogonal, input_is_output, recurrent_rng, exact_norms, output_norm, initial_rank
+            As in `draw_weights`; no `initial_rank` with `dale` or `density`, which change it.
         dtype
             torch.float32 or torch.float64. The draws are the same for both.
         dale, density, rank
@@ -174,7 +176,11 @@ class RateRNN(SavedNetwork):
             input_is_output=input_is_output,
             recurrent_rng=recurrent_rng,
             exact_norms=exact_norms,
+            output_norm=output_norm,
+            initial_rank=initial_rank,
         )
+        if initial_rank is not None and (dale is not None or density is not None):
+            raise InputError(f"initial_rank must be None with dale or density, got {initial_rank!r}")
         drawn = perturbed(drawn, perturbation, perturbation_rng)
         for option in options:
             choice("option", option, RATE_OPTIONS)
@@ -182,8 +188,7 @@ class RateRNN(SavedNetwork):
         if getattr(task, "autonomous", False):
             options.setdefault("initial_state", torch.as_tensor(drawn.input[:, 0], dtype=dtype))
         recurrent, mask = constrained(drawn.recurrent, dale, density, rng)
-        weights = (torch.as_tensor(w, dtype=dtype) for w in (drawn.input, recurrent, drawn.output))
-        network = cls(*weights, **options)
+        network = cls(*(torch.as_tensor(w, dtype=dtype) for w in (drawn.input, recurrent, drawn.output)), **options)
         constrain(network, "recurrent_weights", dale, mask, rank, rng)
         return network
 
@@ -215,7 +220,7 @@ class RateRNN(SavedNetwork):
         return_states
             Also return the states.
         noise
-            The standard normal xi, (batch, time, N), scaled here by sqrt(dt) noise_std. None draws it from `rng`.
+            Standard normal xi, (batch, time, N), scaled by sqrt(dt) noise_std. None draws it from `rng`.
         rng
             Source of the noise; not touched where `noise_std` is 0.
         initial_state
@@ -233,17 +238,11 @@ class RateRNN(SavedNetwork):
         InputError
             If `inputs`, `noise` or `initial_state` has the wrong shape.
         """
-        inputs = self.checked(inputs)
+        inputs, weights = self.checked(inputs), self.weights
         increments = self.draw_noise(inputs, rng, noise)
-        weights = self.weights
         if initial_state is not None:
             weights = weights._replace(initial_state=checked_state(initial_state, self, len(inputs)))
-        use_fused = self.engine != "plain" and self.dynamics.differentiated_by_hand and self.tau is None
-        run = (
-            fused(inputs, weights, self.dynamics, increments, return_states, self.workspaces)
-            if use_fused
-            else plain(inputs, weights, self.dynamics, increments, return_states)
-        )
+        run = integrate(self, inputs, weights, increments, return_states)
         return run.outputs if run.states is None else (run.outputs, run.states)
 
     def step(self, state: Tensor, inputs: Tensor | None = None) -> Tensor:

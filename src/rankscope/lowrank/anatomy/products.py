@@ -19,12 +19,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from rankscope.networks.fused import fused
+from rankscope.networks.fused import integrate
 from rankscope.networks.gated import GatedRNN
 from rankscope.networks.gated_layer import LayerProducts, LayerWeights, collected_products, gated_layer
 from rankscope.networks.protocol import Network, evaluating, outputs_of
 from rankscope.networks.rate import RateRNN
-from rankscope.networks.recurrence import Weights, initial_states, plain, step_of
+from rankscope.networks.recurrence import Weights, initial_states, step_of
 from rankscope.tasks.trials import Trials
 from rankscope.training.loss import Loss
 from rankscope.validation import RngLike
@@ -67,8 +67,7 @@ def _of_rate_network(network: RateRNN, trials: Trials, loss: Loss, rng: RngLike)
     # The gradient with respect to increments of the state is the adjoint.
     eta = inputs.new_zeros(batch, steps, network.hidden_size) if noise is None else noise
     eta = eta.detach().requires_grad_()
-    engine = network.engine != "plain" and dynamics.differentiated_by_hand and weights.tau is None
-    run = (fused if engine else plain)(inputs, weights, dynamics, eta, return_states=True)
+    run = integrate(network, inputs, weights, eta, return_states=True)
     assert run.states is not None
     (adjoints,) = torch.autograd.grad(_loss(loss, run.outputs, trials), eta)
     h = torch.cat([initial_states(weights, batch)[:, None], run.states.detach()[:, :-1]], 1)
