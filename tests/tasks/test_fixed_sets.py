@@ -9,7 +9,7 @@ import torch
 import rankscope as rs
 from rankscope.errors import InputError
 from rankscope.tasks import steps_per_epoch
-from rankscope.training.loss import sign_accuracy
+from rankscope.tasks.fixed_set import sign_accuracy
 
 FIVE = {
     "perceptual_decision": (1, 51),

@@ -20,6 +20,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -82,9 +83,7 @@ class FixedSetTask(BuiltInTask):
         return [_chosen(self._set, held)]
 
     def trial_accuracy(self, outputs: Tensor, targets: Tensor, mask: Tensor) -> float:
-        """Return the fraction of trials with the right answer; see `rankscope.training.loss.sign_accuracy`."""
-        from rankscope.training.loss import sign_accuracy
-
+        """Return the fraction of trials with the right answer, as `sign_accuracy`."""
         return sign_accuracy(outputs, targets, mask)
 
     @cached_property
@@ -105,6 +104,33 @@ class FixedSetTask(BuiltInTask):
         if not checked or 0 in checked:
             raise InputError(f"{name} must be one or more numbers other than 0, got {given!r}")
         self._settle(name, checked)
+
+
+def sign_accuracy(outputs: Tensor, targets: Tensor, mask: Tensor) -> float:
+    """Return the fraction of trials whose mean output over masked steps has the sign of the mean target there.
+
+    Parameters
+    ----------
+    outputs, targets, mask
+        (batch, time, 1). A trial with a mean target of 0 has no answer and is left out.
+
+    Raises
+    ------
+    InputError
+        If their shapes differ, there is more than one output, or no trial has an answer.
+    """
+    if not outputs.shape == targets.shape == mask.shape or mask.shape[-1] != 1:
+        shapes = f"{tuple(outputs.shape)}, {tuple(targets.shape)}, {tuple(mask.shape)}"
+        raise InputError(
+            f"outputs, targets and mask must have one shape (batch, time, 1), with one channel whose sign is the "
+            f"answer, got {shapes}"
+        )
+    wanted = torch.where(mask == 0, 0, targets * mask).double().sum((1, 2))
+    found = torch.where(mask == 0, 0, outputs * mask).double().sum((1, 2))
+    answered = wanted != 0
+    if not bool(answered.any()):
+        raise InputError("targets must have a mean other than 0 over the masked steps of a trial, got none")
+    return float((torch.sign(found) == torch.sign(wanted))[answered].double().mean())
 
 
 def answered(inputs: Array, answer: Array, begin: Array, length: int) -> Trials:

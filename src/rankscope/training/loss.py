@@ -133,30 +133,6 @@ def accuracy(outputs: Tensor, targets: Tensor, mask: Tensor, *, last: bool = Fal
     return float((right * weight).sum() / weight.double().sum())
 
 
-def sign_accuracy(outputs: Tensor, targets: Tensor, mask: Tensor) -> float:
-    """Return the fraction of trials whose mean output over masked steps has the sign of the mean target there.
-
-    Parameters
-    ----------
-    outputs, targets, mask
-        (batch, time, 1). A trial with a mean target of 0 has no answer and is left out.
-
-    Raises
-    ------
-    InputError
-        If their shapes differ, there is more than one output, or no trial has an answer.
-    """
-    _check_shapes(outputs, targets, mask)
-    if mask.shape[-1] != 1:
-        raise InputError(f"targets must have one channel, whose sign is the answer, got {mask.shape[-1]}")
-    wanted = torch.where(mask == 0, 0, targets * mask).double().sum((1, 2))
-    found = torch.where(mask == 0, 0, outputs * mask).double().sum((1, 2))
-    answered = wanted != 0
-    if not bool(answered.any()):
-        raise InputError("targets must have a mean other than 0 over the masked steps of a trial, got none")
-    return float((torch.sign(found) == torch.sign(wanted))[answered].double().mean())
-
-
 def find_loss(loss: str | Loss | None = None, task: object = None) -> Loss:
     """Return a loss function.
 
