@@ -20,7 +20,7 @@ from rankscope.experiments import EXPERIMENTS
 from rankscope.figures import FIGURES, save_figure
 from rankscope.plot.style import series, styled
 
-NONLINEAR = ("tasks", "gain", "rounding", "spectra", "alignment", "size")
+NONLINEAR = ("tasks", "gain", "rounding", "spectra", "alignment", "regimes", "size")
 LINEAR = ("linear", "linear-gain", "linear-log", "divergence", "cosine")
 ALL = (*NONLINEAR, *LINEAR, "sentiment", "neurogym")
 
@@ -35,6 +35,10 @@ def dataset_for(name):
         return linear_dataset_for(name)
     if name == "rounding":
         return xr.concat([make_run((16,))] * 4, xr.Variable("repetition", range(4)))
+    if name == "regimes":
+        run = xr.concat([make_run((16,))] * 3, xr.Variable("output_norm", [0.1, 0.3, 1.0]))
+        meters = ("kernel_alignment", "output_alignment", "output_alignment_null")
+        return run.assign(dict.fromkeys(meters, run["change_norm"] / 9))
     if name in NONLINEAR:
         return make_run((8, 16, 32) if name == "size" else (16,))
     return make_sentiment_run() if name == "sentiment" else make_neurogym_run()

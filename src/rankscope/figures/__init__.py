@@ -18,6 +18,7 @@ from rankscope.figures.linear import linear as linear
 from rankscope.figures.linear_gain import linear_gain as linear_gain
 from rankscope.figures.linear_log import linear_log as linear_log
 from rankscope.figures.neurogym import neurogym as neurogym
+from rankscope.figures.regimes import regimes as regimes
 from rankscope.figures.rounding import rounding as rounding
 from rankscope.figures.saving import save_figure as save_figure
 from rankscope.figures.sentiment import sentiment as sentiment
@@ -34,6 +35,7 @@ FIGURES: dict[str, Callable[[xr.Dataset], Figure]] = {
     "rounding": rounding,
     "spectra": spectra,
     "alignment": alignment,
+    "regimes": regimes,
     "size": size,
     "linear": linear,
     "linear-gain": linear_gain,
