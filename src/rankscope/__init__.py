@@ -22,6 +22,7 @@ from rankscope.errors import InputError as InputError
 from rankscope.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from rankscope import dynamics as dynamics
     from rankscope import figures as figures
     from rankscope import lowrank as lowrank
     from rankscope import plot as plot
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
 # Public name -> the folder it is imported from; a folder itself has "". A new name also needs its line above, which
 # type checkers read.
 _PUBLIC = {
+    "dynamics": "",
     "figures": "",
     "lowrank": "",
     "plot": "",

@@ -31,8 +31,8 @@ def figure(
     name: Annotated[
         str,
         typer.Argument(
-            help="A named experiment (`rankscope experiments`), `sweep` for a run of any other kind, or `anatomy` for "
-            "one network of a run with this measurement."
+            help="A named experiment (`rankscope experiments`), `sweep` for a run of any other kind, or `anatomy` or "
+            "`flow` for one network of a run with this measurement."
         ),
     ],
     folder: FromOption,
@@ -52,12 +52,12 @@ def figure(
 ) -> None:
     """Draw the figure of an experiment, of any sweep, or of one network, from a run."""
     from rankscope.experiments import EXPERIMENTS
-    from rankscope.figures import FIGURES, anatomy, save_figure, sweep
+    from rankscope.figures import FIGURES, anatomy, flow, save_figure, sweep
     from rankscope.figures.saving import figure_paths
     from rankscope.validation import choice
 
     figure_paths(out)
-    choice("name", name, [*EXPERIMENTS, "sweep", "anatomy"])
+    choice("name", name, [*EXPERIMENTS, "sweep", "anatomy", "flow"])
     if block is not None and name != "anatomy":
         raise InputError(f"--block must be given with the figure 'anatomy', got it with {name!r}")
     if name == "sweep":
@@ -71,6 +71,9 @@ def figure(
         run = _selected(folder, select)
         if name == "anatomy":
             print_files(save_figure(anatomy(run, block), out), as_json)
+            return
+        if name == "flow":
+            print_files(save_figure(flow(run), out), as_json)
             return
         EXPERIMENTS[name].check_axes(run)
         drawn = FIGURES[EXPERIMENTS[name].figure](run)

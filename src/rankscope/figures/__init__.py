@@ -1,7 +1,7 @@
 """Figures of experiments: each function takes the Dataset of a run and returns a matplotlib Figure.
 
 Missing or diverged networks are allowed. A figure raises `InputError` if the dataset is of another experiment, or its
-networks differ by a label that the figure does not show. `sweep` shows any labels, and `anatomy` one network.
+networks differ by a label that the figure does not show. `sweep` shows any labels, `anatomy` and `flow` one network.
 """
 
 from collections.abc import Callable
@@ -13,6 +13,7 @@ from rankscope.figures.alignment import alignment as alignment
 from rankscope.figures.anatomy import anatomy as anatomy
 from rankscope.figures.cosine import cosine as cosine
 from rankscope.figures.divergence import divergence as divergence
+from rankscope.figures.flow import flow as flow
 from rankscope.figures.gain import gain as gain
 from rankscope.figures.linear import linear as linear
 from rankscope.figures.linear_gain import linear_gain as linear_gain

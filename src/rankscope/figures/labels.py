@@ -44,6 +44,7 @@ QUANTITIES = {
     "fit_dimension": Quantity("components for 90 % of the outputs", integer=True),
     "output_noise_loss": Quantity("loss added by noise along outputs", log=True),
     "component_noise_loss": Quantity("loss added by noise along components", log=True),
+    "stable_fixed_points_found": Quantity("stable fixed points found", integer=True),
     "random_noise_loss": Quantity("loss added by noise along random directions", log=True),
 }
 

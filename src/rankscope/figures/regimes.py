@@ -59,8 +59,9 @@ def regimes(dataset: xr.Dataset) -> Figure:
             ax.set_xlabel("norm of the outputs $|w|$")
         axes[-1, -1].set_xlabel("kernel alignment")
         label_panels(figure, axes.ravel(), offset=(-14, 5))
-        null = entry("random outputs, $1/\\sqrt{N}$", color=GREY, linestyle=":", linewidth=0.9)
-        figure.legend([*handles.values(), null], [*handles, null.get_label()], loc="outside upper center", ncols=6)
+        random = "random outputs, $1/\\sqrt{N}$"
+        null = entry(random, color=GREY, linestyle=":", linewidth=0.9)
+        figure.legend([*handles.values(), null], [*handles, random], loc="outside upper center", ncols=6)
         explain_averages(figure, averages, {})
     return figure
 

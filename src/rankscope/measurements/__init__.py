@@ -23,6 +23,7 @@ from rankscope.measurements.base import EVALUATION_TRIALS as EVALUATION_TRIALS
 from rankscope.measurements.base import Measurement as Measurement
 from rankscope.measurements.base import TrainedNetwork as TrainedNetwork
 from rankscope.measurements.evaluation import EVALUATION
+from rankscope.measurements.flow import FLOW
 from rankscope.measurements.gate_spectra import GATE_SPECTRA
 from rankscope.measurements.kernel import KERNEL
 from rankscope.measurements.learning import LEARNING
@@ -58,6 +59,7 @@ MEASUREMENTS: dict[str, Measurement] = {
         ACTIVITY,
         KERNEL,
         NOISE,
+        FLOW,
     )
 }
 

@@ -63,8 +63,8 @@ def gated_jacobian(network: GatedRNN, state: Tensor, inputs: Tensor | None) -> T
     for row, u in zip(rows, given, strict=True):
         copies = row.expand(size, size).clone().requires_grad_()  # one for each entry of the next state
         with torch.enable_grad():
-            diagonal = gated_step(network, copies, u).diagonal()
-        found.append(torch.autograd.grad(diagonal.sum(), copies)[0])
+            total = gated_step(network, copies, u).diagonal().sum()
+        found.append(torch.autograd.grad(total, copies)[0])
     return torch.stack(found).reshape(*states.shape, size)
 
 

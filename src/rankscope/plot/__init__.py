@@ -8,4 +8,5 @@ from rankscope.plot.curves import loss as loss
 from rankscope.plot.curves import singular_values as singular_values
 from rankscope.plot.curves import spectrum as spectrum
 from rankscope.plot.curves import truncation as truncation
+from rankscope.plot.flow import flow as flow
 from rankscope.plot.trial import trial as trial
