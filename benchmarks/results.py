@@ -90,7 +90,12 @@ def refresh(name: str, suffix: str, folder: Path) -> None:
     further = [agreement_claim(REFERENCE)] if name == "gain" and REFERENCE.is_file() else []
     outcome = outcome_of(name, folder, run, further)
     save_figure(FIGURES[EXPERIMENTS[name].figure](run), PAGES / f"{stem}.png", ("png", "pdf"))
-    export_run(folder, PAGES / f"{stem}.csv", "csv")
+    table = EXPERIMENTS[name].table
+    if table is None:
+        export_run(folder, PAGES / f"{stem}.csv", "csv")
+    else:
+        with replacing(PAGES / f"{stem}.csv") as temporary:
+            table(run).to_csv(temporary, index=False, float_format="%.6g")
     write_json(PAGES / f"{stem}.check.json", outcome.rows)
     write_json(PAGES / f"{stem}.run.json", outcome.facts)
     if name == "neurogym" and not suffix:
@@ -106,10 +111,10 @@ def page(name: str) -> str:
     note = note_of(name)
     if note:
         parts += ["## What differs from the paper, and why", "", note, ""]
-    parts += ["## The run", "", *about(name)]
+    parts += ["## The run", "", *about(name, name)]
     further = {path.name.removesuffix(".run.json") for path in PAGES.glob(f"{name}-*.run.json")} - set(NAMES)
     for stem in sorted(further):
-        parts += [f"## Preset {stem.removeprefix(f'{name}-')}", "", *figure_and_claims(name, stem), *about(stem)]
+        parts += [f"## Preset {stem.removeprefix(f'{name}-')}", "", *figure_and_claims(name, stem), *about(name, stem)]
     return "\n".join(parts).rstrip() + "\n"
 
 
@@ -122,12 +127,13 @@ def figure_and_claims(name: str, stem: str) -> list[str]:
     return [picture, "", *table, ""]
 
 
-def about(stem: str) -> list[str]:
+def about(name: str, stem: str) -> list[str]:
     """Return the facts of one run, and its files."""
     facts = read_json(PAGES / f"{stem}.run.json")
     table = [row("", ""), row("---", "---"), row("Command", f"`{facts['command']}`")]
     table += [row(title, cell(text)) for title, text in described(facts)]
-    titles = {"csv": "scalars of every network", "check.json": "claims", "run.json": "the run", "pdf": "figure"}
+    rows = "scalars of every network" if EXPERIMENTS[name].table is None else "table of networks and ranks"
+    titles = {"csv": rows, "check.json": "claims", "run.json": "the run", "pdf": "figure"}
     files = [
         f"[{title}]({stem}.{suffix})" for suffix, title in titles.items() if (PAGES / f"{stem}.{suffix}").is_file()
     ]

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from rankscope.checkpoints import low_rank_factors as low_rank_factors
     from rankscope.lowrank import change as change
     from rankscope.lowrank import functional_rank as functional_rank
+    from rankscope.lowrank import populations as populations
     from rankscope.lowrank import truncation_curve as truncation_curve
     from rankscope.lowrank.anatomy import anatomy as anatomy
     from rankscope.networks import GatedRNN as GatedRNN
@@ -77,6 +78,7 @@ _PUBLIC = {
     "anatomy": "lowrank.anatomy",
     "change": "lowrank",
     "functional_rank": "lowrank",
+    "populations": "lowrank",
     "truncation_curve": "lowrank",
     "GatedRNN": "networks",
     "Network": "networks",

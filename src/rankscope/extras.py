@@ -16,6 +16,7 @@ EXTRAS = {
     "neurogym": ("neurogym", "gymnasium"),
     "onnx": ("onnx",),
     "parquet": ("arro3",),
+    "populations": ("sklearn", "joblib"),
     "report": ("jinja2", "markupsafe", "plotly"),
     "sentiment": ("arro3", "platformdirs"),
     "zarr": ("zarr",),

@@ -10,6 +10,7 @@ import xarray as xr
 from made_up_linear_run import dataset_for as linear_dataset_for
 from made_up_linear_run import diverge
 from made_up_neurogym_run import make_neurogym_run
+from made_up_population_run import make_population_run
 from made_up_run import TASKS, fail, forget, make_run
 from made_up_sentiment_run import fail_one, make_sentiment_run
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -22,7 +23,7 @@ from rankscope.plot.style import series, styled
 
 NONLINEAR = ("tasks", "gain", "rounding", "spectra", "alignment", "regimes", "size")
 LINEAR = ("linear", "linear-gain", "linear-log", "divergence", "cosine")
-ALL = (*NONLINEAR, *LINEAR, "sentiment", "neurogym")
+ALL = (*NONLINEAR, *LINEAR, "sentiment", "populations", "neurogym")
 
 
 @pytest.fixture(autouse=True)
@@ -41,6 +42,8 @@ def dataset_for(name):
         return run.assign(dict.fromkeys(meters, run["change_norm"] / 9))
     if name in NONLINEAR:
         return make_run((8, 16, 32) if name == "size" else (16,))
+    if name == "populations":
+        return make_population_run()
     return make_sentiment_run() if name == "sentiment" else make_neurogym_run()
 
 
@@ -51,7 +54,9 @@ def partly_failed(name):
         return fail(run, task=["mante", "romo"], gain=0.0)
     if name == "sentiment":
         return fail_one(run)
-    return run if name in ("cosine", "neurogym") else diverge(run, 20, gain=0.8, target=2.0, sample=[0, 1])
+    if name in ("cosine", "neurogym", "populations"):
+        return run
+    return diverge(run, 20, gain=0.8, target=2.0, sample=[0, 1])
 
 
 def draw(figure, layout=True):

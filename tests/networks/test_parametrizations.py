@@ -53,6 +53,8 @@ def test_constrained_weights_keep_their_value():
     [
         (lambda: Dale([1, 0]), "signs must be a vector of 1 and -1"),
         (lambda: LowRank(0), "rank must be a whole number >= 1, got 0"),
+        (lambda: LowRank(1, spread=(0, 0)), "spread must be above 0 for m or for n"),
+        (lambda: LowRank(1, spread=(1,)), "spread must be two numbers, of m and of n"),
         (lambda: Dale(1.0), "signs must be a finite number > 0 and < 1, got 1.0"),
         (lambda: Sparse(0.0), "mask must be a finite number > 0 and <= 1, got 0.0"),
         (lambda: rs.RateRNN.initialize(TASK, 4, dale=0.9), "dale must leave excitatory and inhibitory units among 4"),

@@ -66,6 +66,7 @@ OPTIONS = {
         "learning_rate": 2.0,
     },
     "schedule by function": {"schedule": f"{HERE}:halved"},
+    "learning rates of parameters": {"learning_rates": {"[crl]*": 0.3}},
     "weight decay": {"optimizer": "adamw", "weight_decay": 0.1},
     "clipping": {"clip_norm": 0.01},
     "gradient noise": {"gradient_noise": 0.01},
@@ -146,6 +147,18 @@ def test_options_of_adam_are_those_of_torch():
     assert not torch.allclose(nets[0].recurrent_weights, nets[2].recurrent_weights, rtol=0.01)
 
 
+def test_learning_rates_of_parameters():
+    net = rs.RateRNN.initialize(rs.tasks.make(TASK), 6, rng=0, rank=2, rank_spread=(0.1, 1.0))
+    before = copy.deepcopy(net)
+    trials = rs.tasks.make(TASK).sample(4, rng=0)
+    rs.squared_loss(before(trials.inputs), trials.targets, trials.mask).backward()
+    rates = {"recurrent_weights": 0.5, "input*": 0.2}
+    rs.train(net, [trials], optimizer="sgd", learning_rate=0.1, learning_rates=rates)
+    for name, old in before.named_parameters():
+        rate = 0.5 if "parametrizations" in name else {"input_weights": 0.2, "output_weights": 0.1}[name]
+        torch.testing.assert_close(dict(net.named_parameters())[name], old - rate * old.grad, rtol=1e-5, atol=1e-7)
+
+
 def test_penalties_are_what_they_are_called():
     task = rs.tasks.make(TASK)
     trials = task.sample(4, rng=0)
@@ -184,6 +197,8 @@ def test_penalties_are_what_they_are_called():
         ({"keep_best": True}, "validation_trials must be a number, such as 256, for keep_best=True"),
         ({"patience": 3}, "validation_trials must be a number, such as 256, for patience=3"),
         ({"dtype": "float16"}, "dtype must be one of 'float32', 'float64', got 'float16'"),
+        ({"learning_rates": {"recurrent": 0.1}}, "learning_rates must name trained parameters, of .*'recurrent'"),
+        ({"learning_rates": {"*": 0.1}, "optimizer": f"{HERE}:momentum"}, "learning_rates must not be given beside"),
         ({"gradient_noise": -1}, "gradient_noise must be a finite number >= 0"),
     ],
 )

@@ -11,6 +11,7 @@ from rankscope.experiments.linear import LINEAR
 from rankscope.experiments.linear_gain import LINEAR_GAIN
 from rankscope.experiments.linear_log import LINEAR_LOG
 from rankscope.experiments.neurogym import NEUROGYM
+from rankscope.experiments.populations import POPULATIONS
 from rankscope.experiments.regimes import REGIMES
 from rankscope.experiments.rounding import ROUNDING
 from rankscope.experiments.sentiment import SENTIMENT
@@ -36,6 +37,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         COSINE,
         SENTIMENT,
         NEUROGYM,
+        POPULATIONS,
         DEMO,
     )
 }

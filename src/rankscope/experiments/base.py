@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from rankscope.errors import InputError
@@ -40,6 +41,9 @@ class Experiment:
         Checked by `rankscope check`.
     figure
         Name of its figure in `rankscope.figures`; by default that of the experiment.
+    table
+        Function of the Dataset of a run that returns the rows of its file in docs/results; None is one row for each
+        network, with all scalars.
     """
 
     name: str
@@ -47,6 +51,7 @@ class Experiment:
     presets: Mapping[str, Callable[[], list[Job]]]
     claims: tuple[Claim, ...] = ()
     figure: str = ""
+    table: Callable[[xr.Dataset], pd.DataFrame] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "figure", self.figure or self.name)  # the dataclass is frozen

@@ -19,6 +19,7 @@ from rankscope.figures.linear import linear as linear
 from rankscope.figures.linear_gain import linear_gain as linear_gain
 from rankscope.figures.linear_log import linear_log as linear_log
 from rankscope.figures.neurogym import neurogym as neurogym
+from rankscope.figures.populations import populations as populations
 from rankscope.figures.regimes import regimes as regimes
 from rankscope.figures.rounding import rounding as rounding
 from rankscope.figures.saving import save_figure as save_figure
@@ -45,4 +46,5 @@ FIGURES: dict[str, Callable[[xr.Dataset], Figure]] = {
     "cosine": cosine,
     "sentiment": sentiment,
     "neurogym": neurogym,
+    "populations": populations,
 }

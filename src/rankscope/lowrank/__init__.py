@@ -6,6 +6,8 @@ from rankscope.lowrank.curve import TruncationCurve as TruncationCurve
 from rankscope.lowrank.curve import functional_rank as functional_rank
 from rankscope.lowrank.matrices import change as change
 from rankscope.lowrank.matrices import changes as changes
+from rankscope.lowrank.resampling import Populations as Populations
+from rankscope.lowrank.resampling import populations as populations
 from rankscope.lowrank.shuffle import shuffled_loss as shuffled_loss
 from rankscope.lowrank.spectra import eigenvalues as eigenvalues
 from rankscope.lowrank.spectra import spectra as spectra

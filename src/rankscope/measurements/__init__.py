@@ -30,10 +30,12 @@ from rankscope.measurements.learning import LEARNING
 from rankscope.measurements.noise import NOISE
 from rankscope.measurements.norms import NORMS
 from rankscope.measurements.outlier import OUTLIER
+from rankscope.measurements.populations import RESAMPLED
 from rankscope.measurements.score import SCORE
 from rankscope.measurements.shuffle import SHUFFLE
 from rankscope.measurements.spectra import SPECTRA
 from rankscope.measurements.trial import TRIAL
+from rankscope.measurements.trial_accuracy import TRIAL_ACCURACY
 from rankscope.measurements.truncation import TRUNCATION
 from rankscope.networks.protocol import Network, hidden_size_of, recurrent_names
 from rankscope.tasks.trials import Task
@@ -54,6 +56,8 @@ MEASUREMENTS: dict[str, Measurement] = {
         TRIAL,
         OUTLIER,
         SCORE,
+        TRIAL_ACCURACY,
+        RESAMPLED,
         ANATOMY,
         ANATOMY_ALONG,
         ACTIVITY,

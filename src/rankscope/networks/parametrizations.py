@@ -11,7 +11,8 @@ constraints of one weight are applied in the order in which they are registered.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -134,23 +135,38 @@ class LowRank(nn.Module):
     rank
         Number of directions.
     around
-        "initial": W = W0 + m n^T, where W0, the weights that the constraint is registered on, stays as it is. m starts
-        at zero and n from normal entries of variance 1 / columns. "zero": W = m n^T, with the best approximation of the
-        given weights.
+        "initial": W = W0 + m n^T, where W0, the weights that the constraint is registered on, stays as it is. "zero":
+        W = m n^T, with the best approximation of the given weights.
     rng
-        Seed or Generator of n.
+        Seed or Generator of m and n.
+    spread
+        Standard deviations of the normal entries that m and n start from, times the square root of the number of
+        columns. With 0 for m, W starts at W0, and its change has exactly `rank` directions; otherwise up to twice as
+        many, as m n^T is not zero at the beginning. Not both may be 0, as neither could learn.
 
     Raises
     ------
     InputError
-        If the rank is not a whole number >= 1.
+        If the rank is not a whole number >= 1, or `spread` is no pair of numbers >= 0, one of them above.
     """
 
     initial: Tensor | None
 
-    def __init__(self, rank: int, around: Literal["initial", "zero"] = "initial", rng: RngLike = 0) -> None:
+    def __init__(
+        self,
+        rank: int,
+        around: Literal["initial", "zero"] = "initial",
+        rng: RngLike = 0,
+        spread: Sequence[float] = (0.0, 1.0),
+    ) -> None:
         super().__init__()
         self.rank = integer("rank", rank, minimum=1)
+        given: Any = spread
+        if isinstance(given, str) or not isinstance(given, Sequence) or len(given) != 2:
+            raise InputError(f"spread must be two numbers, of m and of n, got {spread!r}")
+        self.spread = tuple(number("spread", one, minimum=0) for one in spread)
+        if not any(self.spread):
+            raise InputError(f"spread must be above 0 for m or for n, or neither could learn, got {spread!r}")
         self.around = choice("around", around, ("initial", "zero"))
         self._rng = generator(rng)
         self.register_buffer("initial", None)
@@ -164,8 +180,12 @@ class LowRank(nn.Module):
         rows, columns = weights.shape
         if self.around == "initial":
             self.initial = weights.detach().clone()
-            right = self._rng.standard_normal((columns, self.rank)) / math.sqrt(columns)
-            return weights.new_zeros(rows, self.rank), torch.as_tensor(right).to(weights)
+            of_m, of_n = self.spread
+            right = self._rng.standard_normal((columns, self.rank)) * of_n / math.sqrt(columns)
+            if not of_m:
+                return weights.new_zeros(rows, self.rank), torch.as_tensor(right).to(weights)
+            left = self._rng.standard_normal((rows, self.rank)) * of_m / math.sqrt(columns)
+            return torch.as_tensor(left).to(weights), torch.as_tensor(right).to(weights)
         U, s, Vt = torch.linalg.svd(weights, full_matrices=False)
         root = s[: self.rank].sqrt()
         return (U[:, : self.rank] * root).contiguous(), (Vt[: self.rank].t() * root).contiguous()
@@ -178,10 +198,11 @@ def constrain(
     mask: NDArray[np.bool_] | None,
     rank: int | None,
     rng: np.random.Generator,
+    spread: Sequence[float] = (0.0, 1.0),
 ) -> None:
     """Register the constraints that are not None on a weight that satisfies them: W = s |M (W0 + m n^T)|."""
     if rank is not None:
-        register_parametrization(network, name, LowRank(rank, rng=rng))
+        register_parametrization(network, name, LowRank(rank, rng=rng, spread=spread))
     if mask is not None:
         register_parametrization(network, name, Sparse(mask))
     if dale is not None:

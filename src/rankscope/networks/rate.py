@@ -9,7 +9,7 @@ The module holds the weights and options; the equation and its variants are in `
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -135,6 +135,7 @@ class RateRNN(SavedNetwork):
         dale: float | None = None,
         density: float | None = None,
         rank: int | None = None,
+        rank_spread: Sequence[float] = (0.0, 1.0),
         perturbation: float = 0.0,
         perturbation_rng: RngLike = 0,
         output_norm: float | None = None,
@@ -152,10 +153,11 @@ class RateRNN(SavedNetwork):
             As in `draw_weights`; no `initial_rank` with `dale` or `density`, which change it.
         dtype
             torch.float32 or torch.float64. The draws are the same for both.
-        dale, density, rank
+        dale, density, rank, rank_spread
             Constraints of the recurrent weights, at the beginning and in training: the fraction of excitatory units,
             balanced (see `initialization.constrained`); the fraction of connections that exist; the number of
-            directions that W - W0 has before signs and connections are imposed. See `parametrizations.py`.
+            directions that W - W0 has before signs and connections are imposed, and the `spread` of their beginning.
+            See `parametrizations.py`.
         perturbation, perturbation_rng
             Relative size and source of a change of the drawn weights (see `initialization.perturbed`).
         options
@@ -189,7 +191,7 @@ class RateRNN(SavedNetwork):
             options.setdefault("initial_state", torch.as_tensor(drawn.input[:, 0], dtype=dtype))
         recurrent, mask = constrained(drawn.recurrent, dale, density, rng)
         network = cls(*(torch.as_tensor(w, dtype=dtype) for w in (drawn.input, recurrent, drawn.output)), **options)
-        constrain(network, "recurrent_weights", dale, mask, rank, rng)
+        constrain(network, "recurrent_weights", dale, mask, rank, rng, rank_spread)
         return network
 
     @property
@@ -311,13 +313,7 @@ class RateRNN(SavedNetwork):
         return f"{sizes}, dt={d.dt:g}, {name_of(d.nonlinearity)}, {d.convention}, trained={self.trained}"
 
     def checked(self, inputs: Tensor) -> Tensor:
-        """Return `inputs` in the type of the weights.
-
-        Raises
-        ------
-        InputError
-            If they are not (batch, time, in).
-        """
+        """Return `inputs` in the type of the weights; raise `InputError` unless they are (batch, time, in)."""
         return checked_inputs(inputs, self.input_weights)
 
     def draw_noise(self, inputs: Tensor, rng: RngLike = None, noise: Tensor | None = None) -> Tensor | None:

@@ -63,7 +63,7 @@ class BatchedGradient(Gradient):
             for name in self._trained:
                 getattr(state.network, name).grad = self._gradients[name][row]
         self._optimizer: torch.optim.Optimizer | None = None
-        if not callable(config.optimizer) and config.schedule is None:
+        if not callable(config.optimizer) and config.schedule is None and config.learning_rates is None:
             # One optimizer over all parameters makes one launch of the fused kernel. It shares the entries of the
             # networks' own optimizers, so these stay up to date.
             parameters = [weights for state in states for weights in state.parameters]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any
 
 import torch
@@ -51,6 +51,12 @@ def _optimizer(name: str, value: Any) -> Any:
 def _schedule(name: str, value: Any) -> Any:
     value = _function(name, value)
     return value if callable(value) else find_schedule(name, value)
+
+
+def _rates(name: str, value: Any) -> dict[str, float]:
+    if not isinstance(value, Mapping) or not value or not all(isinstance(pattern, str) for pattern in value):
+        raise InputError(f'{name} must be a mapping such as {{"recurrent_weights": 0.002}}, got {value!r}')
+    return {pattern: number(f"{name} of {pattern}", rate, above=0) for pattern, rate in value.items()}
 
 
 def _dtype(name: str, value: Any) -> str:
@@ -112,6 +118,9 @@ class TrainingConfig(Description):
     learning_rate
         0.05 / N by default, with N the network's `hidden_size`, or else the number of columns of its first recurrent
         matrix.
+    learning_rates
+        Learning rates of some parameters in place of `learning_rate`, by name or pattern: {"recurrent_weights": 0.002}.
+        The name of a constrained weight stands for all that its constraint trains.
     schedule
         Learning rate schedule, stepped after every epoch: {"name": "StepLR", "step_size": 100} for a scheduler of
         `torch.optim.lr_scheduler`, or a function of the optimizer that returns one. ReduceLROnPlateau follows the
@@ -174,6 +183,7 @@ class TrainingConfig(Description):
     batch_size: Count = 32
     optimizer: Annotated[str | dict[str, Any] | Callable[..., Any], _check(_optimizer)] = "adam"
     learning_rate: Positive = None
+    learning_rates: Annotated[dict[str, float] | None, _check(_rates)] = None
     schedule: Annotated[dict[str, Any] | Callable[..., Any] | None, _check(_schedule)] = None
     weight_decay: Annotated[float, _check(number, minimum=0)] = 0.0
     clip_norm: Positive = None
@@ -219,9 +229,17 @@ class TrainingConfig(Description):
         return 0.05 / hidden_size if self.learning_rate is None else self.learning_rate
 
     def make_optimizer(self, parameters: list[Any], hidden_size: int) -> torch.optim.Optimizer:
-        """Return the optimizer of `parameters`; raise `InputError` if the user's function returns something else."""
+        """Return the optimizer of `parameters`, or of groups of them as torch takes.
+
+        Raises
+        ------
+        InputError
+            If the user's function returns something else, or there is one beside `learning_rates`.
+        """
         if not callable(self.optimizer):
             return make_optimizer(self.optimizer, parameters, self.rate_for(hidden_size), self.weight_decay)
+        if self.learning_rates is not None:
+            raise InputError("learning_rates must not be given beside an optimizer that is a function; it sets its own")
         optimizer = self.optimizer(parameters)
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise InputError(f"optimizer must return a torch.optim.Optimizer, got {type(optimizer).__name__}")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import fnmatch
 import inspect
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from rankscope.errors import InputError
+from rankscope.networks.protocol import Network
 from rankscope.validation import choice
 
 FUSED = ("adam", "adamw", "sgd")
@@ -63,6 +66,36 @@ def make_optimizer(
     except (ValueError, TypeError, RuntimeError) as error:
         raise InputError(f"optimizer {kind} cannot be used with {options}: {error}") from error
     return optimizer
+
+
+def parameter_groups(network: Network, rates: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Return the trained parameters of a network in groups of one learning rate each.
+
+    Parameters
+    ----------
+    rates
+        Pattern of names -> learning rate; the first that fits a parameter counts. Parameters that none fits are in the
+        first group, without a learning rate.
+
+    Raises
+    ------
+    InputError
+        If a pattern fits no trained parameter, or no further one.
+    """
+    left = {name: weights for name, weights in network.named_parameters() if weights.requires_grad}
+    known = list(dict.fromkeys(map(_name_of, left)))
+    groups: list[dict[str, Any]] = []
+    for pattern, rate in rates.items():
+        fitting = [name for name in left if fnmatch.fnmatchcase(_name_of(name), pattern)]
+        if not fitting:
+            raise InputError(f"learning_rates must name trained parameters, of {known}, got {pattern!r}")
+        groups.append({"params": [left.pop(name) for name in fitting], "lr": rate})
+    return [*([{"params": list(left.values())}] if left else []), *groups]
+
+
+def _name_of(parameter: str) -> str:
+    """Return the name of the weight that a parameter of its constraint belongs to."""
+    return re.sub(r"(^|\.)parametrizations\.(\w+)\.original\d*$", r"\1\2", parameter)
 
 
 def find_schedule(name: str, value: Any) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from rankscope.training import state_file
 from rankscope.training.config import DEFAULT_EPOCHS, TrainingConfig, check_kept
 from rankscope.training.identity import identities
 from rankscope.training.loss import Loss, name_of_loss
+from rankscope.training.optimizers import parameter_groups
 from rankscope.training.prefetch import drawn_ahead
 from rankscope.training.recorder import MatrixRecords, Recorder, record_schedule
 from rankscope.training.state import TrainingState
@@ -81,7 +82,8 @@ def begin(
     if not trained:
         got = f"trained = {network.trained!r}" if isinstance(network, RateRNN) else "no parameter with requires_grad"
         raise InputError(f"network must have something to train, got {got}")
-    optimizer = config.make_optimizer(trained, N)
+    rates = config.learning_rates
+    optimizer = config.make_optimizer(trained if rates is None else parameter_groups(network, rates), N)
     settings = config.model_dump(mode="json", exclude={"epochs", "recorded_epochs", "kept_epochs"}) | {
         "learning_rate": config.rate_for(N),
         "architecture": architecture_of(network),

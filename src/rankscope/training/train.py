@@ -54,9 +54,10 @@ def train(
     rng
         Seed or Generator of the trials and the network's noise.
     config, options
-        A TrainingConfig, or its fields as keywords: batch_size, optimizer, learning_rate, schedule, weight_decay,
-        clip_norm, gradient_noise, penalties, dtype, stop_below, stop_loss, loss, recorded_epochs, singular_values,
-        eigenvalues, record_weights, matrices, validation_trials, validation_every, keep_best, kept_epochs, patience.
+        A TrainingConfig, or its fields as keywords: batch_size, optimizer, learning_rate, learning_rates, schedule,
+        weight_decay, clip_norm, gradient_noise, penalties, dtype, stop_below, stop_loss, loss, recorded_epochs,
+        singular_values, eigenvalues, record_weights, matrices, validation_trials, validation_every, keep_best,
+        kept_epochs, patience.
     callbacks
         Functions of the TrainingState, called after every epoch. One that returns True ends the training.
     progress
