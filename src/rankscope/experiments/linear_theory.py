@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import xarray as xr
@@ -68,8 +68,7 @@ class Condition:
         """Gradient descent in the theory of infinite width, over `epoch`; None if there is nothing to solve."""
         if not self._solvable:
             return None
-        solved = InfiniteWidth(self.gain, self.target, ACCURACY).descend(self._rate, self._epochs)
-        return solved.swap_dims(tau="epoch")
+        return _descent(self.gain, self.target, self._rate, self._epochs).swap_dims(tau="epoch")
 
     @cached_property
     def expansion(self) -> xr.Dataset | None:
@@ -104,8 +103,13 @@ def exact_over_gain(target: float, until: float) -> xr.Dataset:
         `convergence_time`, `change_norm` and `shuffled_loss` at the end of learning, and `average_gradient`, the mean
         gradient norm until convergence.
     """
+    return _over_gain(target, until, GAIN_POINTS).copy(deep=True)
+
+
+@lru_cache(maxsize=32)
+def _over_gain(target: float, until: float, points: int) -> xr.Dataset:
     # Denser near the largest gain, where the curves bend.
-    gains = np.unique(min(until, MAX_GAIN) * np.sin(np.linspace(0, np.pi / 2, GAIN_POINTS)))
+    gains = np.unique(min(until, MAX_GAIN) * np.sin(np.linspace(0, np.pi / 2, points)))
     names = ("convergence_time", "change_norm", "shuffled_loss", "average_gradient")
     rows = []
     for gain in gains:
@@ -120,3 +124,9 @@ def exact_over_gain(target: float, until: float) -> xr.Dataset:
     return xr.Dataset(
         {name: ("gain", column) for name, column in zip(names, np.transpose(rows), strict=True)}, {"gain": gains}
     )
+
+
+# Figures and claims of one run need the same curves.
+@lru_cache(maxsize=128)
+def _descent(gain: float, target: float, rate: float, epochs: int) -> xr.Dataset:
+    return InfiniteWidth(gain, target, ACCURACY).descend(rate, epochs)
