@@ -7,7 +7,7 @@ from torch.nn.utils.parametrize import register_parametrization
 
 import rankscope as rs
 from rankscope.errors import InputError
-from rankscope.networks import Dale, LowRank, Sparse, matrices_of
+from rankscope.networks import Dale, LowRank, Scaled, Sparse, matrices_of
 
 TASK = rs.tasks.FlipFlop(duration=10)
 SIGNS = np.where(np.arange(12) < 9, 1, -1)
@@ -134,3 +134,63 @@ def test_constraints_on_any_module():
     assert (full[:, :8] >= 0).all()
     assert (full[:, 8:] <= 0).all()
     assert np.linalg.norm(full) > float(W.norm())  # the variance about the means of columns is kept
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Dale(np.array([1, -1, 1])),
+        lambda: Sparse(np.array([[1, 0, 1], [0, 1, 1], [1, 1, 0]])),
+        lambda: LowRank(2),
+        lambda: LowRank(1, around="zero"),
+        lambda: Scaled(3.0),
+    ],
+)
+def test_gradients_of_constraints(make):
+    constraint, rng = make(), np.random.default_rng(0)
+    parameters = constraint.right_inverse(torch.as_tensor(rng.normal(size=(3, 3))))
+    parameters = parameters if isinstance(parameters, tuple) else (parameters,)
+    # Away from zero, where the derivative of the magnitude is one-sided.
+    moved = tuple((p + torch.as_tensor(rng.normal(size=p.shape))).requires_grad_() for p in parameters)
+    assert torch.autograd.gradcheck(constraint, moved)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", {"name": "sgd", "momentum": 0.9}])
+def test_signs_and_connections_stay_through_training_and_resume(optimizer, tmp_path):
+    options = {"hidden_size": 16, "rng": 0, "dale": 0.75, "density": 0.4}
+    train = {"optimizer": optimizer, "learning_rate": 0.05, "batch_size": 4, "recorded_epochs": 0}
+    whole, parts = (rs.RateRNN.initialize(TASK, **options) for _ in range(2))
+    W0 = whole.recurrent_weights.detach().clone()
+    signs = np.where(np.arange(16) < 12, 1, -1)
+
+    def check(state):
+        W = state.network.recurrent_weights.detach()
+        assert not W[W0 == 0].any()
+        assert (W.numpy() * signs >= 0).all()
+
+    rs.train(whole, TASK, 30, 1, callbacks=[check], **train)
+    checkpoint = tmp_path / "state"
+    rs.train(parts, TASK, 12, 1, checkpoint=checkpoint, **train)
+    resumed = rs.RateRNN.initialize(TASK, **options)
+    rs.train(resumed, TASK, 30, 1, callbacks=[check], checkpoint=checkpoint, **train)
+    torch.testing.assert_close(resumed.state_dict(), whole.state_dict(), rtol=0, atol=0)
+    assert (whole.recurrent_weights - W0).abs().max() > 0.05
+
+
+def test_gamma_divides_outputs_and_leads_from_lazy_to_rich():
+    trials = TASK.sample(3, 0)
+    plain, twice = (rs.RateRNN.initialize(TASK, 24, rng=0, **options) for options in ({}, {"gamma": 2.0}))
+    torch.testing.assert_close(twice(trials.inputs) * 2, plain(trials.inputs))
+    moved, aligned = [], []
+    for gamma in (0.1, 1.0, 10.0):
+        network = rs.RateRNN.initialize(TASK, 32, rng=0, gamma=gamma)
+        before = network.snapshot()
+        history = rs.train(network, TASK, 200, rng=0, stop_below=0.3)
+        assert history.learning_rate == pytest.approx(0.05 / 32 * gamma)
+        assert history.epochs < 200
+        moved.append(rs.change(before, network).norm)
+        aligned.append(rs.regime.kernel_alignment(before, network, TASK, ["recurrent"]).value)
+    assert moved == sorted(moved)
+    assert aligned == sorted(aligned, reverse=True)
+    slow = rs.train(rs.RateRNN.initialize(TASK, 24, rng=0, gamma=2.0), TASK, 1, rng=0, optimizer="sgd")
+    assert slow.learning_rate == pytest.approx(0.05 / 24 * 4)

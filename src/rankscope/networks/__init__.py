@@ -13,6 +13,7 @@ from rankscope.networks.network_file import save_networks as save_networks
 from rankscope.networks.nonlinearities import NONLINEARITIES as NONLINEARITIES
 from rankscope.networks.parametrizations import Dale as Dale
 from rankscope.networks.parametrizations import LowRank as LowRank
+from rankscope.networks.parametrizations import Scaled as Scaled
 from rankscope.networks.parametrizations import Sparse as Sparse
 from rankscope.networks.protocol import Network as Network
 from rankscope.networks.protocol import matrices_of as matrices_of

@@ -148,7 +148,11 @@ def perturbed(weights: InitialWeights, size: float, rng: RngLike) -> InitialWeig
 
 
 def constrained(
-    recurrent: Array, dale: float | None, density: float | None, rng: np.random.Generator
+    recurrent: Array,
+    dale: float | None,
+    density: float | None,
+    rng: np.random.Generator,
+    initial_rank: int | None = None,
 ) -> tuple[Array, NDArray[np.bool_] | None]:
     """Return initial recurrent weights with Dale's law and a fraction of the connections, and the mask of these.
 
@@ -165,12 +169,16 @@ def constrained(
         Fraction f of excitatory units, 0 < f < 1, or None.
     density
         Fraction of connections that exist, 0 < density <= 1, or None for all.
+    initial_rank
+        Rank that the weights have been given, or None.
 
     Raises
     ------
     InputError
-        If a fraction is out of range, or leaves no excitatory or inhibitory unit.
+        If a fraction is out of range, or leaves no excitatory or inhibitory unit, or changes the rank.
     """
+    if initial_rank is not None and (dale is not None or density is not None):
+        raise InputError(f"initial_rank must be None with dale or density, which change it, got {initial_rank!r}")
     mask = None
     if density is not None:
         mask = rng.random(recurrent.shape) < number("density", density, above=0, maximum=1)

@@ -3,6 +3,7 @@
     Dale       W_ij = abs(V_ij) s_j: every unit is excitatory (s_j = 1) or inhibitory (s_j = -1)
     Sparse     W = M V, elementwise: connections with M_ij = 0 do not exist
     LowRank    W = W0 + m n^T with m (rows, rank) and n (columns, rank): learning has that many directions
+    Scaled     W = V / gamma: on output weights, divides the outputs, from lazy (small gamma) to rich learning
 
 Training changes V, m and n; everything that is measured is the effective weight W (`networks.matrices_of`). Several
 constraints of one weight are applied in the order in which they are registered.
@@ -191,22 +192,68 @@ class LowRank(nn.Module):
         return (U[:, : self.rank] * root).contiguous(), (Vt[: self.rank].t() * root).contiguous()
 
 
+class Scaled(nn.Module):
+    """Weights that are divided by a constant.
+
+    On the output weights: the larger gamma, the further all other weights have to move for the same change of the
+    outputs, which leads from lazy to rich learning (Chizat et al. 2019; Bordelon & Pehlevan 2022).
+
+    Parameters
+    ----------
+    gamma
+        The divisor, > 0. The weights that the constraint is registered on keep their value.
+
+    Raises
+    ------
+    InputError
+        If it is not a finite number > 0.
+    """
+
+    def __init__(self, gamma: float) -> None:
+        super().__init__()
+        self.gamma = number("gamma", gamma, above=0)
+
+    def forward(self, parameter: Tensor) -> Tensor:
+        """Return the effective weights."""
+        return parameter / self.gamma
+
+    def right_inverse(self, weights: Tensor) -> Tensor:
+        """Return the parameter for given weights."""
+        return weights * self.gamma
+
+
+def gamma_of(network: object) -> float:
+    """Return what the outputs of a network are divided by: the product over `Scaled` of its output weights, or 1."""
+    named = getattr(network, "parametrizations", {}).items()
+    scaled = (one for name, constraints in named if name == "output_weights" for one in constraints)
+    return math.prod(one.gamma for one in scaled if isinstance(one, Scaled))
+
+
 def constrain(
     network: nn.Module,
-    name: str,
     dale: float | None,
     mask: NDArray[np.bool_] | None,
     rank: int | None,
+    gamma: float | None,
     rng: np.random.Generator,
     spread: Sequence[float] = (0.0, 1.0),
 ) -> None:
-    """Register the constraints that are not None on a weight that satisfies them: W = s |M (W0 + m n^T)|."""
+    """Register the constraints that are not None: W = s |M (W0 + m n^T)|, which W satisfies, and W_out = V / gamma.
+
+    The output weights are divided by gamma first, so that V has their values.
+    """
+    name = "recurrent_weights"
     if rank is not None:
         register_parametrization(network, name, LowRank(rank, rng=rng, spread=spread))
     if mask is not None:
         register_parametrization(network, name, Sparse(mask))
     if dale is not None:
         register_parametrization(network, name, Dale(dale))
+    if gamma is not None:
+        scaled = Scaled(gamma)
+        with torch.no_grad():
+            network.output_weights.div_(scaled.gamma)  # type: ignore[operator]
+        register_parametrization(network, "output_weights", scaled)
 
 
 def _check_shape(name: str, given: torch.Size | tuple[int, ...], expected: torch.Size) -> None:

@@ -43,8 +43,8 @@ class RateRNN(SavedNetwork):
     bias, initial_state
         (N,) or None for zero.
     tau
-        Time constants of the units in units of the membrane time constant, (N,) or one number; dt / tau_i replaces dt,
-        up to 1. None is 1 for all. Networks with tau run by plain autograd.
+        Time constants of the units in units of the membrane's, (N,) or one number; dt / tau_i, at most 1, replaces dt.
+        None is 1 for all. Networks with tau run by plain autograd.
     dt
         Time step in membrane time constants, 0 < dt <= 1.
     nonlinearity
@@ -140,6 +140,7 @@ class RateRNN(SavedNetwork):
         perturbation_rng: RngLike = 0,
         output_norm: float | None = None,
         initial_rank: int | None = None,
+        gamma: float | None = None,
         **options: Any,
     ) -> RateRNN:
         """Draw an untrained network with the channels and the time step of `task`.
@@ -147,17 +148,18 @@ class RateRNN(SavedNetwork):
         Parameters
         ----------
         task
-            Anything with `sample(batch_size, rng) -> Trials`. Its `dt`, if it has one, is the default step; an
-            `autonomous` task (Cosine) starts from h[0] = the input vector.
+            Anything with `sample(batch_size, rng) -> Trials`. Its `dt` is the default step; an `autonomous` task starts
+            from h[0] = the input vector.
         hidden_size, gain, rng, orthogonal, input_is_output, recurrent_rng, exact_norms, output_norm, initial_rank
             As in `draw_weights`; no `initial_rank` with `dale` or `density`, which change it.
         dtype
             torch.float32 or torch.float64. The draws are the same for both.
         dale, density, rank, rank_spread
-            Constraints of the recurrent weights, at the beginning and in training: the fraction of excitatory units,
-            balanced (see `initialization.constrained`); the fraction of connections that exist; the number of
-            directions that W - W0 has before signs and connections are imposed, and the `spread` of their beginning.
-            See `parametrizations.py`.
+            Constraints of the recurrent weights (`parametrizations.py`): the fraction of excitatory units, balanced;
+            that of connections that exist; the rank of W - W0 before signs and connections are imposed, and the
+            `spread` of its beginning.
+        gamma
+            What outputs are divided by, from lazy (small) to rich; scales the default learning rate (`TrainingConfig`).
         perturbation, perturbation_rng
             Relative size and source of a change of the drawn weights (see `initialization.perturbed`).
         options
@@ -181,17 +183,15 @@ class RateRNN(SavedNetwork):
             output_norm=output_norm,
             initial_rank=initial_rank,
         )
-        if initial_rank is not None and (dale is not None or density is not None):
-            raise InputError(f"initial_rank must be None with dale or density, got {initial_rank!r}")
         drawn = perturbed(drawn, perturbation, perturbation_rng)
         for option in options:
             choice("option", option, RATE_OPTIONS)
         options.setdefault("dt", getattr(task, "dt", 0.5))
         if getattr(task, "autonomous", False):
             options.setdefault("initial_state", torch.as_tensor(drawn.input[:, 0], dtype=dtype))
-        recurrent, mask = constrained(drawn.recurrent, dale, density, rng)
+        recurrent, mask = constrained(drawn.recurrent, dale, density, rng, initial_rank)
         network = cls(*(torch.as_tensor(w, dtype=dtype) for w in (drawn.input, recurrent, drawn.output)), **options)
-        constrain(network, "recurrent_weights", dale, mask, rank, rng, rank_spread)
+        constrain(network, dale, mask, rank, gamma, rng, rank_spread)
         return network
 
     @property
@@ -308,8 +308,8 @@ class RateRNN(SavedNetwork):
 
     def extra_repr(self) -> str:
         """Describe the network in one line."""
-        d = self.dynamics
-        sizes = f"{self.input_weights.shape[1]} -> {self.hidden_size} -> {self.output_weights.shape[0]}"
+        d, w = self.dynamics, self.weights
+        sizes = f"{w.input.shape[1]} -> {self.hidden_size} -> {len(w.output)}"
         return f"{sizes}, dt={d.dt:g}, {name_of(d.nonlinearity)}, {d.convention}, trained={self.trained}"
 
     def checked(self, inputs: Tensor) -> Tensor:

@@ -117,7 +117,8 @@ class TrainingConfig(Description):
         a torch optimizer with a learning rate and weight decay of its own.
     learning_rate
         0.05 / N by default, with N the network's `hidden_size`, or else the number of columns of its first recurrent
-        matrix.
+        matrix. For a rate network whose outputs are divided by gamma, the default is multiplied by gamma^2 for "sgd"
+        and by gamma for other optimizers, so that outputs change at the same pace.
     learning_rates
         Learning rates of some parameters in place of `learning_rate`, by name or pattern: {"recurrent_weights": 0.002}.
         The name of a constrained weight stands for all that its constraint trains.
@@ -224,11 +225,15 @@ class TrainingConfig(Description):
             described["penalties"] = describe_penalties(self.penalties or {}, absolute=True)
         return _rebuilt, ({**values, **described},)
 
-    def rate_for(self, hidden_size: int) -> float:
-        """Return the initial learning rate for a network of this size."""
-        return 0.05 / hidden_size if self.learning_rate is None else self.learning_rate
+    def rate_for(self, hidden_size: int, gamma: float = 1.0) -> float:
+        """Return the initial learning rate for a network of this size, with outputs divided by gamma."""
+        if self.learning_rate is not None:
+            return self.learning_rate
+        name = self.optimizer.get("name") if isinstance(self.optimizer, dict) else self.optimizer
+        # The gradient of SGD is divided by gamma; Adam's steps do not depend on its scale.
+        return 0.05 / hidden_size * (gamma**2 if name == "sgd" else gamma)
 
-    def make_optimizer(self, parameters: list[Any], hidden_size: int) -> torch.optim.Optimizer:
+    def make_optimizer(self, parameters: list[Any], hidden_size: int, gamma: float = 1.0) -> torch.optim.Optimizer:
         """Return the optimizer of `parameters`, or of groups of them as torch takes.
 
         Raises
@@ -237,7 +242,7 @@ class TrainingConfig(Description):
             If the user's function returns something else, or there is one beside `learning_rates`.
         """
         if not callable(self.optimizer):
-            return make_optimizer(self.optimizer, parameters, self.rate_for(hidden_size), self.weight_decay)
+            return make_optimizer(self.optimizer, parameters, self.rate_for(hidden_size, gamma), self.weight_decay)
         if self.learning_rates is not None:
             raise InputError("learning_rates must not be given beside an optimizer that is a function; it sets its own")
         optimizer = self.optimizer(parameters)

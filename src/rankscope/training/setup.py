@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from rankscope.errors import InputError
+from rankscope.networks.parametrizations import gamma_of
 from rankscope.networks.protocol import Network, architecture_of, hidden_size_of, matrices_of
 from rankscope.networks.rate import RateRNN
 from rankscope.tasks import describe
@@ -82,10 +83,10 @@ def begin(
     if not trained:
         got = f"trained = {network.trained!r}" if isinstance(network, RateRNN) else "no parameter with requires_grad"
         raise InputError(f"network must have something to train, got {got}")
-    rates = config.learning_rates
-    optimizer = config.make_optimizer(trained if rates is None else parameter_groups(network, rates), N)
+    rates, gamma = config.learning_rates, gamma_of(network)
+    optimizer = config.make_optimizer(trained if rates is None else parameter_groups(network, rates), N, gamma)
     settings = config.model_dump(mode="json", exclude={"epochs", "recorded_epochs", "kept_epochs"}) | {
-        "learning_rate": config.rate_for(N),
+        "learning_rate": config.rate_for(N, gamma),
         "architecture": architecture_of(network),
         "weights": {name: [str(w.dtype), *w.shape] for name, w in network.state_dict().items()},
         "task": _described(task),
@@ -100,7 +101,7 @@ def begin(
         generator(rng),
         records,
         settings=json.loads(json.dumps(settings)),
-        learning_rate=config.rate_for(N),
+        learning_rate=config.rate_for(N, gamma),
         scheduler=config.make_scheduler(optimizer),
         finite=hasattr(task, "batches"),
     )
