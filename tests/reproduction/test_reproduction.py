@@ -123,3 +123,13 @@ def test_the_pages_of_docs_are_those_of_their_files():
     for name in pages:
         assert (results.PAGES / f"{name}.md").read_text(encoding="utf-8") == results.page(name), name
     assert (results.PAGES / "index.md").read_text(encoding="utf-8") == results.index()
+
+
+@pytest.mark.parametrize("preset", ["quick", "paper"])
+def test_experiments_with_the_same_networks_measure_what_both_need(preset, tmp_path):
+    # A part has the networks of several experiments: of `spectra` and `alignment` in the quick preset.
+    for part in plan.make_plan(tmp_path, preset, 2, ["spectra", "alignment"]):
+        measured = {job.digest: job.measurements for job in part.jobs}
+        for name in part.experiments:
+            for job in EXPERIMENTS[name].jobs(preset):
+                assert set(job.measurements) <= set(measured[job.digest])

@@ -90,7 +90,9 @@ def make_plan(folder: Path, preset: str, workers: int, only: Iterable[str] = ())
     groups: dict[frozenset[str], tuple[list[str], list[Job]]] = {}
     for name in (name for name in NAMES if name in chosen):
         jobs = EXPERIMENTS[name].jobs(preset)
-        groups.setdefault(frozenset(job.digest for job in jobs), ([], jobs))[0].append(name)
+        same = frozenset(job.digest for job in jobs)
+        names, before = groups.get(same, ([], []))
+        groups[same] = [*names, name], _together(before, jobs)
     parts: list[Part] = []
     known: set[str] = set()
     for names, jobs in groups.values():
@@ -118,6 +120,18 @@ def make_plan(folder: Path, preset: str, workers: int, only: Iterable[str] = ())
         if not missing:
             known |= {job.digest for job in jobs}
     return parts
+
+
+def _together(jobs: list[Job], others: list[Job]) -> list[Job]:
+    """Return the jobs with the measurements of the same jobs of another experiment, which both must name."""
+    measured = {job.digest: job.measurements for job in jobs}
+    return [_measured(job, measured.get(job.digest)) for job in others]
+
+
+def _measured(job: Job, further: tuple[str, ...] | None) -> Job:
+    if not further or job.measurements is None:
+        return job
+    return job.model_copy(update={"measurements": tuple(dict.fromkeys((*further, *job.measurements)))})
 
 
 def _is_done(store: RunFolder, job: Job) -> bool:
