@@ -76,8 +76,8 @@ def flow(
     inputs
         Constant input of field and fixed points, (in,); by default none.
     starts
-        Number of states along the trials from which fixed points are searched, and then from the middle between any two
-        that were found.
+        Number of states along the trials from which fixed points are searched, from a random fraction of each, and then
+        from the middle between any two that were found.
     points
         Number of points of the grid along each direction.
     relaxation
@@ -112,7 +112,9 @@ def flow(
         states = trajectories(after, trials)
         flat = states.flatten(0, 1)
         chosen = flat[torch.from_numpy(source.permutation(len(flat))[:starts])]
-        first = fixed_points(after, torch.cat([chosen, torch.zeros_like(chosen[:1])]), u)
+        # Saddles are closer to the origin than what they separate.
+        scaled = chosen * torch.from_numpy(source.random((len(chosen), 1)))
+        first = fixed_points(after, torch.cat([chosen, scaled, torch.zeros_like(chosen[:1])]), u)
         found = fixed_points(after, _between(first, chosen), u, settling=0)
         return _dataset(after, d, u, states[:SHOWN], found, points, relaxation)
 
