@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import rankscope as rs
+from rankscope.training.constrained_gradient import ConstrainedGradient
 from rankscope.training.loss import squared_loss
 from rankscope.training.manual_gradient import ManualGradient
 
@@ -52,6 +53,42 @@ def test_equals_autograd(name, case, dtype):
         assert (getattr(net, part).grad - wanted).norm() <= close * wanted.norm(), part
     squares = sum(float(g.double().square().sum()) for g in gradients.values())
     assert float(norm) == pytest.approx(squares**0.5, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"dale": 0.75, "density": 0.5},
+        {"rank": 2, "trained": ("recurrent", "bias"), "noise_std": 0.1},
+        {"gamma": 3.0, "trained": ("output",)},
+        {"dale": 0.75, "density": 0.5, "rank": 2, "gamma": 0.5},
+    ],
+)
+def test_gradients_through_constraints_equal_autograds(options):
+    task = rs.tasks.FlipFlop(duration=12)
+    net = network(task, torch.float64, 16, **options)
+    assert ConstrainedGradient.fits(net, squared_loss)
+    assert not ManualGradient.fits(net, squared_loss)
+    constrained = ConstrainedGradient(net)
+    for seed in range(2):  # the second after a step: memory is shared
+        trials = task.sample(5, rng=seed)
+        twin = copy.deepcopy(net)
+        loss, gradients = by_autograd(twin, trials, np.random.default_rng(3))
+        found, norm = constrained.loss_and_norm(trials, np.random.default_rng(3))
+        assert found == pytest.approx(loss, rel=1e-12)
+        for name, parameter in net.named_parameters():
+            if parameter.requires_grad:
+                torch.testing.assert_close(parameter.grad, gradients[name], rtol=1e-10, atol=1e-14)
+        assert norm == pytest.approx(sum(float(g.square().sum()) for g in gradients.values()) ** 0.5)
+        with torch.no_grad():
+            for parameter in net.parameters():
+                parameter.sub_(0.1 * parameter.grad if parameter.requires_grad else 0.0)
+
+
+def test_hooks_on_constraints_are_not_skipped():
+    net = network(rs.tasks.FlipFlop(duration=12), dale=0.75)
+    net.parametrizations.recurrent_weights[0].register_forward_hook(lambda *_: None)
+    assert not ConstrainedGradient.fits(net, squared_loss)
 
 
 def test_the_second_batch_may_have_another_shape():

@@ -71,7 +71,7 @@ class ManualGradient(Gradient):
             and network.tau is None
             and network.dynamics.convention == "current"
             and network.recurrent_weights.device.type == "cpu"
-            and not any(getattr(thing, hooks, None) for thing in watched for hooks in _HOOKS)
+            and not any(getattr(thing, hooks, None) for thing in watched for hooks in HOOKS)
         )
 
     def __call__(self, states: Sequence[TrainingState], batches: Sequence[Trials]) -> Sequence[LossAndNorm]:
@@ -146,7 +146,7 @@ class ManualGradient(Gradient):
         return self._outputs
 
 
-_HOOKS = (
+HOOKS = (
     "_backward_hooks",
     "_backward_pre_hooks",
     "_forward_hooks",

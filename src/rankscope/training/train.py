@@ -14,6 +14,7 @@ from rankscope.networks.protocol import Network, check_network, hidden_size_of
 from rankscope.notebook import training_bar
 from rankscope.tasks.trials import Task, Trials
 from rankscope.training.config import DTYPES, TrainingConfig
+from rankscope.training.constrained_gradient import ConstrainedGradient
 from rankscope.training.fit import Callback, Progress, fit
 from rankscope.training.gradients import AutogradGradient
 from rankscope.training.history import History
@@ -87,8 +88,9 @@ def train(
         network.to(DTYPES[config.dtype])
     state = begin(network, task, rng, config, loss, checkpoint)
     if state.status is None:
-        manual = ManualGradient.fits(network, loss) and not config.penalties
-        gradient = ManualGradient(network) if manual else AutogradGradient(loss, config.penalties)  # type: ignore[arg-type]
+        kinds = () if config.penalties else (ManualGradient, ConstrainedGradient)
+        fitting = next((kind for kind in kinds if kind.fits(network, loss)), None)
+        gradient = AutogradGradient(loss, config.penalties) if fitting is None else fitting(network)  # type: ignore[arg-type]
         with threads_for(hidden_size_of(network)):
             fit(
                 [state],
