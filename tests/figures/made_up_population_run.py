@@ -36,6 +36,10 @@ def make_population_run(shift=0.0, one=0.6, two=0.9):
             "accuracy_of_rank": ((*dims, "accuracy_rank"), accuracy),
             "trial_accuracy": (dims, accuracy[..., -1]),
             "resampled_accuracy": ((*dims, "resampled_rank", "populations"), resampled),
+            "resampled_accuracy_larger": (
+                (*dims, "resampled_rank", "populations"),
+                np.where(np.array(RHOS)[:, None, None, None, None] == 0, resampled, np.nan),
+            ),
         },
         {
             "task": list(PROTOCOL),

@@ -9,6 +9,7 @@ import pytest
 import xarray as xr
 from made_up_linear_run import dataset_for as linear_dataset_for
 from made_up_linear_run import diverge
+from made_up_needed_run import make_needed_run
 from made_up_neurogym_run import make_neurogym_run
 from made_up_population_run import make_population_run
 from made_up_run import TASKS, fail, forget, make_run
@@ -23,7 +24,7 @@ from rankscope.plot.style import series, styled
 
 NONLINEAR = ("tasks", "gain", "rounding", "spectra", "alignment", "regimes", "size")
 LINEAR = ("linear", "linear-gain", "linear-log", "divergence", "cosine")
-ALL = (*NONLINEAR, *LINEAR, "sentiment", "populations", "neurogym")
+ALL = (*NONLINEAR, *LINEAR, "sentiment", "populations", "needed", "neurogym")
 
 
 @pytest.fixture(autouse=True)
@@ -42,8 +43,8 @@ def dataset_for(name):
         return run.assign(dict.fromkeys(meters, run["change_norm"] / 9))
     if name in NONLINEAR:
         return make_run((8, 16, 32) if name == "size" else (16,))
-    if name == "populations":
-        return make_population_run()
+    if name in ("populations", "needed"):
+        return make_population_run() if name == "populations" else make_needed_run()
     return make_sentiment_run() if name == "sentiment" else make_neurogym_run()
 
 
@@ -54,7 +55,7 @@ def partly_failed(name):
         return fail(run, task=["mante", "romo"], gain=0.0)
     if name == "sentiment":
         return fail_one(run)
-    if name in ("cosine", "neurogym", "populations"):
+    if name in ("cosine", "neurogym", "populations", "needed"):
         return run
     return diverge(run, 20, gain=0.8, target=2.0, sample=[0, 1])
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 import rankscope as rs
 from rankscope.errors import InputError
@@ -10,14 +11,14 @@ pytest.importorskip("sklearn")
 N = 600
 
 
-def networks(rng, tau=None):
+def networks(rng, tau=None, W0=1.0):
     """Return a network before and after a change m n^T, of two populations that differ in their covariances."""
     first = rng.random(N) < 0.4
     m = rng.normal(size=N)
     # n is along m in the first population and against it in the second, where inputs are weak.
     n = np.where(first, m, -m) + 0.1 * rng.normal(size=N)
     inputs = rng.normal(size=(N, 1)) * np.where(first, 3.0, 0.3)[:, None]
-    W0, outputs = rng.normal(size=(N, N)) / np.sqrt(N), m[None] / N
+    W0, outputs = W0 * rng.normal(size=(N, N)) / np.sqrt(N), m[None] / N
     make = [rs.RateRNN(inputs, W, outputs, tau=tau, noise_std=0.1) for W in (W0, W0 + np.outer(m, n) / N)]
     return *make, first
 
@@ -62,7 +63,23 @@ def test_bayes_and_a_change_of_rank_two():
     assert found.points.shape == (64, 6)
     np.testing.assert_allclose(found.points[:, :2] @ found.points[:, 2:4].T, rs.change(before, after).matrix, atol=1e-6)
     assert type(found.draw(0)) is rs.RateRNN
+    with pytest.raises(InputError, match="hidden_size must be 64, the size of W0, which is not zero, got 65"):
+        found.draw(0, 65)
     assert np.abs(found.mixture.means_).max() < 1e-3
+
+
+def test_more_units_keep_the_sums_over_units():
+    before, after, _ = networks(np.random.default_rng(1), W0=0.0)
+    found = rs.populations(before, after, 1, 2, rng=0, starts=2)
+    small, large = found.draw(0), found.draw(1, 6 * N)
+    assert large.recurrent_weights.shape == (6 * N, 6 * N)
+    assert large.input_weights.std().item() == pytest.approx(small.input_weights.std().item(), rel=0.15)
+    # The mean readout of a state along m is a sum over units of w m.
+    overlaps = []
+    for network in (small, large):
+        W, w = network.recurrent_weights.detach().double(), network.output_weights.detach().double()[0]
+        overlaps.append(float(torch.linalg.vector_norm(w @ W)))
+    assert overlaps[1] == pytest.approx(overlaps[0] / np.sqrt(6), rel=0.25)
 
 
 def test_mistakes_are_named():

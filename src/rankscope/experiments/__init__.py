@@ -10,6 +10,7 @@ from rankscope.experiments.gain import GAIN
 from rankscope.experiments.linear import LINEAR
 from rankscope.experiments.linear_gain import LINEAR_GAIN
 from rankscope.experiments.linear_log import LINEAR_LOG
+from rankscope.experiments.needed import NEEDED
 from rankscope.experiments.neurogym import NEUROGYM
 from rankscope.experiments.populations import POPULATIONS
 from rankscope.experiments.regimes import REGIMES
@@ -36,6 +37,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         DIVERGENCE,
         COSINE,
         SENTIMENT,
+        NEEDED,
         NEUROGYM,
         POPULATIONS,
         DEMO,

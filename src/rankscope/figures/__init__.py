@@ -18,6 +18,7 @@ from rankscope.figures.gain import gain as gain
 from rankscope.figures.linear import linear as linear
 from rankscope.figures.linear_gain import linear_gain as linear_gain
 from rankscope.figures.linear_log import linear_log as linear_log
+from rankscope.figures.needed import needed as needed
 from rankscope.figures.neurogym import neurogym as neurogym
 from rankscope.figures.populations import populations as populations
 from rankscope.figures.regimes import regimes as regimes
@@ -45,6 +46,7 @@ FIGURES: dict[str, Callable[[xr.Dataset], Figure]] = {
     "divergence": divergence,
     "cosine": cosine,
     "sentiment": sentiment,
+    "needed": needed,
     "neurogym": neurogym,
     "populations": populations,
 }

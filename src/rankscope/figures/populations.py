@@ -77,11 +77,11 @@ def populations(dataset: xr.Dataset) -> Figure:
                 entry(f"units from {word}", markersize=4, **series(FIRST_OF_POPULATIONS + count - 1))
                 for count, word in WORDS.items()
             ]
-        figure.legend(handles=lines, loc="outside upper center", ncols=3)
+        figure.legend(handles=lines, loc="outside upper center", ncols=3 if len(names) > 2 else 2)
         note_below(
             figure,
             "means and standard deviations over networks; dotted: chance",
-            f"resampled: at ρ = {_lowest(run):g}" if "resampled" in rows else "",
+            _note(run, rows),
         )
     return figure
 
@@ -110,9 +110,9 @@ def _truncated(ax: Axes, one: xr.Dataset, name: str) -> dict[float, Line2D]:
     for index, gain in enumerate(full):
         curve = at.sel(gain=gain)
         curve = curve.isel(accuracy_rank=(curve["accuracy_rank"] <= LARGEST).values)
-        style = {**series(index), "markersize": 3.5}
-        _draw(ax, curve["accuracy_rank"].values, curve, **style)
-        found[float(gain)] = entry(f"ρ = {gain:g}", linewidth=1.1, **style)
+        look = {**series(index), "markersize": 3.5}
+        _draw(ax, curve["accuracy_rank"].values, curve, **look)
+        found[float(gain)] = entry(f"ρ = {gain:g}", linewidth=1.1, **look)
     return found
 
 
@@ -134,10 +134,10 @@ def _trained(ax: Axes, one: xr.Dataset) -> None:
     accuracy = one["accuracy_of_rank"]
     flat = xr.concat([accuracy.sel(trained_rank=str(rank), accuracy_rank=rank).max("gain") for rank in ranks], "R")
     _draw(ax, np.array(ranks), flat, color=GREY, marker="o", markersize=3)
-    if "resampled_accuracy" not in one:
+    if "resampled_accuracy_larger" not in one:
         return
     for count in one["populations"].values:
-        found = one["resampled_accuracy"].sel(populations=count)
+        found = one["resampled_accuracy_larger"].sel(populations=count)
         flat = xr.concat([found.sel(trained_rank=str(rank), resampled_rank=rank).max("gain") for rank in ranks], "R")
         _draw(ax, np.array(ranks), flat, **series(FIRST_OF_POPULATIONS + int(count) - 1), markersize=3.5)
 
@@ -147,6 +147,12 @@ def _lowest(run: xr.Dataset) -> float:
     known = run["resampled_accuracy"].sel(trained_rank=FULL).notnull()
     there = known.any([dim for dim in known.dims if dim != "gain"])
     return float(run["gain"].values[there.values].min())
+
+
+def _note(run: xr.Dataset, rows: list[str]) -> str:
+    notes = [f"units drawn at rank $R$: ρ = {_lowest(run):g}"] if "resampled" in rows else []
+    notes += ["trained at rank $R$: ρ = 0, four times as many units are drawn"] if "trained" in rows else []
+    return "; ".join(notes)
 
 
 def _draw(ax: Axes, x: NDArray[Any], values: xr.DataArray, **style: Any) -> None:

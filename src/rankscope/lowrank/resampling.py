@@ -78,17 +78,27 @@ class Populations:
         """Mean log-likelihood of a unit, in scaled coordinates."""
         return float(self.mixture.score(self.points / self.scale))
 
-    def draw(self, rng: RngLike = None) -> RateRNN:
+    def draw(self, rng: RngLike = None, hidden_size: int | None = None) -> RateRNN:
         """Return a network of new units, with the W0 of the old one.
 
         Parameters
         ----------
         rng
             Seed or Generator of the units.
+        hidden_size
+            Number of units; another one than N only where W0 is zero. Recurrent and output weights are then multiplied
+            by N / hidden_size, so that sums over units keep their size while their fluctuations shrink.
+
+        Raises
+        ------
+        InputError
+            If another number of units is wanted, and W0 is not zero.
         """
         rng = generator(rng)
-        N = len(self.points)
-        units = np.empty_like(self.points)
+        N = len(self.points) if hidden_size is None else integer("hidden_size", hidden_size, minimum=1)
+        if len(self.points) != N and bool(effective_state(self.before)["recurrent_weights"].any()):
+            raise InputError(f"hidden_size must be {len(self.points)}, the size of W0, which is not zero, got {N}")
+        units = np.empty((N, self.points.shape[1]))
         drawn = rng.choice(len(self.weights), size=N, p=self.weights / self.weights.sum())
         for k, (mean, covariance) in enumerate(zip(self.mixture.means_, self.mixture.covariances_, strict=True)):
             mine = drawn == k
@@ -98,12 +108,16 @@ class Populations:
     def _network(self, units: Array) -> RateRNN:
         """Return the network with these units, (N, dimensions)."""
         R, tensors = self.rank, effective_state(self.after)
-        initial = effective_state(self.before)["recurrent_weights"].double().numpy()
+        W0 = effective_state(self.before)["recurrent_weights"].double().numpy()
         m, n, others = units[:, :R], units[:, R : 2 * R], units[:, 2 * R :]
-        new: dict[str, Array] = {"recurrent_weights": initial + m @ n.T}
+        ratio = len(self.points) / len(units)
+        new: dict[str, Array] = {"recurrent_weights": m @ n.T + W0 if ratio == 1 else ratio * (m @ n.T)}
         for name, width in _widths(self.after).items():
             columns, others = others[:, :width], others[:, width:]
-            new[name] = columns.T if name == "output_weights" else columns.reshape(tuple(tensors[name].shape))
+            if name == "output_weights":
+                new[name] = ratio * columns.T
+            else:
+                new[name] = columns if tensors[name].ndim == 2 else columns[:, 0]
         tensors = {name: torch.as_tensor(new[name]).to(old) if name in new else old for name, old in tensors.items()}
         return RateRNN.from_tensors(tensors, self.after.architecture())
 

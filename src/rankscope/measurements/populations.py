@@ -3,7 +3,8 @@
 At each rank R, one Gaussian, or a mixture of two or three, is fitted to the units of the network with its change
 truncated to R (`lowrank/resampling.py`). The accuracy is the mean over networks drawn from it, on the same 256 fresh
 trials, with noise of their own. It is NaN where a change does not have R directions, or there are too few units for a
-fit. Needs the extra rankscope[populations].
+fit. Where W0 is zero, networks of four times as many units are drawn as well: a draw of few units fails by chance, even
+where the statistics suffice. Needs the extra rankscope[populations].
 
 Source: Dubreuil et al. 2022.
 """
@@ -18,7 +19,7 @@ import torch
 import xarray as xr
 
 from rankscope.errors import InputError
-from rankscope.lowrank.resampling import populations
+from rankscope.lowrank.resampling import Populations, populations
 from rankscope.measurements.base import Matrices, Measurement, TrainedNetwork
 from rankscope.measurements.trial_accuracy import judged_by_trial
 from rankscope.networks.protocol import Network, outputs_of
@@ -30,33 +31,54 @@ POPULATIONS = (1, 2, 3)
 DRAWS = 2
 TRIALS = 256
 STARTS = 5
+LARGER = 4
+"""How many times as many units a larger network has."""
+LARGER_RANKS = range(1, 4)
 
 
 def compute(trained: TrainedNetwork, rng: np.random.Generator) -> xr.Dataset:
-    """Return `resampled_accuracy` over (`resampled_rank`, `populations`)."""
+    """Return `resampled_accuracy`, and that of larger networks, over (`resampled_rank`, `populations`)."""
     trials = trained.evaluation_task.sample(TRIALS, rng)
     rank = trained.change.numerical_rank
-    found = [
-        [_accuracy(trained, trials, R, count, rng) if rank >= R else np.nan for count in POPULATIONS] for R in RANKS
-    ]
-    described = {"long_name": "fraction of right trials with units drawn from a mixture of Gaussians"}
+    shape = len(RANKS), len(POPULATIONS)
+    found, larger = np.full(shape, np.nan), np.full(shape, np.nan)
+    zero = not trained.change.before.any()
+    for i, R in enumerate(RANKS):
+        for j, count in enumerate(POPULATIONS):
+            mixture = _fit(trained, R, count, rng) if rank >= R else None
+            if mixture is not None:
+                found[i, j] = _accuracy(mixture, trained, trials, rng)
+            if mixture is not None and zero and R in LARGER_RANKS:
+                size = LARGER * len(mixture.points)
+                larger[i, j] = _accuracy(mixture, trained, trials[: TRIALS // 2], rng, size)
+    text = "fraction of right trials with units drawn from a mixture of Gaussians"
+    dims = ("resampled_rank", "populations")
     return xr.Dataset(
-        {"resampled_accuracy": (("resampled_rank", "populations"), np.array(found), described)},
+        {
+            "resampled_accuracy": (dims, found, {"long_name": text}),
+            "resampled_accuracy_larger": (dims, larger, {"long_name": f"{text}, {LARGER} times as many"}),
+        },
         {"resampled_rank": list(RANKS), "populations": list(POPULATIONS)},
     )
 
 
-@torch.no_grad()
-def _accuracy(trained: TrainedNetwork, trials: Trials, rank: int, count: int, rng: np.random.Generator) -> float:
-    """Return the mean accuracy of networks drawn from `count` populations."""
+def _fit(trained: TrainedNetwork, rank: int, count: int, rng: np.random.Generator) -> Populations | None:
+    """Return the mixture of `count` populations, or None if there are too few units."""
     try:
-        mixture = populations(trained.before, trained.after, rank, count, rng, starts=STARTS)
-    except InputError:  # too few units
-        return np.nan
+        return populations(trained.before, trained.after, rank, count, rng, starts=STARTS)
+    except InputError:
+        return None
+
+
+@torch.no_grad()
+def _accuracy(
+    mixture: Populations, trained: TrainedNetwork, trials: Trials, rng: np.random.Generator, size: int | None = None
+) -> float:
+    """Return the mean accuracy of networks drawn from a mixture."""
     task: Any = trained.task
     accuracies = []
     for _ in range(DRAWS):
-        outputs = outputs_of(mixture.draw(rng), trials.inputs, rng)
+        outputs = outputs_of(mixture.draw(rng, size), trials.inputs, rng)
         accuracies.append(task.trial_accuracy(outputs, trials.targets, trials.mask))
     return float(np.mean(accuracies))
 

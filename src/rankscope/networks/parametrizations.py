@@ -235,7 +235,7 @@ def constrain(
     mask: NDArray[np.bool_] | None,
     rank: int | None,
     gamma: float | None,
-    rng: np.random.Generator,
+    rng: RngLike,
     spread: Sequence[float] = (0.0, 1.0),
 ) -> None:
     """Register the constraints that are not None: W = s |M (W0 + m n^T)|, which W satisfies, and W_out = V / gamma.

@@ -136,6 +136,7 @@ class RateRNN(SavedNetwork):
         density: float | None = None,
         rank: int | None = None,
         rank_spread: Sequence[float] = (0.0, 1.0),
+        rank_rng: RngLike = None,
         perturbation: float = 0.0,
         perturbation_rng: RngLike = 0,
         output_norm: float | None = None,
@@ -154,10 +155,10 @@ class RateRNN(SavedNetwork):
             As in `draw_weights`; no `initial_rank` with `dale` or `density`, which change it.
         dtype
             torch.float32 or torch.float64. The draws are the same for both.
-        dale, density, rank, rank_spread
+        dale, density, rank, rank_spread, rank_rng
             Constraints of the recurrent weights (`parametrizations.py`): the fraction of excitatory units, balanced;
             that of connections that exist; the rank of W - W0 before signs and connections are imposed, and the
-            `spread` of its beginning.
+            `spread` of its beginning, with a source of its own for several beginnings of one network.
         gamma
             What outputs are divided by, from lazy (small) to rich; scales the default learning rate (`TrainingConfig`).
         perturbation, perturbation_rng
@@ -191,7 +192,7 @@ class RateRNN(SavedNetwork):
             options.setdefault("initial_state", torch.as_tensor(drawn.input[:, 0], dtype=dtype))
         recurrent, mask = constrained(drawn.recurrent, dale, density, rng, initial_rank)
         network = cls(*(torch.as_tensor(w, dtype=dtype) for w in (drawn.input, recurrent, drawn.output)), **options)
-        constrain(network, dale, mask, rank, gamma, rng, rank_spread)
+        constrain(network, dale, mask, rank, gamma, rng if rank_rng is None else rank_rng, rank_spread)
         return network
 
     @property
