@@ -20,6 +20,8 @@ WITH_PYTHON = [path for path in PAGES if "```python" in path.read_text()]
 def test_the_python_runs(page, capsys, tmp_path, monkeypatch):
     if page.name == "neurogym.md" and not installed():
         pytest.skip("NeuroGym is not installed: pip install 'rankscope[neurogym]'")
+    if page.name == "needed.md" and find_spec("sklearn") is None:
+        pytest.skip("scikit-learn is not installed: pip install 'rankscope[populations]'")
     if page.name == "neuralrnn.md" and find_spec("neuralrnn") is None:
         pytest.skip("NeuralRNN is not installed: pip install neuralrnn")
     text = page.read_text()

@@ -36,6 +36,10 @@ EPOCHS, REPEATS = 5, 3  # of the measurement; the fastest counts, as other proce
 WORD_VECTOR = 50
 VALIDATION = 0.1  # of finite data
 DEFAULT_MEASURED = ("truncation", "spectra")
+RESAMPLING = {"trial_accuracy": len(RANKS) * EVALUATION_TRIALS, "populations": 60 * EVALUATION_TRIALS // 2}
+"""Measurement -> trials that it runs."""
+ONE_BATCH = 10**9
+"""Batch size at which an epoch over finite data is one trial long."""
 
 
 def seconds_for(jobs: Sequence[Job], workers: int) -> float:
@@ -109,6 +113,9 @@ def multiplications(job: Job) -> float:
     one_trial = training.batch_size == 1 and not job.network.get("noise_std")
     trials = 1 if one_trial else EVALUATION_TRIALS
     rows += steps * trials * len(RANKS) * len(measured & {"truncation", "score"})
+    if measured & RESAMPLING.keys():
+        one_trial_each = steps_per_epoch(job.task, ONE_BATCH)
+        rows += one_trial_each * sum(trials for name, trials in RESAMPLING.items() if name in measured)
     if "accuracy_truncation" in measured:
         rows += 2 * (32 + N / 4) * VALIDATION * steps * training.batch_size
     return float(_weights(job) * rows + N**2 * _decompositions(job, N, measured))
