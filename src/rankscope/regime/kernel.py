@@ -10,7 +10,8 @@ J is never formed. The outputs of each trial are multiplied with q random vector
 adjoints of all trials, and the gradient of one trial is the product of its adjoints and its activity. Two different
 vectors give the unbiased estimate $(v^T K_0 v')(v^T K v')$ of the products of blocks of the kernels,
 $\mathrm{tr}\, K_{0,ij} K_{ij}^T$, which is averaged over all pairs of trials and vectors. Where trials have no more
-than q outputs that count, unit vectors replace the signs, and the kernel is exact.
+than q outputs that count, unit vectors replace the signs, and the kernel is exact. An estimate may leave the range from
+0 to 1 by its error. In a chaotic network the untrained kernel is that of exploding sensitivities, and KA is near 0.
 """
 
 from __future__ import annotations
