@@ -87,10 +87,9 @@ def test_deviations_are_those_of_means():
 def test_the_table_has_a_row_for_each_network_and_rank():
     run = make_population_run()
     table = accuracy_table(run)
-    assert list(table.columns[:6]) == ["task", "sample", "trained_rank", "rho", "rank", "accuracy"] or set(
-        table.columns[:5]
-    ) == {"task", "rho", "sample", "trained_rank", "rank"}
-    assert len(table) == (5 * 2 + 2 * 3) * 4 * 26
+    assert set(table.columns[:5]) == {"task", "rho", "sample", "trained_rank", "rank"}
+    assert table.columns[5] == "accuracy"
+    assert len(table) == (5 * 2 * 26 + 2 * (2 + 3 + 4)) * 4
     one = table[(table.task == CDM) & (table.rho == 0.1) & (table["sample"] == 2) & (table.trained_rank == "full")]
     assert one["rank"].tolist() == list(range(26))
     at = {"task": CDM, "gain": 0.1, "sample": 2, "trained_rank": "full"}

@@ -286,9 +286,10 @@ def _all_are_learned(dataset: xr.Dataset) -> Finding:
 def accuracy_table(dataset: xr.Dataset) -> pd.DataFrame:
     """Return a row for each network and rank.
 
-    Columns are task, rho, sample, trained_rank ("full", or the rank of W = m n^T in training), rank of the truncated
-    change, accuracy, and the accuracy of units drawn from one, two and three Gaussians (NaN where they were not), also
-    with four times as many units where W0 is zero.
+    Networks that were trained at a low rank have no rows beyond it. Columns are task, rho, sample, trained_rank
+    ("full", or the rank of W = m n^T in training), rank of the truncated change, accuracy, and the accuracy of units
+    drawn from one, two and three Gaussians (NaN where they were not), also with four times as many units where W0 is
+    zero.
     """
     labels = ["task", "gain", "sample", "trained_rank"]
     run = dataset.expand_dims([name for name in labels if name not in dataset["status"].dims])
@@ -297,15 +298,17 @@ def accuracy_table(dataset: xr.Dataset) -> pd.DataFrame:
         stacked = column.rename(name).to_dataframe()[name]
         frames.append(stacked.reorder_levels([*labels, "rank"]))
     table = pd.concat(frames, axis=1, join="outer").dropna(subset=["accuracy"]).reset_index()
+    largest = pd.to_numeric(table["trained_rank"], errors="coerce").fillna(np.inf)
+    table = table[table["rank"] <= largest]
     return table.rename(columns={"gain": "rho"}).sort_values(["task", "trained_rank", "rho", "sample", "rank"])
 
 
 def _columns(run: xr.Dataset) -> dict[str, xr.DataArray]:
     drop: Callable[[xr.DataArray], xr.DataArray] = lambda x: x.reset_coords(drop=True)  # noqa: E731
     found = {"accuracy": drop(run["accuracy_of_rank"]).rename(accuracy_rank="rank")}
-    if "resampled_accuracy" in run:
-        for count in run["populations"].values.tolist():
-            for name in ("resampled_accuracy", "resampled_accuracy_larger"):
+    for name in ("resampled_accuracy", "resampled_accuracy_larger"):
+        if name in run:
+            for count in run["populations"].values.tolist():
                 one = drop(run[name].sel(populations=count)).rename(resampled_rank="rank")
                 found[name if count == 1 else f"{name}_{count}_populations"] = one
     return found

@@ -69,6 +69,7 @@ def needed(dataset: xr.Dataset) -> Figure:
                 mark_empty(below)
             below.set_xlabel(axis_label("gain"))
             below.set_xticks(gains)
+            below.set_xlim(gains.min() - 0.08 * width, gains.max() + 0.08 * width)
             below.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes[0, 0].set_ylabel("loss / initial loss,\nbest start")
         axes[1, 0].set_ylabel("smallest rank\nbelow 5 %")
