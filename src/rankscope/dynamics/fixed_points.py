@@ -1,12 +1,13 @@
 r"""Fixed points of a network under constant input, by Newton's method from many states.
 
-A fixed point has $F(h) = \mathrm{step}(h, u) - h = 0$. Newton's method solves $F = 0$ with the Jacobian of a step and a
-line search on $|F|$, in double precision; unlike running the network, it finds unstable points too. It starts from
-given states, and from where the network has gone from them after some steps. A fixed point is stable if all
-multipliers, the eigenvalues of the Jacobian of a step at it, are inside the unit circle. What is found depends on the
-states to start from: further fixed points may exist.
+A fixed point has :math:`F(h) = \mathrm{step}(h, u) - h = 0`. Newton's method solves :math:`F = 0` with the Jacobian of
+a step and a line search on :math:`|F|`, in double precision; unlike running the network, it finds unstable points too.
+It starts from given states, and from where the network has gone from them after some steps. A fixed point is stable if
+all multipliers, the eigenvalues of the Jacobian of a step at it, are inside the unit circle. What is found depends on
+the states to start from: further fixed points may exist.
 
-For a rate network $F / dt$ is the flow; a multiplier $\mu$ belongs to the eigenvalue $(\mu - 1) / dt$ of its Jacobian.
+For a rate network :math:`F / dt` is the flow; a multiplier :math:`\mu` belongs to the eigenvalue
+:math:`(\mu - 1) / dt` of its Jacobian.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class FixedPoints(NamedTuple):
     stable
         Whether all multipliers are inside the unit circle, (points,).
     residuals
-        |step(h) - h|, (points,).
+        ``|step(h) - h|``, (points,).
     starts
         Number of starts that reached each, settled ones included, (points,).
     """
@@ -84,7 +85,7 @@ def fixed_points(
     iterations
         Steps of Newton's method.
     tolerance
-        Largest |step(h) - h| / sqrt(S) of a fixed point.
+        Largest ``|step(h) - h| / sqrt(S)`` of a fixed point.
 
     Raises
     ------

@@ -1,13 +1,14 @@
 r"""The flow of a network in the plane of one or two directions, with fixed points and trajectories.
 
-A state has the coordinates $\kappa_i = d_i \cdot h / \sqrt N$ along orthonormal directions d, by default the leading
-left singular vectors u of the change: what learning writes (Mastrogiuseppe & Ostojic 2018; Dubreuil et al. 2022). The
-vector field is the velocity of $\kappa$ at the states $h = \sqrt N \sum_i \kappa_i d_i + h_\perp$. All other
-coordinates $h_\perp$ start from zero and relax for some time while $\kappa$ is held, so that zeros of the field are
-fixed points of the whole network. Where W is of this rank and nothing else drives the network, $h_\perp$ stays zero,
-and the field is the mean-field dynamics of $\kappa$. The share of the squared velocity that lies in the plane tells
-whether the other coordinates have come to rest; in chaotic networks they do not, and the picture is a snapshot. Fixed
-points and trajectories are those of the whole network, projected.
+A state has the coordinates :math:`\kappa_i = d_i \cdot h / \sqrt N` along orthonormal directions d, by default the
+leading left singular vectors u of the change: what learning writes (Mastrogiuseppe & Ostojic 2018; Dubreuil et al.
+2022). The vector field is the velocity of :math:`\kappa` at the states
+:math:`h = \sqrt N \sum_i \kappa_i d_i + h_\perp`. All other coordinates :math:`h_\perp` start from zero and relax for
+some time while :math:`\kappa` is held, so that zeros of the field are fixed points of the whole network. Where W is of
+this rank and nothing else drives the network, :math:`h_\perp` stays zero, and the field is the mean-field dynamics of
+:math:`\kappa`. The share of the squared velocity that lies in the plane tells whether the other coordinates have come
+to rest; in chaotic networks they do not, and the picture is a snapshot. Fixed points and trajectories are those of the
+whole network, projected.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
 r"""Alignment of activity with the output weights: aligned or oblique.
 
-$\rho = |w X^T|_F / (|w|_F |X|_F)$ for activity X (samples, N), centered over samples, and output weights w (out, N)
-(Schuessler et al., eLife 2024). Output weights that do not depend on the activity have $\rho^2 = 1/N$ on average,
-whatever the activity; isotropic activity has $\rho = 1/\sqrt N$ exactly. With the variances $\lambda_1 \ge \lambda_2
-\ge \ldots$ of the principal components and the singular values $\sigma_i$ of w,
+:math:`\rho = |w X^T|_F / (|w|_F |X|_F)` for activity X (samples, N), centered over samples, and output weights w (out,
+N) (Schuessler et al., eLife 2024). Output weights that do not depend on the activity have :math:`\rho^2 = 1/N` on
+average, whatever the activity; isotropic activity has :math:`\rho = 1/\sqrt N` exactly. With the variances
+:math:`\lambda_1 \ge \lambda_2 \ge \ldots` of the principal components and the singular values :math:`\sigma_i` of w,
 
-$$ \rho^2 \le \frac{\sum_i \sigma_i^2 \lambda_i}{\sum_i \sigma_i^2 \sum_i \lambda_i}, $$
+.. math:: \rho^2 \le \frac{\sum_i \sigma_i^2 \lambda_i}{\sum_i \sigma_i^2 \sum_i \lambda_i},
 
 with equality where the outputs read the leading components. That is at most 1/D for D orthonormal outputs.
 
 The variance ratio is the variance of activity along the span of the outputs, per dimension, over that along random
-directions, |X|^2 / N. For a random subspace of dimension D its mean is 1 and its variance
+directions, ``|X|^2 / N``. For a random subspace of dimension D its mean is 1 and its variance
 2 (N - D) N (sum lambda^2 / (sum lambda)^2 - 1/N) / (D (N - 1) (N + 2)).
 """
 

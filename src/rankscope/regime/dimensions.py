@@ -1,11 +1,12 @@
 r"""Dimensions of activity: by variance, by what the output needs, and the participation ratio.
 
-With the variances $\lambda_1 \ge \lambda_2 \ge \ldots$ of the principal components of activity, centered over samples:
-$D_x$ is the smallest number of components with 90 % of the variance, and the participation ratio is
-$(\sum \lambda)^2 / \sum \lambda^2$, between 1 and N. $D_\mathrm{fit}$ is the smallest number of leading components from
-which a ridge regression reaches $R^2 = 0.9$ of the outputs. Outputs read along a random direction have, on average, the
-share of the variance as their $R^2$, so that $D_x$ is what $D_\mathrm{fit}$ is for them: below it, outputs are read
-from the leading components (aligned), above it from weaker ones (oblique).
+With the variances :math:`\lambda_1 \ge \lambda_2 \ge \ldots` of the principal components of activity, centered over
+samples: :math:`D_x` is the smallest number of components with 90 % of the variance, and the participation ratio is
+:math:`(\sum \lambda)^2 / \sum \lambda^2`, between 1 and N. :math:`D_\mathrm{fit}` is the smallest number of leading
+components from which a ridge regression reaches :math:`R^2 = 0.9` of the outputs. Outputs read along a random
+direction have, on average, the share of the variance as their :math:`R^2`, so that :math:`D_x` is what
+:math:`D_\mathrm{fit}` is for them: below it, outputs are read from the leading components (aligned), above it from
+weaker ones (oblique).
 
 Source: Schuessler et al., eLife 2024.
 """

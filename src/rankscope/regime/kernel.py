@@ -1,17 +1,18 @@
 r"""Kernel alignment: how far the tangent kernel of a network has moved, lazy (1) or rich.
 
 With the Jacobian J of all outputs that count in the loss (of all trials, steps and channels) with respect to the
-trained weights, and $K = J J^T$, $\mathrm{KA} = \langle K_0, K \rangle / (|K_0| |K|)$, between 0 and 1 as both kernels
-are positive semidefinite (Liu et al. 2024; Chizat et al. 2019). The weights are the effective ones. Entries that are
-zero both before and after learning are connections that do not exist, and do not count; a limit to the rank of the
-change is not considered.
+trained weights, and :math:`K = J J^T`, :math:`\mathrm{KA} = \langle K_0, K \rangle / (|K_0| |K|)`, between 0 and 1 as
+both kernels are positive semidefinite (Liu et al. 2024; Chizat et al. 2019). The weights are the effective ones.
+Entries that are zero both before and after learning are connections that do not exist, and do not count; a limit to
+the rank of the change is not considered.
 
 J is never formed. The outputs of each trial are multiplied with q random vectors of signs v. A backward pass gives the
 adjoints of all trials, and the gradient of one trial is the product of its adjoints and its activity. Two different
-vectors give the unbiased estimate $(v^T K_0 v')(v^T K v')$ of the products of blocks of the kernels,
-$\mathrm{tr}\, K_{0,ij} K_{ij}^T$, which is averaged over all pairs of trials and vectors. Where trials have no more
-than q outputs that count, unit vectors replace the signs, and the kernel is exact. An estimate may leave the range from
-0 to 1 by its error. In a chaotic network the untrained kernel is that of exploding sensitivities, and KA is near 0.
+vectors give the unbiased estimate :math:`(v^T K_0 v')(v^T K v')` of the products of blocks of the kernels,
+:math:`\mathrm{tr}\, K_{0,ij} K_{ij}^T`, which is averaged over all pairs of trials and vectors. Where trials have no
+more than q outputs that count, unit vectors replace the signs, and the kernel is exact. An estimate may leave the
+range from 0 to 1 by its error. In a chaotic network the untrained kernel is that of exploding sensitivities, and KA is
+near 0.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 r"""Loss under noise along the outputs, along principal components of the states, and along random directions.
 
-Noise $\eta_t = \sqrt{dt}\, \sigma\, Q \xi_t / \sqrt D$ is added to the state in every step, with D orthonormal
-directions Q, so that its total variance is the same for all three. Its size is relative to the activity: $\sigma$ is
-`size` times the root mean square of $|h - \bar h|$. Where outputs are read from the leading components (aligned), noise
-along both does similar damage; where they are not (oblique), noise along the components is quenched by the dynamics or
-not read out. Source: after Schuessler et al., eLife 2024. The null is the loss under noise along random directions.
+Noise :math:`\eta_t = \sqrt{dt}\, \sigma\, Q \xi_t / \sqrt D` is added to the state in every step, with D orthonormal
+directions Q, so that its total variance is the same for all three. Its size is relative to the activity:
+:math:`\sigma` is `size` times the root mean square of :math:`|h - \bar h|`. Where outputs are read from the leading
+components (aligned), noise along both does similar damage; where they are not (oblique), noise along the components is
+quenched by the dynamics or not read out. Source: after Schuessler et al., eLife 2024. The null is the loss under noise
+along random directions.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 r"""Representation alignment: how similar the states of two networks are across trials.
 
-With the last states H (trials, N) of each network and the Gram matrices $R = H H^T$ over trials,
-$\mathrm{RA} = \langle R_0, R \rangle / (|R_0| |R|)$, between 0 and 1 (Liu et al. 2024). 1 means that all inner products
-are as before learning up to a factor. The null is the mean over all permutations of the trials of one network, in
-closed form; it is large where states have a common mean.
+With the last states H (trials, N) of each network and the Gram matrices :math:`R = H H^T` over trials,
+:math:`\mathrm{RA} = \langle R_0, R \rangle / (|R_0| |R|)`, between 0 and 1 (Liu et al. 2024). 1 means that all inner
+products are as before learning up to a factor. The null is the mean over all permutations of the trials of one
+network, in closed form; it is large where states have a common mean.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ class NoisyLinear:
     dt
         Time step in time constants, 0 <= dt < 1; 0 is continuous time. At dt = 1 the variance is already minimal.
     output_norm
-        Length |w| of the output weights.
+        Length of the output weights w.
 
     Raises
     ------
