@@ -27,7 +27,7 @@ from rankscope.errors import InputError
 from rankscope.linalg.threads import threads_for
 from rankscope.lowrank import change
 from rankscope.networks.rate import RateRNN
-from rankscope.tasks.trials import Task, Trials, as_trials
+from rankscope.tasks.trials import Task, Trials, trials_of
 from rankscope.validation import RngLike, generator, integer, number
 
 Array = NDArray[np.float64]
@@ -106,7 +106,7 @@ def flow(
     points = integer("points", points, minimum=2)
     relaxation = number("relaxation", relaxation, minimum=0)
     source = generator(rng)
-    trials = _trials(task, source)
+    trials = trials_of(task, TRIALS, source)
     d = _directions(before, after, directions, min(count, after.hidden_size))
     u = None if inputs is None else torch.as_tensor(np.asarray(inputs, dtype=np.float64))
     with threads_for(after.hidden_size):
@@ -127,14 +127,6 @@ def _between(found: FixedPoints, starts: Tensor) -> Tensor:
     h = torch.from_numpy(found.states[:MOST_PAIRED])
     one, other = torch.triu_indices(len(h), len(h), 1)
     return torch.cat([torch.from_numpy(found.states), (h[one] + h[other]) / 2])
-
-
-def _trials(task: Task | Trials, rng: np.random.Generator) -> Trials:
-    if isinstance(task, Trials):
-        return task
-    if not isinstance(task, Task):
-        raise InputError(f"task must be Trials or have a method sample(batch_size, rng), got {task!r:.100}")
-    return as_trials(task.sample(TRIALS, rng))
 
 
 def _directions(before: RateRNN, after: RateRNN, given: ArrayLike | None, count: int) -> Array:

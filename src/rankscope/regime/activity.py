@@ -14,7 +14,7 @@ from rankscope.linalg.threads import threads_for
 from rankscope.networks.gated import GatedRNN
 from rankscope.networks.protocol import Network, evaluating
 from rankscope.networks.rate import RateRNN
-from rankscope.tasks.trials import Task, Trials, as_trials
+from rankscope.tasks.trials import Task, Trials, trials_of
 from rankscope.validation import RngLike, generator
 
 Array = NDArray[np.float64]
@@ -70,7 +70,7 @@ def activity(network: Network, task: Task | Trials, rng: RngLike = 0) -> Activit
     if reason is not None:
         raise InputError(f"network must be one whose activity is known, got {type(network).__name__}: {reason}")
     source = generator(rng)
-    trials = trials_of(task, source)
+    trials = trials_of(task, TRIALS, source)
     assert isinstance(network, RateRNN | GatedRNN)
     with evaluating(network), threads_for(network.hidden_size):
         if isinstance(network, RateRNN):
@@ -98,15 +98,6 @@ def unreadable(network: Network) -> str | None:
     if isinstance(network, RateRNN) or (isinstance(network, GatedRNN) and network.readout_steps == "every"):
         return None
     return "it needs a rate network, or one with gates that reads out every step"
-
-
-def trials_of(task: Task | Trials, rng: np.random.Generator) -> Trials:
-    """Return the trials that are given, or trials of a task."""
-    if isinstance(task, Trials):
-        return task
-    if not isinstance(task, Task):
-        raise InputError(f"task must be Trials or have a method sample(batch_size, rng), got {task!r:.100}")
-    return as_trials(task.sample(TRIALS, rng))
 
 
 def finite(name: str, values: Any, columns: int | None = None) -> Array:

@@ -32,8 +32,8 @@ from rankscope.networks.fused import integrate
 from rankscope.networks.parameters import PARAMETERS, TRAINABLE
 from rankscope.networks.rate import RateRNN
 from rankscope.networks.recurrence import Weights, initial_states, step_of
-from rankscope.regime.activity import trials_of
-from rankscope.tasks.trials import Task, Trials
+from rankscope.regime.activity import TRIALS
+from rankscope.tasks.trials import Task, Trials, trials_of
 from rankscope.validation import RngLike, choice, generator, integer
 
 Array = NDArray[np.float64]
@@ -98,7 +98,7 @@ def kernel_alignment(
         if not isinstance(network, RateRNN):
             raise InputError(f"{name} must be a RateRNN, got {type(network).__name__}")
     source = generator(rng)
-    trials = trials_of(task, source)
+    trials = trials_of(task, TRIALS, source)
     found = kernels((before, after), trials, parts, probes, source)
     return found.alignment(found.parts)
 

@@ -23,8 +23,8 @@ from rankscope.linalg.threads import threads_for
 from rankscope.lowrank.anatomy import basis
 from rankscope.networks.fused import integrate
 from rankscope.networks.rate import RateRNN
-from rankscope.regime.activity import trials_of, within
-from rankscope.tasks.trials import Task, Trials
+from rankscope.regime.activity import TRIALS, within
+from rankscope.tasks.trials import Task, Trials, trials_of
 from rankscope.training.loss import Loss, find_loss
 from rankscope.validation import RngLike, generator, number
 
@@ -84,7 +84,7 @@ def noise_loss(
         raise InputError(f"network must be a RateRNN, got {type(network).__name__}")
     size = number("size", size, minimum=0)
     source = generator(rng)
-    trials = trials_of(task, source)
+    trials = trials_of(task, TRIALS, source)
     function = find_loss(loss, None if isinstance(task, Trials) else task)
     inputs = network.checked(trials.inputs)
     targets, mask = trials.targets.to(inputs), trials.mask.to(inputs)

@@ -226,6 +226,15 @@ class Task(Protocol):
         ...
 
 
+def trials_of(task: Task | Trials, count: int, rng: np.random.Generator) -> Trials:
+    """Return the trials that are given, or `count` trials of a task; raise `InputError` if it is neither."""
+    if isinstance(task, Trials):
+        return task
+    if not isinstance(task, Task):
+        raise InputError(f"task must be Trials or have a method sample(batch_size, rng), got {task!r:.100}")
+    return as_trials(task.sample(count, rng))
+
+
 class BuiltInTask(ABC):
     """Base class of the tasks of this package: checks of parameters, `sample`, and the description.
 

@@ -7,7 +7,7 @@ autograd's own path the loss and all gradients would be allocated anew in every 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -17,7 +17,6 @@ from rankscope.networks.parameters import PARAMETERS
 from rankscope.networks.protocol import Network
 from rankscope.networks.rate import RateRNN
 from rankscope.tasks.trials import Trials
-from rankscope.training.fused_step import fused_adam_step
 from rankscope.training.gradients import Gradient, LossAndNorm
 from rankscope.training.loss import Loss
 from rankscope.training.manual_gradient import HOOKS, ManualGradient
@@ -37,7 +36,6 @@ class ConstrainedGradient(Gradient):
     def __init__(self, network: RateRNN) -> None:
         self._network, self._twin = network, _unconstrained(network)
         self._inner = ManualGradient(self._twin)
-        self._step: Callable[[], object] | None = None
         self._originals: dict[str, list[nn.Parameter]] = {}
         for name in PARAMETERS.values():
             if parametrize.is_parametrized(network, name):
@@ -88,13 +86,7 @@ class ConstrainedGradient(Gradient):
 
     def step(self, states: Sequence[TrainingState]) -> None:
         """Update the weights, unless the training diverges."""
-        if not states:
-            return
-        if self._step is not None:
-            self._step()
-        else:
-            states[0].optimizer.step()  # makes the moments
-            self._step = fused_adam_step(states[0].optimizer)
+        self._inner.step(states)
 
 
 def _trained(network: RateRNN, name: str) -> list[nn.Parameter]:

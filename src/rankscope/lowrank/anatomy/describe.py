@@ -23,7 +23,7 @@ from rankscope.lowrank.change import Change
 from rankscope.lowrank.matrices import Block, blocks_of, changes_of
 from rankscope.networks.protocol import Network, check_network, hidden_size_of, matrices_of, with_weights
 from rankscope.networks.use import issue
-from rankscope.tasks.trials import OneTrialTask, Task, Trials, as_trials
+from rankscope.tasks.trials import OneTrialTask, Task, Trials, trials_of
 from rankscope.training.history import History
 from rankscope.training.loss import Loss, find_loss
 from rankscope.validation import RngLike, generator, integer
@@ -258,9 +258,7 @@ def weights_of(network: Network, blocks: Iterable[Block]) -> dict[str, Array]:
 def _trials(task: Task | Trials | None, rng: np.random.Generator) -> Trials | None:
     if task is None or isinstance(task, Trials):
         return task
-    if not isinstance(task, Task):
-        raise InputError(f"task must be Trials or have a method sample(batch_size, rng), got {task!r:.100}")
-    return as_trials(task.sample(1 if isinstance(task, OneTrialTask) else TRIALS, rng))
+    return trials_of(task, 1 if isinstance(task, OneTrialTask) else TRIALS, rng)
 
 
 def _along(
